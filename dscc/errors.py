@@ -1,0 +1,59 @@
+"""The exceptions that dscc raises on purpose.
+
+    DsccError
+    ├── FrontendError    the model file: missing, damaged, unknown operator, shapes that do not fit
+    ├── PipelineError    the pipeline text: syntax, unknown pass, option out of range
+    ├── PassError        a pass refused or failed
+    ├── TargetError      the target: unknown name or architecture, missing toolchain
+    ├── ArtifactError    the artifact: truncated, altered, for another machine, of a newer format
+    ├── InputError       what a caller hands to a loaded module: names, shapes, types
+    └── PluginError      a plug-in: import failed, duplicate name, unknown hook
+
+A `DsccError` prints one line and exits 1; anything else is a bug of dscc and keeps its traceback. The wording is always:
+what, the value in quotes, what was allowed, what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class DsccError(Exception):
+    """Base of everything that dscc raises on purpose."""
+
+
+class FrontendError(DsccError):
+    """The model file cannot be read as a model."""
+
+
+class PipelineError(DsccError):
+    """The pipeline text cannot be turned into passes."""
+
+
+class PassError(DsccError):
+    """A pass cannot do its work."""
+
+
+class TargetError(DsccError):
+    """The target is unknown, or its tools are missing."""
+
+
+class ArtifactError(DsccError):
+    """The artifact cannot be written, read or trusted."""
+
+
+class InputError(DsccError):
+    """The inputs handed to a loaded module do not fit it."""
+
+
+class PluginError(DsccError):
+    """A plug-in cannot be used."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """The text for a name that is not known: `unknown pass 'fuse-slu'; did you mean 'fuse-silu'?`"""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
+    return f"unknown {kind} '{name}'; {hint}"

@@ -1,0 +1,31 @@
+"""What a compilation was asked for; the command line's flags are made from these fields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+Dim = int | str
+
+
+@dataclass(frozen=True)
+class CompileOptions:
+    """Options of `dscc.compile`, resolved once at the door.
+
+    Attributes:
+        target: `NAME[:ARCH]`, as in `x86:znver3`; None means this machine.
+        opt_level: preset pipeline, 0 to 3.
+        passes: pipeline text that replaces the preset's graph passes, as in `fold-batch-norm,fuse-gelu`.
+        input_shapes: input name to dimensions; an int fixes a dimension, a str names a symbolic one.
+        dump: folder that receives the module after every pass, or None.
+        jobs: processor cores that may be used to compile; 0 means all.
+    """
+
+    target: str | None = field(default=None, metadata={"help": "NAME[:ARCH]; this machine when left out"})
+    opt_level: int = field(default=2, metadata={"help": "0 (none) to 3 (everything)"})
+    passes: str | None = field(default=None, metadata={"help": "pipeline text instead of the preset's graph passes"})
+    input_shapes: Mapping[str, tuple[Dim, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    dump: Path | None = field(default=None, metadata={"help": "folder for the module after every pass"})
+    jobs: int = field(default=0, metadata={"help": "cores used to compile; 0 means all"})
