@@ -1,0 +1,84 @@
+"""From a scheduled module to the object files of one shared library.
+
+The Relax function becomes bytecode of TVM's virtual machine; the kernels are split into groups that are compiled side by side, since TVM
+generates code serially but releases the GIL while it does.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import tvm
+from tvm import relax, tirx
+from tvm.relax import vm_build
+
+from dscc.targets.base import Target
+
+# TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done.
+VM_PASSES = (
+    relax.transform.RewriteDataflowReshape,
+    relax.transform.ToNonDataflow,
+    relax.transform.RemovePurityChecking,
+    relax.transform.CallTIRRewrite,
+    relax.transform.StaticPlanBlockMemory,
+    relax.transform.LowerAllocTensor,
+    relax.transform.KillAfterLastUse,
+    relax.transform.LowerRuntimeBuiltin,
+    relax.transform.ComputePrimValue,
+    relax.transform.VMShapeLower,
+    relax.transform.AttachGlobalSymbol,
+)
+
+
+def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
+    """Allocations, shapes and calls in the terms of TVM's virtual machine."""
+    with target.tvm_target:
+        return tvm.transform.Sequential([make() for make in VM_PASSES])(mod)
+
+
+def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:
+    """Machine code of the TIR functions of `mod`, in as many modules as may be compiled at once (`jobs`; 0 means a core each)."""
+    kernels = {gvar: func for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)}
+    groups = _balance(kernels.items(), jobs or os.cpu_count() or 1)
+    with ThreadPoolExecutor(len(groups) or 1) as pool:
+        return list(pool.map(lambda group: tvm.tirx.build(tvm.IRModule(dict(group)), target=target.tvm_target), groups))
+
+
+def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> list[Path]:
+    """Object files in `folder` that, linked into a shared library, TVM's runtime loads as an executable.
+
+    Args:
+        mod: scheduled module without tensor constants in `main`.
+        jobs: cores that may be used; 0 means all.
+    """
+    mod = lower_to_vm(mod, target)
+    builder = relax.ExecBuilder()
+    leftover = vm_build._vmcodegen(builder, mod, "bytecode")
+    kernels = compile_kernels(leftover, target, jobs)
+    objects = [folder / f"kernels{i}.o" for i in range(len(kernels))]
+    with ThreadPoolExecutor(len(kernels) or 1) as pool:
+        list(pool.map(lambda pair: pair[0].write_to_file(str(pair[1])), zip(kernels, objects, strict=True)))
+    first = kernels[0] if kernels else None
+    for module in kernels[1:]:
+        first.import_module(module)
+    executable = relax.vm_build._ffi_api.VMLink(builder, target.tvm_target, first, [], {})
+    loader = folder / "loader.o"
+    tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.tvm_target), "").write_to_file(str(loader))
+    return [*objects, loader]
+
+
+def _balance(
+    kernels: Iterable[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]], count: int
+) -> Sequence[list[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]]]:
+    """Kernels in at most `count` groups of about the same compile time, for which the length of the printed function stands."""
+    weighed = sorted(((len(func.script()), gvar.name_hint, (gvar, func)) for gvar, func in kernels), reverse=True)
+    heap: list[tuple[int, int, list[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]]]] = [(0, i, []) for i in range(count)]
+    for weight, _, kernel in weighed:
+        total, i, group = heapq.heappop(heap)
+        group.append(kernel)
+        heapq.heappush(heap, (total + weight, i, group))
+    return [group for _, _, group in sorted(heap, key=lambda entry: entry[1]) if group]

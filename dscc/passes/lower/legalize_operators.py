@@ -1,0 +1,28 @@
+"""Turn Relax operators into calls of TIR functions.
+
+    R.nn.relu(x)  ->  R.call_tir(cls.relu, (x,), ...)
+
+The definitions in `dscc.passes.lower.legalize` go before TVM's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tvm
+from tvm import relax
+
+from dscc.passes.base import Pass, PassContext
+from dscc.passes.lower import legalize
+
+
+@dataclass(frozen=True)
+class LegalizeOperators(Pass):
+    """Operators to TIR functions, one function per operator and shape."""
+
+    name = "legalize-operators"
+    stage = "lower"
+
+    def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
+        with ctx.target.tvm_target:
+            return relax.transform.LegalizeOps(legalize.table())(mod)

@@ -1,0 +1,117 @@
+"""Give every TIR function to the target's schedule rules, and pack the constants that it reads.
+
+    R.call_tir(cls.fused_conv2d_relu, (x, const_OHWI))  ->  R.call_tir(cls.fused_conv2d_relu, (x, const_packed))
+
+Functions that are alike but for their name are scheduled and compiled once.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from dscc.errors import PassError
+from dscc.passes.base import Pass, PassContext
+from dscc.schedule.base import Packing, Scheduled
+
+_CALL_TIR = tvm.ir.Op.get("relax.call_tir")
+
+
+@dataclass(frozen=True)
+class ScheduleKernels(Pass):
+    """Unscheduled TIR functions become fast ones."""
+
+    name = "schedule-kernels"
+    stage = "schedule"
+
+    def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
+        mod, representatives = _merge_equal(mod)
+        plans: dict[str, Scheduled] = {}
+        for name, constants in _constant_arguments(mod, representatives).items():
+            plan, rule = _schedule(mod[name], constants, ctx)
+            plans[name] = plan
+            ctx.remark(f"{self.name}: {name}: {rule}")
+        for gvar, func in list(mod.functions.items()):
+            if isinstance(func, relax.Function):
+                mod[gvar] = _Retarget(mod, plans, representatives).visit_expr(func)
+        for name, plan in plans.items():
+            func = plan.func.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
+            mod.update_func(mod.get_global_var(name), func)
+        return relax.transform.DeadCodeElimination()(mod)
+
+
+def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) -> tuple[Scheduled, str]:
+    if func.attrs and func.attrs.get("tirx.is_scheduled", False):
+        return Scheduled(func), "as it was"
+    for rule in ctx.target.rules:
+        plan = rule.apply(func, constants, ctx.target.machine)
+        if plan is not None:
+            return plan, rule.name
+    raise PassError(f"pass 'schedule-kernels': no rule of target '{ctx.target}' takes a function; its last rule must take any")
+
+
+def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
+    """A copy of the module, and for every TIR function the name of the first one that is structurally equal to it."""
+    buckets: dict[int, list[str]] = defaultdict(list)
+    first: dict[str, str] = {}
+    mod = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
+    for gvar, func in sorted(mod.functions.items(), key=lambda item: item[0].name_hint):
+        if not isinstance(func, tirx.PrimFunc):
+            continue
+        name = gvar.name_hint
+        bare = func.without_attr("global_symbol")
+        bucket = buckets[tvm.ir.structural_hash(bare)]
+        same = (n for n in bucket if tvm.ir.structural_equal(bare, mod[n].without_attr("global_symbol")))
+        first[name] = next(same, name)
+        if first[name] == name:
+            bucket.append(name)
+    return mod, first
+
+
+def _constant_arguments(mod: tvm.IRModule, representatives: Mapping[str, str]) -> dict[str, frozenset[int]]:
+    """For every TIR function that is called, the parameters that are constants at all of its call sites."""
+    found: dict[str, frozenset[int]] = {}
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.Call) and expr.op == _CALL_TIR:
+            name = representatives[expr.args[0].name_hint]
+            here = frozenset(i for i, arg in enumerate(expr.args[1]) if isinstance(arg, relax.Constant))
+            found[name] = found.get(name, here) & here
+
+    for func in mod.functions.values():
+        if isinstance(func, relax.Function):
+            relax.analysis.post_order_visit(func, visit)
+    return found
+
+
+@mutator
+class _Retarget(PyExprMutator):
+    """Lets every call reach the one function that stands for its equals, with its constants packed."""
+
+    def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
+        super().__init__(mod)
+        self._mod, self._plans, self._representatives = mod, plans, representatives
+        self._packed: dict[tuple[int, Packing], relax.Constant] = {}
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        if call.op != _CALL_TIR:
+            return super().visit_call_(call)
+        name = self._representatives[call.args[0].name_hint]
+        args = [self.visit_expr(arg) for arg in call.args[1]]
+        for index, packing in self._plans[name].packings.items():
+            args[index] = self._pack(args[index], packing)
+        gvar = self._mod.get_global_var(name)
+        return relax.Call(call.op, [gvar, relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span)
+
+    def _pack(self, constant: relax.Constant, packing: Packing) -> relax.Constant:
+        key = (constant.data.__chandle__() if hasattr(constant.data, "__chandle__") else id(constant.data), packing)
+        if key not in self._packed:
+            packed = np.ascontiguousarray(packing.pack(constant.data.numpy()))
+            self._packed[key] = relax.const(packed, str(constant.data.dtype))
+        return self._packed[key]
