@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dscc.targets.base import Target
 
 hookspec = pluggy.HookspecMarker("dscc")
+hookimpl = pluggy.HookimplMarker("dscc")
 
 
 @hookspec

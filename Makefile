@@ -1,0 +1,56 @@
+# Everything runs in an environment of its own, .venv; `make VENV=/somewhere PYTHON=python3.12 test` puts it elsewhere.
+
+PYTHON ?= python3
+VENV   ?= .venv
+JOBS   ?= 2
+
+BIN := $(VENV)/bin
+PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+.PHONY: help venv test lint types lit unit demo bench docs changelog clean
+
+help:            ## what there is
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+
+venv: $(VENV)/.installed  ## the environment for development
+$(VENV)/.installed: pyproject.toml $(PLUGINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dscc needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip
+	$(PIP) -e '.[dev]' $(foreach p,$(PLUGINS),-e $(dir $(p)))
+	@# Without a C compiler, kernels are linked by the one that the ziglang package holds.
+	@command -v cc >/dev/null || command -v c++ >/dev/null || command -v clang >/dev/null || $(PIP) ziglang
+	@touch $@
+
+test: lint types lit unit  ## everything that CI runs
+
+lint: venv       ## ruff
+	$(BIN)/ruff check .
+
+types: venv      ## mypy, strict
+	$(BIN)/mypy
+
+lit: venv        ## commands, passes, targets and error messages
+	$(BIN)/lit --quiet -j $(JOBS) tests/lit
+
+unit: venv       ## unit tests
+	$(BIN)/python -m pytest -q -n $(JOBS)
+
+demo: venv       ## fetch three models, compile, verify and race them
+	$(PIP) -e '.[verify]'
+	$(BIN)/python -m benchmarks.demo
+
+bench: venv      ## the race that benchmarks/RESULTS.md is written from
+	$(PIP) -e '.[bench]'
+	$(BIN)/python -m benchmarks.race
+
+docs: venv       ## rewrite the pages of docs/ that are made from the code
+	$(BIN)/python -m docs.generate
+
+changelog: venv  ## what the next release's notes will say
+	$(BIN)/towncrier build --draft
+
+clean:           ## remove the environment and what tests leave behind
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

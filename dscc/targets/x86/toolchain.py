@@ -1,0 +1,51 @@
+"""The C compiler that object files are linked into a shared library with.
+
+Only linking is needed: LLVM is inside TVM. Any C compiler driver does, since it knows where the system's start files and
+libraries are; where the system has none, the `ziglang` package from PyPI brings one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from dscc.errors import TargetError
+
+DRIVERS = ("cc", "gcc", "clang", "c++", "g++", "clang++")
+
+
+@cache
+def find_linker() -> tuple[str, ...]:
+    """The command, as the first words of its argument list, that links a shared library for this machine.
+
+    Raises:
+        TargetError: there is neither a C compiler on PATH nor the `ziglang` package.
+    """
+    for driver in DRIVERS:
+        if path := shutil.which(driver):
+            return (path,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "cc")
+    raise TargetError(
+        f"no C linker found: none of {', '.join(DRIVERS)} is on PATH and the Python package 'ziglang' is not installed; "
+        "install a C compiler, or run 'pip install ziglang'"
+    )
+
+
+def link_shared(objects: Sequence[Path], output: Path, flags: Sequence[str] = ()) -> None:
+    """Link `objects` into the shared library `output`.
+
+    Raises:
+        TargetError: there is no linker, or it failed; the text ends with what it said.
+    """
+    # Without a build id and with sections in the order given, the same objects give the same bytes.
+    command = [*find_linker(), "-shared", "-fPIC", "-o", str(output), *map(str, objects), "-Wl,--build-id=none", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise TargetError(f"the linker '{' '.join(find_linker())}' failed with status {done.returncode}: {said[-1]}")
