@@ -1,0 +1,130 @@
+"""Export the four networks of `networks.py` to ONNX: `python -m benchmarks.exports [NAME...]`.
+
+Files go to the cache folder outside the repository. An export is checked against torch before it is put in place, so a
+file that is there is a file that was right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+OPSET = 17
+SEED = 20260101
+TOKENS = {0: "batch", 1: "sequence"}
+IMAGE = {0: "batch", 2: "height", 3: "width"}
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is needed to export one network.
+
+    Attributes:
+        network: name of the class in `networks.py`.
+        inputs: input name to its dynamic axes; an image is (batch, 3, height, width), tokens are (batch, sequence).
+        outputs: output name to its dynamic axes.
+        size: height and width, or sequence length, of the example that is traced.
+        calibrate: whether there are batch-norm statistics to be made.
+    """
+
+    network: str
+    inputs: dict[str, dict[int, str]]
+    outputs: dict[str, dict[int, str]]
+    size: int
+    calibrate: bool = False
+
+
+EXPORTS = {
+    "resnet50": Export("ResNet50", {"input": IMAGE}, {"logits": {0: "batch"}}, 224, calibrate=True),
+    "mobilenetv2": Export("MobileNetV2", {"input": IMAGE}, {"logits": {0: "batch"}}, 224, calibrate=True),
+    "vit_s": Export("ViTSmall", {"pixel_values": {0: "batch"}}, {"logits": {0: "batch"}}, 224),
+    "bert_base": Export(
+        "BertBase",
+        {"input_ids": TOKENS, "attention_mask": TOKENS, "token_type_ids": TOKENS},
+        {"last_hidden_state": TOKENS, "pooler_output": {0: "batch"}},
+        128,
+    ),
+}
+
+
+def example(export: Export, batch: int, seed: int) -> tuple[Any, ...]:
+    """Torch tensors for one call of the network."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    if "input_ids" not in export.inputs:
+        return (torch.randn(batch, 3, export.size, export.size, generator=generator),)
+    ids = torch.randint(0, 30522, (batch, export.size), generator=generator)
+    return ids, torch.ones_like(ids), torch.zeros_like(ids)
+
+
+def export(name: str, path: Path) -> None:
+    """Write the ONNX file of `name` to `path`; a failure leaves nothing there."""
+    import torch
+
+    from benchmarks import networks
+
+    spec = EXPORTS[name]
+    build: Callable[[], torch.nn.Module] = getattr(networks, spec.network)
+    sample = example(spec, 4, SEED)[0] if spec.calibrate else None
+    model = networks.randomise(build(), sample, SEED)
+    inputs = example(spec, 2, SEED + 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # the exporter announces its own retirement
+            torch.onnx.export(
+                model,
+                inputs,
+                str(aside),
+                opset_version=OPSET,
+                dynamo=False,
+                input_names=list(spec.inputs),
+                output_names=list(spec.outputs),
+                dynamic_axes={**spec.inputs, **spec.outputs},
+            )
+        check(aside, model, example(spec, 3, SEED + 2), name)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def check(path: Path, model: Any, inputs: tuple[Any, ...], name: str) -> None:
+    """Compare the file with torch at a batch that was not traced."""
+    import numpy as np
+    import onnxruntime
+    import torch
+
+    with torch.no_grad():
+        expected = model(*inputs)
+    expected = expected if isinstance(expected, tuple) else (expected,)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    got = session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)})
+    for want, have in zip(expected, got, strict=True):
+        largest = float(want.abs().max())
+        error = float(np.abs(want.numpy() - have).max()) / largest
+        if not (error < 1e-4 and largest > 1e-2):
+            raise SystemExit(f"export of '{name}' departs from torch: relative error {error:.2g}, largest output {largest:.2g}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("names", nargs="*", choices=[[], *EXPORTS], help="all when left out")
+    parser.add_argument("--folder", type=Path, required=True)
+    args = parser.parse_args(argv)
+    for name in args.names or EXPORTS:
+        path = args.folder / f"{name}.onnx"
+        export(name, path)
+        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
