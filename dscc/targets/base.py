@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import platform
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -43,9 +45,28 @@ class Target(ABC):
     def rules(self) -> tuple[Rule, ...]:
         """Schedule rules in the order in which they are asked; the last one takes everything."""
 
+    @property
     @abstractmethod
-    def export(self, executable: tvm.runtime.Executable, path: Path) -> None:
-        """Link the compiled code into one shared library at `path`."""
+    def features(self) -> tuple[str, ...]:
+        """What the generated code asks of the machine that runs it; for CPUs the flags of Linux's /proc/cpuinfo."""
+
+    @abstractmethod
+    def link(self, objects: Sequence[Path], library: Path) -> None:
+        """Link object files into the shared library at `library`.
+
+        Raises:
+            TargetError: no linker is installed, or it failed.
+        """
+
+    @classmethod
+    def is_host(cls) -> bool:
+        """Whether this machine is of this target's kind, so that `dscc compile` without `--target` means it."""
+        return False
+
+    @staticmethod
+    def machine_name() -> str:
+        """This machine's kind as the operating system calls it, such as `x86_64`."""
+        return platform.machine()
 
     def __str__(self) -> str:
         return f"{self.name}:{self.arch}"

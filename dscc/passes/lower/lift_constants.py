@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import tvm
 from tvm import relax
+from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 
@@ -43,13 +44,13 @@ class _Lift(PyExprMutator):
         self.weights: dict[str, np.ndarray] = {}
         self._seen: dict[tuple[str, tuple[int, ...], bytes], relax.Var] = {}
 
-    def visit_constant_(self, constant: relax.Constant) -> relax.Expr:
-        value = constant.data.numpy()
-        key = (str(constant.data.dtype), value.shape, _digest(value))
+    def visit_generic_const_(self, constant: GenericConst) -> relax.Expr:
+        value = constant.value.numpy()
+        key = (str(constant.value.dtype), value.shape, _digest(value))
         if key not in self._seen:
             var = relax.Var(f"weight_{len(self.params)}", constant.ty)
             self.params.append(var)
-            self.weights[var.name_hint] = value
+            self.weights[var.name] = value
             self._seen[key] = var
         return self._seen[key]
 

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
+from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.errors import PassError
@@ -66,8 +68,8 @@ def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
             continue
         name = gvar.name_hint
         bare = func.without_attr("global_symbol")
-        bucket = buckets[tvm.ir.structural_hash(bare)]
-        same = (n for n in bucket if tvm.ir.structural_equal(bare, mod[n].without_attr("global_symbol")))
+        bucket = buckets[tvm_ffi.structural_hash(bare)]
+        same = (n for n in bucket if tvm_ffi.structural_equal(bare, mod[n].without_attr("global_symbol")))
         first[name] = next(same, name)
         if first[name] == name:
             bucket.append(name)
@@ -81,7 +83,7 @@ def _constant_arguments(mod: tvm.IRModule, representatives: Mapping[str, str]) -
     def visit(expr: relax.Expr) -> None:
         if isinstance(expr, relax.Call) and expr.op == _CALL_TIR:
             name = representatives[expr.args[0].name_hint]
-            here = frozenset(i for i, arg in enumerate(expr.args[1]) if isinstance(arg, relax.Constant))
+            here = frozenset(i for i, arg in enumerate(expr.args[1]) if isinstance(arg, GenericConst))
             found[name] = found.get(name, here) & here
 
     for func in mod.functions.values():
@@ -97,7 +99,7 @@ class _Retarget(PyExprMutator):
     def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
         super().__init__(mod)
         self._mod, self._plans, self._representatives = mod, plans, representatives
-        self._packed: dict[tuple[int, Packing], relax.Constant] = {}
+        self._packed: dict[tuple[int, Packing], GenericConst] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if call.op != _CALL_TIR:
@@ -109,9 +111,9 @@ class _Retarget(PyExprMutator):
         gvar = self._mod.get_global_var(name)
         return relax.Call(call.op, [gvar, relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span)
 
-    def _pack(self, constant: relax.Constant, packing: Packing) -> relax.Constant:
-        key = (constant.data.__chandle__() if hasattr(constant.data, "__chandle__") else id(constant.data), packing)
+    def _pack(self, constant: GenericConst, packing: Packing) -> GenericConst:
+        key = (constant.value.__chandle__() if hasattr(constant.value, "__chandle__") else id(constant.value), packing)
         if key not in self._packed:
-            packed = np.ascontiguousarray(packing.pack(constant.data.numpy()))
-            self._packed[key] = relax.const(packed, str(constant.data.dtype))
+            packed = np.ascontiguousarray(packing.pack(constant.value.numpy()))
+            self._packed[key] = relax.const(packed, str(constant.value.dtype))
         return self._packed[key]

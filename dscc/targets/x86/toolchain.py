@@ -37,14 +37,14 @@ def find_linker() -> tuple[str, ...]:
     )
 
 
-def link_shared(objects: Sequence[Path], output: Path, flags: Sequence[str] = ()) -> None:
-    """Link `objects` into the shared library `output`.
+def link(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> None:
+    """Link `objects` into the shared library `library`.
 
     Raises:
         TargetError: there is no linker, or it failed; the text ends with what it said.
     """
     # Without a build id and with sections in the order given, the same objects give the same bytes.
-    command = [*find_linker(), "-shared", "-fPIC", "-o", str(output), *map(str, objects), "-Wl,--build-id=none", *flags]
+    command = [*find_linker(), "-shared", "-fPIC", "-o", str(library), *map(str, objects), "-Wl,--build-id=none", *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["nothing"]
