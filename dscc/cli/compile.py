@@ -1,0 +1,6 @@
+import click
+
+
+@click.command("compile")
+def command() -> None:
+    """x"""

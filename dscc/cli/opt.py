@@ -1,0 +1,6 @@
+import click
+
+
+@click.command("opt")
+def command() -> None:
+    """x"""

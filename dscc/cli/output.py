@@ -1,0 +1,54 @@
+"""How commands print: tables, sizes and durations. Plain text where the output is not a terminal, so that it can be searched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", file: TextIO | None = None) -> None:
+    """Print a table: aligned columns, wrapped only on a terminal."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    file = file or sys.stdout
+    console = Console(file=file, width=None if file.isatty() else 1000, highlight=False, soft_wrap=not file.isatty())
+    if title:
+        console.print(Text(title, style="bold"))
+    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for header in headers:
+        shown.add_column(header, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(cell) for cell in row))
+    with console.capture() as captured:
+        console.print(shown)
+    file.write("\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n")
+
+
+def size(count_bytes: float) -> str:
+    """`4.7 MB`, in powers of ten as file managers and package indexes count."""
+    for unit in ("B", "kB", "MB"):
+        if count_bytes < 1000:
+            return f"{count_bytes:.0f} {unit}" if unit == "B" else f"{count_bytes:.1f} {unit}"
+        count_bytes /= 1000
+    return f"{count_bytes:.2f} GB"
+
+
+def milliseconds(value_ms: float) -> str:
+    """Three significant digits: `0.123 ms`, `12.3 ms`, `1.23 s`."""
+    if value_ms >= 1000:
+        return f"{value_ms / 1000:.2f} s"
+    digits = 3 if value_ms < 1 else 2 if value_ms < 10 else 1
+    return f"{value_ms:.{digits}f} ms"
+
+
+def shape(dims: Sequence[int | str]) -> str:
+    """`1x3xHxW`, and `scalar` for no dimensions."""
+    return "x".join(str(dim) for dim in dims) or "scalar"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 kernel`, `12 kernels`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,6 @@
+import click
+
+
+@click.command("run")
+def command() -> None:
+    """x"""
