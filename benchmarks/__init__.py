@@ -1,1 +1,1 @@
-"""Measurements of dscc beside its peers: `python -m benchmarks.race`, `python -m benchmarks.acceptance`, `make demo`."""
+"""dscc measured beside its peers: `python -m benchmarks.race`, `python -m benchmarks.acceptance`, `make demo`."""

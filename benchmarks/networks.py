@@ -1,7 +1,7 @@
 """Four well-known networks in plain torch.nn, to be exported with random weights.
 
 They are written here so that an export needs only torch. Layer for layer they are the networks of the papers and of
-torchvision and transformers; only the weights differ. Nothing here is trained: what is measured is the shape of the graph.
+torchvision and transformers; only the weights differ. Nothing here is trained.
 """
 
 from __future__ import annotations
@@ -155,17 +155,20 @@ class BertLayer(nn.Module):
         return self.norm2(x + self.mlp(x))
 
 
-class BertBase(nn.Module):
-    """BERT-base (Devlin et al. 2018). Three (batch, seq) int64 inputs -> (batch, seq, 768) and the pooled (batch, 768)."""
+LONGEST = 512  # tokens in BERT's table of positions
 
-    def __init__(self, vocab: int = 30522, dim: int = 768, depth: int = 12, heads: int = 12, longest: int = 512) -> None:
+
+class BertBase(nn.Module):
+    """BERT-base (Devlin et al. 2018). Three int64 (batch, seq) -> (batch, seq, 768) and pooled (batch, 768)."""
+
+    def __init__(self, vocab: int = 30522, dim: int = 768, depth: int = 12, heads: int = 12) -> None:
         super().__init__()
         self.words, self.types = nn.Embedding(vocab, dim), nn.Embedding(2, dim)
-        self.places = nn.Embedding(longest, dim)
+        self.places = nn.Embedding(LONGEST, dim)
         self.norm = nn.LayerNorm(dim, eps=1e-12)
         self.layers = nn.ModuleList(BertLayer(dim, heads) for _ in range(depth))
         self.pooler = nn.Linear(dim, dim)
-        self.register_buffer("indices", torch.arange(longest)[None], persistent=False)
+        self.register_buffer("indices", torch.arange(LONGEST)[None], persistent=False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> tuple[Tensor, Tensor]:
         places = self.places(self.indices[:, : input_ids.shape[1]])
@@ -177,10 +180,10 @@ class BertBase(nn.Module):
 
 
 def randomise(model: nn.Module, sample: Tensor | None, seed: int) -> nn.Module:
-    """Fill every parameter from `seed` so that signals keep their size through the depth, and return `model` for inference.
+    """Fill every parameter from `seed` so that signals keep their size through the depth; returns `model` for inference.
 
-    Batch-norm statistics are those of `sample` with noise on top: a network whose statistics were the default (0, 1) would
-    hide a wrong fold, and would let its outputs fade to nothing.
+    Batch-norm statistics are those of `sample` with noise on top: a network whose statistics were the default (0, 1)
+    would hide a wrong fold, and would let its outputs fade to nothing.
     """
     generator = torch.Generator().manual_seed(seed)
 
