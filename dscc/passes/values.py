@@ -1,0 +1,92 @@
+"""What is known about a value while compiling: its dimensions, its element type, and its contents if it is a
+constant.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+
+Expr: TypeAlias = relax.Expr
+Dim: TypeAlias = Any  # int where the dimension is fixed, else a tirx expression
+
+
+def dims(expr: Expr) -> tuple[Dim, ...] | None:
+    """The dimensions of a tensor, ints where they are fixed; None if it is no tensor or its shape is not written
+    down.
+    """
+    ty = expr.ty
+    if not isinstance(ty, relax.TensorType) or not isinstance(ty.shape, relax.ShapeExpr):
+        return None
+    return tuple(dim(value) for value in ty.shape.values)
+
+
+def dim(value: Dim) -> Dim:
+    """An int if `value` is a fixed dimension, else the expression itself."""
+    return int(value) if isinstance(value, int | tirx.IntImm) else value
+
+
+def rank(expr: Expr) -> int | None:
+    """The number of dimensions of a tensor, or None if it is not known."""
+    return int(expr.ty.ndim) if isinstance(expr.ty, relax.TensorType) and expr.ty.ndim >= 0 else None
+
+
+def dtype(expr: Expr) -> str:
+    """The element type of a tensor as NumPy spells it; '' if it is no tensor or has none."""
+    return str(expr.ty.dtype) if isinstance(expr.ty, relax.TensorType) and expr.ty.dtype is not None else ""
+
+
+def same_dim(a: Dim, b: Dim) -> bool:
+    """Whether two dimensions are provably the same."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if isinstance(a, int) or isinstance(b, int):
+        return bool(tvm.arith.Analyzer().can_prove_equal(a, b))
+    return bool(tvm_ffi.structural_equal(a, b)) or bool(tvm.arith.Analyzer().can_prove_equal(a, b))
+
+
+def same_dims(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> bool:
+    """Whether two shapes are known and provably the same."""
+    return a is not None and b is not None and len(a) == len(b) and all(map(same_dim, a, b))
+
+
+def constant(expr: Expr) -> np.ndarray | None:
+    """The contents of a constant (a copy), or None if `expr` is none."""
+    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+
+def scalar(expr: Expr) -> float | None:
+    """The number in a constant of one element, of any rank; None for anything else."""
+    if not isinstance(expr, tvm.ir.GenericConst) or any(int(d) != 1 for d in expr.ty.shape.values):
+        return None
+    return float(expr.value.numpy().reshape(()))
+
+
+def is_scalar(expr: Expr, value: float, relative: float = 1e-6) -> bool:
+    """Whether `expr` is a constant of one element that equals `value`, up to the rounding of a float32 literal."""
+    found = scalar(expr)
+    return found is not None and abs(found - value) <= relative * abs(value)
+
+
+def attr(call: relax.Call, name: str) -> Any:
+    """An attribute of a call as plain Python: ints, floats, strings, tuples, None."""
+    return plain(getattr(call.attrs, name))
+
+
+def plain(value: Any) -> Any:
+    """TVM's boxed numbers, strings and arrays as Python's own."""
+    if isinstance(value, tirx.IntImm):
+        return int(value)
+    if isinstance(value, tirx.FloatImm):
+        return float(value)
+    if isinstance(value, str):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, list | tuple | tvm.ir.Array):
+        return tuple(plain(each) for each in value)
+    return value
