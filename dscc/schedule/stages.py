@@ -1,0 +1,120 @@
+"""An unscheduled TIR function as a list of formulas, and small tools for index expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.ir import Expr, Var
+from tvm.ir import TensorLoad as Load
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One block as a formula: `buffer[indices] = value` for all values of `spatial`, reduced over `reduce`.
+
+    Attributes:
+        buffer: what is written; a variable with `shape`.
+        indices: where, in terms of `spatial`.
+        value: what is written, in terms of the iteration variables; for a reduction it reads `buffer[indices]` itself.
+        init: the value that a reduction starts from, or None.
+        spatial, reduce: the iteration variables, in the order of the block.
+        extents: the extent of every iteration variable.
+    """
+
+    buffer: Var
+    indices: tuple[Expr, ...]
+    value: Expr
+    init: Expr | None
+    spatial: tuple[Var, ...]
+    reduce: tuple[Var, ...]
+    extents: dict[Var, Expr]
+
+    @property
+    def is_reduction(self) -> bool:
+        return self.init is not None or bool(self.reduce)
+
+
+def stages(func: tirx.PrimFunc) -> tuple[Stage, ...] | None:
+    """The blocks of an unscheduled function in order, or None if one of them is no plain `buffer[...] = value`."""
+    body = func.body
+    if isinstance(body, s_tir.SBlockRealize) and not body.block.iter_vars and body.block.name_hint == "root":
+        body = body.block.body
+    found: list[Stage] = []
+    for statement in body.seq if isinstance(body, tirx.SeqStmt) else (body,):
+        while isinstance(statement, tirx.For):
+            statement = statement.body
+        stage = _stage(statement)
+        if stage is None:
+            return None
+        found.append(stage)
+    return tuple(found)
+
+
+def _stage(statement: tirx.Stmt) -> Stage | None:
+    if not isinstance(statement, s_tir.SBlockRealize):
+        return None
+    block = statement.block
+    if not isinstance(block.body, tirx.BufferStore) or block.alloc_buffers or block.match_buffers:
+        return None
+    if not (isinstance(statement.predicate, tirx.IntImm) and statement.predicate.value == 1):
+        return None
+    if block.init is not None and not isinstance(block.init, tirx.BufferStore):
+        return None
+    if any(not _iszero(axis.dom.min) for axis in block.iter_vars):
+        return None
+    return Stage(
+        buffer=block.body.buffer,
+        indices=tuple(block.body.indices),
+        value=block.body.value,
+        init=None if block.init is None else block.init.value,
+        spatial=tuple(axis.var for axis in block.iter_vars if axis.iter_type == tirx.IterVar.DataPar),
+        reduce=tuple(axis.var for axis in block.iter_vars if axis.iter_type == tirx.IterVar.CommReduce),
+        extents={axis.var: axis.dom.extent for axis in block.iter_vars},
+    )
+
+
+def substitute(expr: Expr, values: dict[Var, Expr]) -> Expr:
+    """`expr` with variables replaced."""
+    if not values:
+        return expr
+    return tvm_ffi.structural_map(expr, (Var, lambda var: values.get(var, var)))
+
+
+def loads(expr: Expr) -> list[Load]:
+    """Every buffer read in `expr`, outermost last."""
+    found: list[Load] = []
+    tvm_ffi.structural_walk(expr, (Load, found.append), order="post")
+    return found
+
+
+def product(shape: Sequence[Expr], axes: Sequence[int]) -> Expr:
+    """The number of elements along `axes`."""
+    total: Expr = tirx.IntImm("int64", 1)
+    for axis in axes:
+        total = total * shape[axis]
+    return total
+
+
+def ravel(indices: Sequence[Expr], shape: Sequence[Expr]) -> Expr:
+    """The row-major position of `indices`."""
+    flat: Expr = tirx.IntImm("int64", 0)
+    for index, extent in zip(indices, shape, strict=True):
+        flat = flat * extent + index
+    return flat
+
+
+def zero(var: Var) -> Expr:
+    """0 in the type of `var`."""
+    return tirx.const(0, var.ty.dtype)
+
+
+def _iszero(expr: Expr) -> bool:
+    return isinstance(expr, tirx.IntImm) and expr.value == 0
+
+
+def is_one(expr: Expr) -> bool:
+    """Whether it is the constant 1."""
+    return isinstance(expr, tirx.IntImm) and expr.value == 1
