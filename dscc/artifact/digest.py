@@ -1,0 +1,76 @@
+"""SHA-256 of a member, in pieces, so that all cores can check it.
+
+One SHA-256 runs at about 0.4 to 2 GB/s on one core; with a hash for each 4 MiB, 100 MB of weights are checked in a
+tenth of the time that the first run takes. hashlib releases the interpreter lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+PIECE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Digest:
+    """What is recorded of a member: `sha256` of the whole, for people; `pieces`, of every 4 MiB, for the loader."""
+
+    size: int
+    crc: int
+    sha256: str
+    pieces: tuple[str, ...]
+
+
+def digest(chunks: Sequence[bytes | memoryview]) -> Digest:
+    """The digest of the content that `chunks` make when joined."""
+    crc, size = 0, 0
+    whole, piece = hashlib.sha256(), hashlib.sha256()
+    pieces: list[str] = []
+    for chunk in chunks:
+        for part in _split(chunk, size):
+            crc = zlib.crc32(part, crc)
+            whole.update(part)
+            piece.update(part)
+            size += len(part)
+            if size % PIECE_BYTES == 0:
+                pieces.append(piece.hexdigest())
+                piece = hashlib.sha256()
+    if size % PIECE_BYTES:
+        pieces.append(piece.hexdigest())
+    return Digest(size, crc, whole.hexdigest(), tuple(pieces))
+
+
+def altered(contents: Sequence[tuple[str, memoryview, Sequence[str]]]) -> str | None:
+    """The name of the first of `contents` (name, content, recorded pieces) whose hashes differ, or None."""
+    jobs: list[tuple[str, memoryview, str]] = []
+    for name, content, recorded in contents:
+        starts = range(0, len(content), PIECE_BYTES)
+        if len(starts) != len(recorded):
+            return name
+        jobs += [(name, content[at : at + PIECE_BYTES], want) for at, want in zip(starts, recorded, strict=True)]
+
+    def differs(job: tuple[str, memoryview, str]) -> bool:
+        return hashlib.sha256(job[1]).hexdigest() != job[2]
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(cores, len(jobs))
+    if workers > 1 and sum(len(job[1]) for job in jobs) > PIECE_BYTES:
+        with ThreadPoolExecutor(workers) as pool:
+            results: Iterable[bool] = list(pool.map(differs, jobs))
+    else:
+        results = map(differs, jobs)
+    return next((job[0] for job, bad in zip(jobs, results, strict=True) if bad), None)
+
+
+def _split(chunk: bytes | memoryview, at: int) -> Iterable[memoryview]:
+    """`chunk`, cut where a piece ends; `at` is where in the content it starts."""
+    view = memoryview(chunk)
+    while len(view):
+        take = min(len(view), PIECE_BYTES - at % PIECE_BYTES)
+        yield view[:take]
+        view, at = view[take:], at + take
