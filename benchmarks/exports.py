@@ -111,7 +111,7 @@ def check(path: Path, model: Any, inputs: tuple[Any, ...], name: str) -> None:
         largest = float(want.abs().max())
         error = float(np.abs(want.numpy() - have).max()) / largest
         if not (error < 1e-4 and largest > 1e-2):
-            raise SystemExit(f"export of '{name}' departs from torch by {error:.2g} of the largest output, {largest:.2g}")
+            raise SystemExit(f"export of '{name}' departs from torch: {error:.2g} of the largest, {largest:.2g}")
 
 
 def main(argv: list[str] | None = None) -> int:

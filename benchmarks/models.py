@@ -52,8 +52,8 @@ class Model:
         source: where the file comes from; None for an export of `exports.py`.
         dims: input name to dimensions; a str is a dimension that is left symbolic when the model is compiled.
         shapes: input shapes that one artifact has to serve; the first is the one that is timed.
-        fill: input name to how its values are made, where normal noise would be wrong: `{"below": n}` draws integers
-            from 0 to n-1, `{"constant": c}` repeats one value.
+        fill: input name to how its values are made, where normal noise would not do: `{"below": n}` draws integers
+            from 0 to n-1, `{"constant": c}` repeats one value, `{"like": kind}` asks `samples.py`.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Model:
     source: Packaged | None
     dims: Mapping[str, tuple[int | str, ...]]
     shapes: tuple[Shapes, ...]
-    fill: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    fill: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def from_json(entry: Mapping[str, Any]) -> Model:
@@ -162,7 +162,9 @@ def peer_file(name: str) -> Path:
     graph = model.graph
     weights = {weight.name for weight in graph.initializer}
     inputs = [value for value in graph.input if value.name not in weights]
-    declared = [(d, wanted) for v in inputs for d, wanted in zip(v.type.tensor_type.shape.dim, dims[v.name], strict=True)]
+    declared = [
+        pair for value in inputs for pair in zip(value.type.tensor_type.shape.dim, dims[value.name], strict=True)
+    ]
     if len(inputs) == len(graph.input) and not any(isinstance(wanted, str) and d.dim_value for d, wanted in declared):
         return path
     target = cache_folder() / "peers" / f"{name}.onnx"
@@ -195,8 +197,12 @@ def make_inputs(path: Path, model: Model, shapes: Shapes, seed: int = 0) -> dict
     feeds: dict[str, np.ndarray[Any, Any]] = {}
     for name, shape in shapes.items():
         how = model.fill.get(name, {})
-        if "constant" in how:
-            values: Any = np.full(shape, how["constant"])
+        if "like" in how:
+            from benchmarks import samples
+
+            values: Any = {"text": samples.text_pages, "tones": samples.tones}[how["like"]](shape, generator)
+        elif "constant" in how:
+            values = np.full(shape, how["constant"])
         elif "below" in how:
             values = generator.integers(0, int(how["below"]), shape)
         else:

@@ -180,7 +180,7 @@ class BertBase(nn.Module):
 
 
 def randomise(model: nn.Module, sample: Tensor | None, seed: int) -> nn.Module:
-    """Fill every parameter from `seed` so that signals keep their size through the depth; returns `model` for inference.
+    """Fill every parameter from `seed` so that signals keep their size in depth; returns `model` for inference.
 
     Batch-norm statistics are those of `sample` with noise on top: a network whose statistics were the default (0, 1)
     would hide a wrong fold, and would let its outputs fade to nothing.
