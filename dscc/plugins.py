@@ -61,9 +61,11 @@ class Plugin:
 
 
 class Registry:
-    """What the plug-ins offer, by name. Each kind is asked for when it is first looked at: listing targets imports no pass."""
+    """What the plug-ins offer, by name. A kind is asked for when first looked at: listing targets imports no pass."""
 
-    def __init__(self, requests: Sequence[str] = (), entry_points: Iterable[importlib.metadata.EntryPoint] | None = None):
+    def __init__(
+        self, requests: Sequence[str] = (), entry_points: Iterable[importlib.metadata.EntryPoint] | None = None
+    ):
         """`requests` are the arguments of `-p`; `entry_points` are those installed, unless a test brings its own."""
         self._manager = pluggy.PluginManager(PROJECT)
         self._manager.add_hookspecs(hookspecs)
@@ -116,9 +118,11 @@ class Registry:
         return self._plugins[self._owners[kind, name]]
 
     def versions(self, used: Iterable[tuple[str, str]]) -> dict[str, str]:
-        """Names and versions of the plug-ins behind `used`, pairs of kind and name: what artifacts and cache keys record."""
+        """Versions by name of the plug-ins behind `used`, pairs of kind and name: for artifacts and cache keys."""
         owners = {self._owners[pair] for pair in used}
-        return {name: self._plugins[name].version for name in sorted(owners) if self._plugins[name].origin != "built-in"}
+        return {
+            name: self._plugins[name].version for name in sorted(owners) if self._plugins[name].origin != "built-in"
+        }
 
     def _add(self, plugin: Plugin, load: Callable[[], Any], blocked: set[str]) -> None:
         if plugin.name in self._plugins:
@@ -140,7 +144,7 @@ class Registry:
             self._set_aside(plugin, err)
 
     def _add_named(self, name: str, blocked: set[str]) -> None:
-        """A plug-in asked for by `-p` that fails is an error, not a warning. One that is installed is loaded already."""
+        """A plug-in asked for by `-p` that fails is an error, not a warning; an installed one is loaded already."""
         if name not in self._plugins:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", PluginWarning)
@@ -199,7 +203,9 @@ def _checked(classes: object, hook: str, base: type[T]) -> Iterator[type[T]]:
             raise PluginError(f"{hook} must return subclasses of {base.__name__}, got '{cls!r}'")
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name.replace("-", "").isalnum() or name != name.lower():
-            raise PluginError(f"{hook}: the name of '{cls.__name__}' must be lower case words joined by '-', got '{name}'")
+            raise PluginError(
+                f"{hook}: the name of '{cls.__name__}' must be lower case words joined by '-', got '{name}'"
+            )
         yield cls
 
 

@@ -18,28 +18,37 @@ from dscc.options import CompileOptions, Dim
 Command = Callable[..., Any]
 
 
-def compile_flags(function: Command) -> Command:
-    """Add one flag for every field of `CompileOptions` that carries a help text, and `--input` for the shapes."""
-    function = click.option(
-        "--input",
-        "input_shapes",
-        metavar="NAME=1x3xHxW",
-        multiple=True,
-        callback=lambda ctx, param, texts: parse_shapes(texts),
-        help="Shape of an input; a word is a symbolic dimension. May be repeated.",
-    )(function)
-    hints = typing.get_type_hints(CompileOptions)
-    for entry in reversed(dataclasses.fields(CompileOptions)):
-        if "help" in entry.metadata:
-            function = _option(entry, hints[entry.name])(function)
-    return function
+def compile_flags(shapes: bool = True) -> Callable[[Command], Command]:
+    """One flag for every field of `CompileOptions` that has a help text, and with `shapes` `--input`."""
+
+    def decorate(function: Command) -> Command:
+        if shapes:
+            function = _shapes(function)
+        hints = typing.get_type_hints(CompileOptions)
+        for entry in reversed(dataclasses.fields(CompileOptions)):
+            if "help" in entry.metadata:
+                function = _option(entry, hints[entry.name])(function)
+        return function
+
+    return decorate
+
+
+_shapes = click.option(
+    "--input",
+    "input_shapes",
+    metavar="NAME=1x3xHxW",
+    multiple=True,
+    callback=lambda ctx, param, texts: parse_shapes(texts),
+    help="Shape of an input; a word is a symbolic dimension. May be repeated.",
+)
 
 
 def _option(entry: dataclasses.Field[Any], hint: Any) -> Callable[[Command], Command]:
     """The click option for one field: its name with dashes, its type, its default and its help."""
     names = ["-O"] if entry.name == "opt_level" else [f"--{entry.name.replace('_', '-')}"]
     kind = _plain(hint)
-    settings: dict[str, Any] = {"help": entry.metadata["help"], "default": entry.default}
+    text: str = entry.metadata["help"]
+    settings: dict[str, Any] = {"help": f"{text[:1].upper()}{text[1:]}.", "default": entry.default}
     if kind is bool:
         names = [f"{names[0]}/--no-{names[0].removeprefix('--')}"]
     elif "choices" in entry.metadata:
@@ -102,12 +111,12 @@ def parse_dims(texts: Iterable[str]) -> Mapping[str, int]:
 
 def feed_flags(function: Command) -> Command:
     """`--dim`, `--seed` and `--threads`: what random inputs are made of and how they are run."""
-    function = click.option("--threads", type=click.IntRange(min=1), help="Processor cores to run on; all when left out.")(
-        function
-    )
-    function = click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random inputs.")(
-        function
-    )
+    function = click.option(
+        "--threads", type=click.IntRange(min=1), help="Processor cores to run on; all when left out."
+    )(function)
+    function = click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random inputs."
+    )(function)
     return click.option(
         "--dim",
         "dims",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dscc.plugins import Registry
 
 
-@click.command("list")
+@click.command("list", short_help="List passes, targets or front ends.")
 @click.argument("kind", type=click.Choice(["passes", "targets", "frontends"]))
 def command(kind: str) -> None:
     """List the passes, targets or front ends that there are."""

@@ -73,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as err:
         return err.exit_code
     except BrokenPipeError:
-        # Whoever read our output has closed it (`dscc list passes | head -1`); Python must not complain about it at exit.
+        # Whoever read our output has closed it (`dscc list passes | head -1`): no reason for Python to complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except MemoryError:

@@ -1,10 +1,17 @@
-"""How commands print: tables, sizes and durations. Plain text where the output is not a terminal, so that it can be searched."""
+"""How commands print: tables, sizes and durations.
+
+Plain text where the output is not a terminal, so that it can be searched.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from dscc.artifact import Artifact
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str = "", file: TextIO | None = None) -> None:
@@ -52,3 +59,18 @@ def shape(dims: Sequence[int | str]) -> str:
 def count(number: int, noun: str) -> str:
     """`1 kernel`, `12 kernels`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def summary(artifact: Artifact, written: Path, seconds: float) -> None:
+    """What a compilation ends with: what was fused, how many kernels, bytes of weights, what fell back, how long."""
+    manifest = artifact.manifest
+    found = manifest.summary
+    lines = [f"{written}: {size(written.stat().st_size)} for {manifest.target}"]
+    fused: Mapping[str, int] = found.get("fused", {})
+    if fused:
+        lines.append("fused: " + ", ".join(f"{name} {number}" for name, number in fused.items()))
+    lines.append(f"{count(found.get('kernels', 0), 'kernel')}, {size(found.get('weight_bytes', 0))} of weights")
+    fallback: Sequence[str] = found.get("fallback", ())
+    lines.append(f"fell back: {', '.join(fallback)}" if fallback else "nothing fell back")
+    lines.append(f"compiled in {seconds:.1f} s")
+    print("\n".join(lines))

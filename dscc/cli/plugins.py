@@ -10,7 +10,7 @@ from dscc.cli import output
 from dscc.errors import PluginError
 
 
-@click.command("plugins")
+@click.command("plugins", short_help="List plug-ins, and why one is not used.")
 def command() -> None:
     """List the plug-ins, with those that failed to load and why."""
     from dscc.plugins import HOOKS, PluginWarning, registry
