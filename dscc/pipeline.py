@@ -30,7 +30,7 @@ STAGES = ("graph", "layout", "lower", "schedule")  # in this order they run; a p
 
 O0: tuple[str, ...] = ()
 O1: tuple[str, ...] = ()
-O2 = (*O1, "fuse-silu")
+O2 = (*O1, "fold-batch-norm", "fuse-silu")
 O3 = O2
 PRESETS = (O0, O1, O2, O3)
 

@@ -102,6 +102,10 @@ class Graph:
                 if node.alive:
                     yield node
 
+    def all(self) -> list[Node]:
+        """Live nodes in program order as they are now, those that edits added too."""
+        return [node for _, nodes in self._blocks for node in _in_order(nodes)]
+
     # --- questions ---
 
     def node(self, expr: Expr) -> Node | None:
@@ -223,7 +227,12 @@ class Graph:
     def _redirect(self, node: Node, target: Expr) -> None:
         """Let every reader of `node` read `target`; types that change on the way are inferred anew downstream."""
         if not isinstance(node.var, relax.DataflowVar) or node.cast is not None:
-            self._assign(node, target)  # visible outside its block: the name has to stay
+            # Visible outside its block: the name has to stay. What nobody else reads is computed right there.
+            source = self.node(target)
+            alone = source is not None and source.cast is None and self.uses(source.var) == 0
+            self._assign(node, source.value if source is not None and alone else target)
+            if source is not None:
+                self.drop_if_dead(source)
             return
         self._alias[node.var] = target
         for user in self.users(node.var):
