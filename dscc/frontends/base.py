@@ -18,6 +18,11 @@ class Frontend(ABC):
     name: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]]
 
+    @classmethod
+    def reads(cls, model: object) -> bool:
+        """Whether `model`, which is no path, is this format's in-memory object."""
+        return False
+
     @abstractmethod
     def load(self, model: Path | Any, options: CompileOptions) -> tvm.IRModule:
         """Read `model` (a path, or the format's own in-memory object) into a module.

@@ -44,7 +44,16 @@ def link(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> N
         TargetError: there is no linker, or it failed; the text ends with what it said.
     """
     # Without a build id and with sections in the order given, the same objects give the same bytes.
-    command = [*find_linker(), "-shared", "-fPIC", "-o", str(library), *map(str, objects), "-Wl,--build-id=none", *flags]
+    command = [
+        *find_linker(),
+        "-shared",
+        "-fPIC",
+        "-o",
+        str(library),
+        *map(str, objects),
+        "-Wl,--build-id=none",
+        *flags,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["nothing"]

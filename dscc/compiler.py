@@ -1,0 +1,81 @@
+"""The map: from a model file to an artifact, one call per stage."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dscc import codegen, frontends, pipeline, record, targets
+from dscc.artifact import Artifact
+from dscc.options import CompileOptions
+from dscc.passes.base import PassContext
+from dscc.passes.lower.lift_constants import lift_constants
+from dscc.pipeline import Pipeline
+from dscc.plugins import registry
+
+if TYPE_CHECKING:
+    import tvm
+
+# What every module goes through after the passes of the preset or of `--passes`.
+LOWERING = "legalize-operators,fuse-operators,schedule-kernels"
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """A module after its passes, and what they said; `frontend` is the name of the one that read it."""
+
+    mod: tvm.IRModule
+    frontend: str
+    pipeline: Pipeline
+    ctx: PassContext
+
+
+def compile(
+    model: Path | str | Any, options: CompileOptions | None = None, *, progress: Progress | None = None, **fields: Any
+) -> Artifact:
+    """Compile a model for one target.
+
+    Args:
+        model: path of a model file, or the in-memory model of a format (`onnx.ModelProto`).
+        options: what is asked for; or give the fields of `CompileOptions` as keywords.
+        progress: called with the name of every stage as it begins.
+
+    Raises:
+        DsccError: the model, the pipeline text or the target cannot be used; see dscc/errors.py.
+    """
+    progress = progress or (lambda stage: None)
+    options = options or CompileOptions(**fields)
+    done = optimize(model, options, LOWERING, progress)
+    lifted = lift_constants(done.mod)
+    with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
+        progress("generate code")
+        objects = codegen.build(lifted.mod, done.ctx.target, Path(folder), options.jobs)
+        progress("link")
+        library = Path(folder) / "model.so"
+        done.ctx.target.link(objects, library)
+        progress("pack")
+        manifest = record.manifest(lifted, done.frontend, done.pipeline, done.ctx)
+        return Artifact.build(library, lifted.weights, manifest)
+
+
+def optimize(model: Path | str | Any, options: CompileOptions, then: str, progress: Progress) -> Optimized:
+    """Read a model and run the passes that `options` ask for, then those of the pipeline text `then`."""
+    ctx = PassContext(targets.resolve(options.target))
+    asked, after = graph_passes(options), pipeline.parse(then, registry().passes)
+    frontend = frontends.find(model)
+    progress("read")
+    mod = frontend.load(Path(model) if isinstance(model, str) else model, options)
+    passes = Pipeline((*asked.passes, *after.passes))
+    progress("optimize")
+    return Optimized(passes.run(mod, ctx, dump=options.dump), frontend.name, passes, ctx)
+
+
+def graph_passes(options: CompileOptions) -> Pipeline:
+    """The passes of `--passes`, or of the preset of `-O`."""
+    known = registry().passes
+    return pipeline.preset(options.opt_level, known) if options.passes is None else pipeline.parse(options.passes, known)

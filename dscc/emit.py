@@ -1,0 +1,33 @@
+"""The forms that a model passes through, as text: `dscc compile --emit ir|tir|source|asm`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tvm import tirx
+
+from dscc import codegen
+from dscc.compiler import LOWERING, Progress, optimize
+from dscc.options import CompileOptions
+from dscc.passes.lower.lift_constants import lift_constants
+
+# How TVM's LLVM modules call the two.
+_INSPECT = {"source": "ll", "asm": "asm"}
+
+
+def emit(model: Path | str | Any, options: CompileOptions, form: str, *, progress: Progress = lambda stage: None) -> str:
+    """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and the calls of them. `source`: LLVM IR. `asm`: assembly."""
+    if form == "ir":
+        return str(optimize(model, options, "", progress).mod.script())
+    done = optimize(model, options, LOWERING, progress)
+    if form == "tir":
+        return str(done.mod.script())
+    progress("generate code")
+    mod = codegen.lower_to_vm(lift_constants(done.mod).mod, done.ctx.target)
+    kernels = codegen.compile_kernels(_only_kernels(mod), done.ctx.target, jobs=1)
+    return "\n".join(str(module.inspect_source(_INSPECT[form])) for module in kernels)
+
+
+def _only_kernels(mod: Any) -> Any:
+    return type(mod)({gvar: func for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)})

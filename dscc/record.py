@@ -1,0 +1,61 @@
+"""What a compilation says about itself: the manifest that goes into the artifact."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from tvm import relax, tirx
+
+import dscc
+from dscc.artifact import Manifest, TensorSpec
+from dscc.passes.base import PassContext
+from dscc.passes.lower.lift_constants import Lifted
+from dscc.pipeline import Pipeline
+from dscc.plugins import registry
+
+
+def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext) -> Manifest:
+    """The manifest of a compiled module. Nothing in it depends on when or how fast it was compiled.
+
+    Args:
+        lifted: the scheduled module, with the inputs and outputs of its `main`, and the weights.
+        frontend: name of the front end that read the model.
+        pipeline: the passes that ran.
+        ctx: what they remarked.
+    """
+    main = lifted.mod["main"]
+    inputs = zip(main.attrs["dscc.inputs"], main.params[: int(main.attrs["num_input"])], strict=True)
+    outputs = zip(main.attrs["dscc.outputs"], main.ret_ty.fields, strict=True)
+    used = [("front end", frontend), ("target", ctx.target.name), *(("pass", each.name) for each in pipeline.passes)]
+    return Manifest(
+        inputs=tuple(_spec(str(name), param.ty) for name, param in inputs),
+        outputs=tuple(_spec(str(name), ty) for name, ty in outputs),
+        target=str(ctx.target),
+        machine=ctx.target.machine_name(),
+        cpu_features=ctx.target.features,
+        pipeline=str(pipeline),
+        versions={"dscc": dscc.__version__, "apache-tvm": importlib.metadata.version("apache-tvm")},
+        plugins=registry().versions(used),
+        summary={
+            "fused": applied(ctx.remarks),
+            "kernels": sum(isinstance(func, tirx.PrimFunc) for func in lifted.mod.functions.values()),
+            "weight_bytes": sum(weight.nbytes for weight in lifted.weights.values()),
+            "fallback": (),
+        },
+    )
+
+
+def applied(remarks: Iterable[str]) -> dict[str, int]:
+    """How often every pass says that it was applied."""
+    return dict(sorted(Counter(text.split(":", 1)[0] for text in remarks if ": applied" in text).items()))
+
+
+def _spec(name: str, ty: relax.TensorType) -> TensorSpec:
+    return TensorSpec(name, str(ty.dtype), tuple(_dim(dim) for dim in ty.shape))
+
+
+def _dim(dim: Any) -> int | str:
+    return int(dim) if isinstance(dim, tirx.IntImm) else str(dim)

@@ -1,0 +1,8 @@
+"""The schedule rules of x86 in the order in which they are asked; the last one takes everything."""
+
+from __future__ import annotations
+
+from dscc.schedule.base import Rule
+from dscc.schedule.rules.fallback import Fallback
+
+RULES: tuple[Rule, ...] = (Fallback(),)
