@@ -24,6 +24,7 @@ from dscc.feeds import Feeds
 
 # A turn lasts about this long, so that clocks and caches settle; a pause lets the threads of the last one fall asleep.
 TURN_MS, PAUSE_S = 60.0, 0.005
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class Result:
 
     Attributes:
         wall_ms, cpu_ms: of every run: time on the clock, and processor time of all the process's threads.
+        turns: for every turn, the medians (wall_ms, cpu_ms) of its runs; turns of the same index are neighbours in
+            time, so their ratio between contestants is free of what the machine did in other minutes.
+        outputs: of the given inputs, in the model's order.
         import_ms, load_ms, first_ms: importing the engine, loading the model, and the first run.
         peak_bytes: the most memory the process ever held; `before_bytes` of it before the model was loaded.
         error: why it could not take part; the rest is empty then.
@@ -49,6 +53,8 @@ class Result:
     contestant: Contestant
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
+    turns: list[tuple[float, float]] = field(default_factory=list)
+    outputs: list[Array] = field(default_factory=list, repr=False)
     import_ms: float = 0.0
     load_ms: float = 0.0
     first_ms: float = 0.0
@@ -80,14 +86,16 @@ def race(
     feeds: Feeds,
     rounds: int = 15,
     progress: Callable[[str], None] = lambda text: None,
+    turn_ms: float = TURN_MS,
 ) -> list[Result]:
     """Let the contestants run in turns and return what each showed, in their order.
 
     Args:
         contestants: engines with their models and thread counts.
         feeds: the inputs, the same for all.
-        rounds: number of turns that each one gets.
+        rounds: number of turns that each one gets; with none, it is only loaded and run.
         progress: called with a line of text as things happen.
+        turn_ms: how long a turn lasts, unless a single run takes longer.
 
     Raises:
         InputError: an engine is unknown, or not installed.
@@ -111,11 +119,11 @@ def race(
                 result.import_ms, result.load_ms = loaded["import_ms"], loaded["load_ms"]
                 result.first_ms, result.before_bytes = loaded["first_ms"], loaded["before_bytes"]
                 # One run to warm up, and then one that tells how many fit into a turn.
-                once_ms = child.ask("run 2")["wall_ms"][1]
+                once_ms = child.ask("run 2")["wall_ms"][1] if rounds else turn_ms
             except EngineError as err:
                 result.error = str(err)
                 continue
-            running.append((result, child, max(1, round(TURN_MS / max(once_ms, 1e-3)))))
+            running.append((result, child, max(1, round(turn_ms / max(once_ms, 1e-3)))))
         for turn in range(rounds):
             progress(f"round {turn + 1} of {rounds}")
             # Nobody is always the one who runs after the same neighbour.
@@ -125,8 +133,10 @@ def race(
                 measured = child.ask(f"run {runs}")
                 result.wall_ms += measured["wall_ms"]
                 result.cpu_ms += measured["cpu_ms"]
+                result.turns.append((statistics.median(measured["wall_ms"]), statistics.median(measured["cpu_ms"])))
         for result, child, _ in running:
             result.peak_bytes = child.ask("peak")["peak_bytes"]
+            result.outputs = child.outputs(Path(folder) / "outputs.npz")
     return results
 
 
@@ -153,6 +163,12 @@ class Child:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+
+    def outputs(self, file: Path) -> list[Array]:
+        """Run once more, and bring the outputs over in `file`."""
+        count = self.ask(f"outputs {file}")["count"]
+        with np.load(file) as archive:
+            return [archive[str(i)] for i in range(count)]
 
     def ask(self, command: str) -> dict[str, Any]:
         """Send one command and wait for its answer.
