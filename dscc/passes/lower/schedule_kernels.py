@@ -21,6 +21,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from dscc.errors import PassError
 from dscc.passes.base import Pass, PassContext
 from dscc.schedule.base import Packing, Scheduled
+from dscc.schedule.math import vector_math
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 
@@ -43,7 +44,7 @@ class ScheduleKernels(Pass):
             if isinstance(func, relax.Function):
                 mod[gvar] = _Retarget(mod, plans, representatives).visit_expr(func)
         for name, plan in plans.items():
-            func = plan.func.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
+            func = vector_math(plan.func).with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
             mod.update_func(mod.get_global_var(name), func)
         return relax.transform.DeadCodeElimination()(mod)
 
