@@ -30,7 +30,7 @@ from dscc.schedule.stages import Stage, is_one, loads, product, ravel, stages, s
 
 
 @dataclass(frozen=True)
-class _Step:
+class Step:
     """One block after the anchor, in coordinates of the anchor.
 
     `value` reads the results of the anchor and of earlier steps through the variables that stand for them.
@@ -51,13 +51,15 @@ class Fused:
         func: the function.
         anchor: the reduction.
         result: a variable that stands for the anchor's result in `steps`.
+        producers: every stage, by the buffer that it fills.
+        steps: the blocks after the anchor, in order.
     """
 
     func: tirx.PrimFunc
     anchor: Stage
     result: Var
-    _producers: dict[Var, Stage]
-    _steps: tuple[_Step, ...]
+    producers: dict[Var, Stage]
+    steps: tuple[Step, ...]
 
     @staticmethod
     def of(func: tirx.PrimFunc) -> Fused | None:
@@ -87,11 +89,11 @@ class Fused:
     @cached_property
     def outputs(self) -> tuple[Var, ...]:
         """The parameters that are written."""
-        return tuple(step.buffer for step in self._steps if step.is_output)
+        return tuple(step.buffer for step in self.steps if step.is_output)
 
     def inline(self, expr: Expr) -> Expr:
         """`expr` with every read of an intermediate buffer replaced by the formula that fills it."""
-        return _inline(expr, self._producers, frozenset({self.anchor.buffer}))
+        return _inline(expr, self.producers, frozenset({self.anchor.buffer}))
 
     def store(self, coords: Sequence[Expr], value: Expr) -> tirx.Stmt:
         """The statement that applies the epilogue to one element of the anchor's result and stores it.
@@ -104,14 +106,14 @@ class Fused:
         values: dict[Var, Expr] = {self.result: value}
         bound: list[tuple[Var, Expr]] = []
         stores: list[tirx.Stmt] = []
-        for step in self._steps:
+        for step in self.steps:
             here = substitute(step.value, {**at, **values})
             if step.is_output:
                 whole = here
                 for var, inner in reversed(bound):
                     whole = tirx.Let(var, inner, whole)
                 stores.append(tirx.BufferStore(step.buffer, whole, [substitute(index, at) for index in step.indices]))
-            if _uses(self._steps, step.result) > 1:
+            if _uses(self.steps, step.result) > 1:
                 var = Var("t", step.result.ty)
                 bound.append((var, here))
                 values[step.result] = var
@@ -120,7 +122,7 @@ class Fused:
         return stores[0] if len(stores) == 1 else tirx.SeqStmt(stores)
 
 
-def _uses(steps: Sequence[_Step], var: Var) -> int:
+def _uses(steps: Sequence[Step], var: Var) -> int:
     total = 0
 
     def count(used: Var) -> None:
@@ -156,14 +158,14 @@ class _Walk:
         for var in anchor.spatial:
             self._analyzer.bind(var, ir.Range.from_min_extent(zero(var), anchor.extents[var]))
 
-    def steps(self, found: Sequence[Stage]) -> tuple[_Step, ...] | None:
+    def steps(self, found: Sequence[Stage]) -> tuple[Step, ...] | None:
         """The epilogue, or None if some block after the anchor is not one value per value of it."""
         anchor = self._anchor
         place: dict[Var, tuple[Expr, ...]] = {anchor.buffer: anchor.indices}
         value: dict[Var, Var] = {anchor.buffer: self._result}
-        out: list[_Step] = []
+        out: list[Step] = []
         if anchor.buffer in self._params:
-            out.append(_Step(Var("out", self._result.ty), self._result, anchor.buffer, anchor.indices, True))
+            out.append(Step(Var("out", self._result.ty), self._result, anchor.buffer, anchor.indices, True))
         for stage in found:
             if stage is anchor:
                 continue
@@ -186,7 +188,7 @@ class _Walk:
             indices = tuple(self._analyzer.simplify(substitute(index, at)) for index in stage.indices)
             result = Var(stage.buffer.name, stage.buffer.ty.dtype)
             place[stage.buffer], value[stage.buffer] = indices, result
-            out.append(_Step(result, formula, stage.buffer, indices, stage.buffer in self._params))
+            out.append(Step(result, formula, stage.buffer, indices, stage.buffer in self._params))
         return tuple(out) if any(step.is_output for step in out) else None
 
     def _agrees(self, load: Load, at: dict[Var, Expr], place: Sequence[Expr]) -> bool:

@@ -44,16 +44,17 @@ def stages(func: tirx.PrimFunc) -> tuple[Stage, ...] | None:
         body = body.block.body
     found: list[Stage] = []
     for statement in body.seq if isinstance(body, tirx.SeqStmt) else (body,):
-        while isinstance(statement, tirx.For):
-            statement = statement.body
-        stage = _stage(statement)
+        stage = stage_of(statement)
         if stage is None:
             return None
         found.append(stage)
     return tuple(found)
 
 
-def _stage(statement: tirx.Stmt) -> Stage | None:
+def stage_of(statement: tirx.Stmt) -> Stage | None:
+    """One loop nest as a formula, or None if it is no plain `buffer[...] = value`."""
+    while isinstance(statement, tirx.For):
+        statement = statement.body
     if not isinstance(statement, s_tir.SBlockRealize):
         return None
     block = statement.block
@@ -63,7 +64,7 @@ def _stage(statement: tirx.Stmt) -> Stage | None:
         return None
     if block.init is not None and not isinstance(block.init, tirx.BufferStore):
         return None
-    if any(not _iszero(axis.dom.min) for axis in block.iter_vars):
+    if any(not is_zero(axis.dom.min) for axis in block.iter_vars):
         return None
     return Stage(
         buffer=block.body.buffer,
@@ -106,12 +107,22 @@ def ravel(indices: Sequence[Expr], shape: Sequence[Expr]) -> Expr:
     return flat
 
 
+def unravel(flat: Expr, shape: Sequence[Expr]) -> list[Expr]:
+    """The indices of the element at row-major position `flat`."""
+    indices: list[Expr] = []
+    for extent in reversed(shape[1:]):
+        indices.append(tirx.const(0, "int64") if is_one(extent) else tirx.floormod(flat, extent))
+        flat = flat if is_one(extent) else tirx.floordiv(flat, extent)
+    return [*reversed([*indices, flat])]
+
+
 def zero(var: Var) -> Expr:
     """0 in the type of `var`."""
     return tirx.const(0, var.ty.dtype)
 
 
-def _iszero(expr: Expr) -> bool:
+def is_zero(expr: Expr) -> bool:
+    """Whether it is the constant 0."""
     return isinstance(expr, tirx.IntImm) and expr.value == 0
 
 

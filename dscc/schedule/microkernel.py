@@ -1,0 +1,184 @@
+"""The innermost loops of every contraction: a tile of accumulators that stay in registers.
+
+    acc[rows][vectors] = 0
+    for k:                                    # rolled: a few hundred bytes of code
+        acc[i][j] += a(i, k) * w(k, j)        # vfmadd231ps, all i and j unrolled
+    out(i, j) = epilogue(acc[i][j])
+
+The tile is written with unrolled and vectorised TIR loops around scalar formulas, which TVM expands late; LLVM
+promotes the local array to registers because every index into it is constant by then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import ir, tirx
+from tvm.ir import Expr
+
+from dscc.schedule.code import Code, Index, index
+from dscc.schedule.epilogue import Fused
+from dscc.schedule.tiling import Columns, Tile, vector_base
+
+# Elementary functions are tens of instructions each: a tile's worth of them unrolled would be most of the library.
+_LONG = frozenset(
+    {"tirx.exp", "tirx.erf", "tirx.tanh", "tirx.sigmoid", "tirx.log", "tirx.pow", "tirx.exp2", "tirx.sin", "tirx.cos"}
+)
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a tile multiplies.
+
+    Attributes:
+        depth: extents of the loops of the reduction, outermost first.
+        left: (row within the tile, depth indices) to the scalar that is broadcast.
+        right: (depth indices, column within the panel) to an element of the vector.
+    """
+
+    depth: Sequence[tuple[str, Index]]
+    left: Callable[[Expr, Sequence[Expr]], Expr]
+    right: Callable[[Sequence[Expr], Expr], Expr]
+
+
+def has_long_functions(fused: Fused) -> bool:
+    """Whether the epilogue is too long to be unrolled over a tile."""
+    found = False
+
+    def visit(call: ir.Call) -> None:
+        nonlocal found
+        found = found or (isinstance(call.op, ir.Op) and call.op.name in _LONG)
+
+    for step in fused.steps:
+        tvm_ffi.structural_walk(step.value, (ir.Call, visit))
+    return found
+
+
+def write_tile(
+    code: Code,
+    tile: Tile,
+    operands: Operands,
+    store: Callable[[Expr, Expr, Expr], tirx.Stmt],
+    *,
+    columns: Columns,
+    base: Expr,
+    rolled: bool = False,
+    guard: Callable[[Expr], Expr] | None = None,
+    partial: Partial | None = None,
+) -> None:
+    """Write one tile: zero, multiply and add, store.
+
+    Args:
+        code: where to.
+        tile: its size.
+        operands: what is multiplied.
+        store: (row within the tile, column of the result, value) to the statement that stores it.
+        columns: how the result's columns are cut.
+        base: first column of the panel.
+        rolled: store in a loop that is not unrolled, through a copy of the tile.
+        guard: row within the tile to the condition that it is stored at all.
+        partial: the reduction is cut into blocks, and this is one of them.
+    """
+    acc = _local(code, "acc", tile)
+    with _Each(code, tile) as (i, at):
+        start = tirx.const(0.0, "float32")
+        code.add(tirx.BufferStore(acc, start, [i * tile.width + at]))
+    if partial is not None:
+        with code.when(partial.block > 0), _Each(code, tile) as (i, at):
+            code.add(tirx.BufferStore(acc, partial.load(i, at), [i * tile.width + at]))
+    _multiply(code, tile, operands, acc)
+    if partial is not None:
+        with code.when(partial.block < partial.last), _Each(code, tile) as (i, at):
+            code.add(partial.store(i, at, tirx.BufferLoad(acc, [i * tile.width + at])))
+        with code.when(tirx.EQ(partial.block, index(partial.last))):
+            _finish(code, tile, acc, store, columns, base, rolled, guard)
+    else:
+        _finish(code, tile, acc, store, columns, base, rolled, guard)
+
+
+@dataclass(frozen=True)
+class Partial:
+    """Sums of a reduction that is cut into blocks, kept in memory between them.
+
+    Attributes:
+        block: which block this is.
+        last: the last one.
+        load: (row within the tile, column within the panel) to the sum so far.
+        store: the statement that keeps it.
+    """
+
+    block: Expr
+    last: Index
+    load: Callable[[Expr, Expr], Expr]
+    store: Callable[[Expr, Expr, Expr], tirx.Stmt]
+
+
+def _multiply(code: Code, tile: Tile, operands: Operands, acc: tirx.Var) -> None:
+    def nest(level: int, ks: list[Expr]) -> None:
+        if level < len(operands.depth):
+            name, extent = operands.depth[level]
+            with code.loop(extent, name) as k:
+                nest(level + 1, [*ks, k])
+            return
+        with _Each(code, tile) as (i, at):
+            where = [i * tile.width + at]
+            product = operands.left(i, ks) * operands.right(ks, at)
+            code.add(tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + product, where))
+
+    nest(0, [])
+
+
+def _finish(
+    code: Code,
+    tile: Tile,
+    acc: tirx.Var,
+    store: Callable[[Expr, Expr, Expr], tirx.Stmt],
+    columns: Columns,
+    base: Expr,
+    rolled: bool,
+    guard: Callable[[Expr], Expr] | None,
+) -> None:
+    source = acc
+    if rolled:
+        source = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", "sums")
+        code.add(tirx.AllocBuffer(source, {"disable_lower_builtin": tirx.IntImm("int32", 1)}))
+        with _Each(code, tile) as (i, at):
+            where = [i * tile.width + at]
+            code.add(tirx.BufferStore(source, tirx.BufferLoad(acc, where), where))
+    lanes = columns.count if columns.padded else tile.lanes
+    kind = "unrolled" if columns.padded else "vectorized"
+    with code.loop(tile.rows, "i", "serial" if rolled else "unrolled") as i:
+        with code.when(True if guard is None else guard(i)):
+            with code.loop(tile.vectors, "j", "serial" if rolled else "unrolled") as j:
+                first = base + vector_base(j, columns)
+                with code.loop(lanes, "l", kind) as lane:
+                    value = tirx.BufferLoad(source, [i * tile.width + j * tile.lanes + lane])
+                    code.add(store(i, first + lane, value))
+
+
+class _Each:
+    """The unrolled loops over a tile: yields (row, column within the panel)."""
+
+    def __init__(self, code: Code, tile: Tile):
+        self._loops = [
+            code.loop(tile.rows, "i", "unrolled"),
+            code.loop(tile.vectors, "j", "unrolled"),
+            code.loop(tile.lanes, "l", "vectorized"),
+        ]
+        self._lanes = tile.lanes
+
+    def __enter__(self) -> tuple[Expr, Expr]:
+        i, j, lane = (loop.__enter__() for loop in self._loops)
+        return i, j * self._lanes + lane
+
+    def __exit__(self, *error: object) -> None:
+        for loop in reversed(self._loops):
+            loop.__exit__(None, None, None)
+
+
+def _local(code: Code, name: str, tile: Tile) -> tirx.Var:
+    buffer = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", name, scope="local")
+    code.add(tirx.AllocBuffer(buffer))
+    return buffer

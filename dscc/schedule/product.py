@@ -1,0 +1,153 @@
+"""The loops around the micro-kernel of a matrix product: which tiles, in which order, on which thread.
+
+    C[m, n] = epilogue(sum_k left(m, k) * right(k, n))        left: rows x depth, right: depth x columns
+
+If all of the right side stays in the L2 cache, a tile of rows visits every panel of it. Else a block of rows that
+stays there is multiplied with one panel after the other, so that the right side is streamed from memory once for every
+block of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+from tvm.ir import Expr, Var
+
+from dscc.schedule.code import Code, Index, ceildiv, constant, index
+from dscc.schedule.machine import Machine
+from dscc.schedule.microkernel import Operands, write_tile
+from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_base
+
+_TASK_FLOPS = 1_000_000  # less than this is not worth handing to another thread
+_TASKS = 16  # enough to keep many threads busy
+
+
+@dataclass(frozen=True)
+class Product:
+    """A matrix product whose parts are formulas.
+
+    Attributes:
+        rows: number of rows of the result.
+        depth: length of the sums.
+        columns: the columns of the result, in panels.
+        left: (row, k) to a scalar.
+        panels: the right side as a buffer [panel][depth][column]; or None, and
+        fill: (k, column) to an element of the right side, which is copied panel by panel.
+        store: (row, column, value) to the statement that stores an element.
+        rolled: the epilogue is too long to be unrolled.
+        parallel: the loop over tasks may be parallel.
+    """
+
+    rows: Index
+    depth: int
+    columns: Columns
+    left: Callable[[Expr, Expr], Expr]
+    panels: Var | None
+    fill: Callable[[Expr, Expr], Expr] | None
+    store: Callable[[Expr, Expr, Expr], tirx.Stmt]
+    rolled: bool
+    parallel: bool = True
+
+
+def write_product(code: Code, product: Product, machine: Machine) -> None:
+    """Write the loops.
+
+    A symbolic number of rows gets two variants: tiles that overlap, and single rows if there are few.
+    """
+    tile = product.columns.tile
+    rows = constant(product.rows)
+    if rows is not None:
+        _write(code, product, machine, tile.with_rows(min(tile.rows, rows)))
+        return
+    enough = product.rows >= index(tile.rows)
+    with code.when(enough):
+        _write(code, product, machine, tile)
+    with code.when(tirx.Not(enough)):
+        _write(code, product, machine, tile.with_rows(1))
+
+
+def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
+    columns, depth = product.columns, product.depth
+    panels = columns.panels
+    tiles = ceildiv(product.rows, tile.rows)
+    right_bytes = panels * depth * tile.width * 4
+    tile_flops = 2 * tile.rows * depth * tile.width
+    half = machine.l2_bytes // 2
+    panel_outer = product.panels is None or right_bytes > half
+    if panel_outer:
+        block = max(1, half // (tile.rows * depth * 4))
+        known = constant(tiles)
+        blocks = 1 if known is None else -(-known // block)
+        if known is not None:
+            block = -(-known // blocks)
+        group = max(1, panels * blocks // _TASKS, -(-_TASK_FLOPS // (tile_flops * block)))
+    else:
+        group = panels
+        block = max(1, _TASK_FLOPS // (tile_flops * panels))
+    group = min(group, panels)
+    groups = -(-panels // group)
+    blocks_of_rows = ceildiv(tiles, block)
+    tasks = index(blocks_of_rows) * groups
+    known = constant(blocks_of_rows)
+    kind = "parallel" if product.parallel and (known is None or known * groups > 1) else "serial"
+    with code.loop(tasks if known is None else known * groups, "task", kind) as task:
+        first_tile, first_panel = task * block, index(0)
+        if groups > 1:
+            first_tile = tirx.floordiv(task, index(groups)) * block
+            first_panel = tirx.floormod(task, index(groups)) * group
+        tiles_here = _here(first_tile, block, tiles)
+        panels_here = _here(first_panel, group, panels)
+
+        def visit(panel: Expr, t: Expr, right: Callable[[Expr, Expr], Expr]) -> None:
+            row = start_of(t, tile.rows, product.rows)
+            write_tile(
+                code,
+                tile,
+                Operands([("k", depth)], lambda i, ks: product.left(row + i, ks[0]), lambda ks, at: right(ks[0], at)),
+                lambda i, column, value: product.store(row + i, column, value),
+                columns=columns,
+                base=panel_base(panel, columns),
+                rolled=product.rolled,
+            )
+
+        if panel_outer:
+            scratch = None if product.panels is not None else code.heap("panel", depth * tile.width)
+            with code.loop(panels_here, "p") as p:
+                panel = first_panel + p
+                right = _right(code, product, panel, scratch.buffer if scratch else None)
+                with code.loop(tiles_here, "t") as t:
+                    visit(panel, first_tile + t, right)
+        else:
+            with code.loop(tiles_here, "t") as t, code.loop(panels_here, "p") as p:
+                panel = first_panel + p
+                visit(panel, first_tile + t, _right(code, product, panel, None))
+
+
+def _right(code: Code, product: Product, panel: Expr, scratch: Var | None) -> Callable[[Expr, Expr], Expr]:
+    """Reads of the right side's panel; it is filled first if it has to be."""
+    if product.panels is not None:
+        packed = product.panels
+        return lambda k, at: tirx.BufferLoad(packed, [panel, k, at])
+    columns, fill = product.columns, product.fill
+    tile = columns.tile
+    assert scratch is not None and fill is not None  # one of the two ways
+    with (
+        code.loop(product.depth, "k") as k,
+        code.loop(tile.vectors, "j") as j,
+        code.loop(tile.lanes, "l", "vectorized") as lane,
+    ):
+        column = panel_base(panel, columns) + vector_base(j, columns) + lane
+        if columns.padded:
+            column = tirx.min(column, index(columns.count - 1))
+        code.add(tirx.BufferStore(scratch, fill(k, column), [k * tile.width + j * tile.lanes + lane]))
+    return lambda k, at: tirx.BufferLoad(scratch, [k * tile.width + at])
+
+
+def _here(first: Expr, size: int, extent: Index) -> Index:
+    """How many of `size` from `first` on there are."""
+    known = constant(extent)
+    if known is not None and (known % size == 0 or known <= size):
+        return min(size, known)
+    return tirx.min(index(size), index(extent) - first)

@@ -1,0 +1,174 @@
+"""Matrix products: rows that are broadcast from memory, columns in packed panels.
+
+    C[.., m, n] = epilogue(sum_k A[.., m, k] * W[k, n])
+
+The weight is packed as [panel][k][column] at compile time if it is constant, else panel by panel at run time. Tiles of
+rows overlap where the number of rows is no multiple of the tile, so that no predicate is needed; fewer rows than one
+tile have code of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Expr, Var
+from tvm.ir import TensorLoad as Load
+
+from dscc.schedule.base import Packing, Rule, Scheduled
+from dscc.schedule.code import Code, constant
+from dscc.schedule.epilogue import Fused
+from dscc.schedule.machine import Machine
+from dscc.schedule.math import vector_math
+from dscc.schedule.merge import Merge
+from dscc.schedule.microkernel import has_long_functions
+from dscc.schedule.product import Product, write_product
+from dscc.schedule.stages import is_one, product, substitute, unravel
+from dscc.schedule.tiling import Columns, PanelPacking, choose
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The axes of a product by what depends on them.
+
+    Attributes:
+        left, right: the factors, in terms of parameters.
+        batch: axes of both factors.
+        rows: axes of the left factor only, neighbours in the result.
+        column: the axis of the right factor only: the last of the result.
+        depth: the axis that is summed over.
+    """
+
+    left: Expr
+    right: Expr
+    batch: tuple[Var, ...]
+    rows: tuple[Var, ...]
+    column: Var
+    depth: Var
+
+
+def roles(fused: Fused) -> Roles | None:
+    """The roles of the anchor's axes, or None if it is no sum of products of two factors."""
+    anchor = fused.anchor
+    factors = product_of(fused)
+    if factors is None or len(anchor.reduce) != 1:
+        return None
+    depth = anchor.reduce[0]
+    if constant(anchor.extents[depth]) is None or not anchor.spatial:
+        return None
+    used = [variables(fused.inline(factor)) for factor in factors]
+    column = anchor.spatial[-1]
+    if column in used[0]:
+        factors, used = (factors[1], factors[0]), [used[1], used[0]]
+    if column in used[0] or column not in used[1] or any(depth not in some for some in used):
+        return None
+    if constant(anchor.extents[column]) is None:
+        return None
+    batch = tuple(var for var in anchor.spatial[:-1] if var in used[1])
+    rows = tuple(var for var in anchor.spatial[:-1] if var not in used[1])
+    if anchor.spatial != (*batch, *rows, column) or not rows:
+        return None
+    return Roles(fused.inline(factors[0]), fused.inline(factors[1]), batch, rows, column, depth)
+
+
+def product_of(fused: Fused) -> tuple[Expr, Expr] | None:
+    """The factors if the anchor is a float32 sum of products that starts from zero."""
+    anchor = fused.anchor
+    value = anchor.value
+    if str(anchor.buffer.dtype) != "float32" or not isinstance(value, tirx.Add):
+        return None
+    if not (isinstance(anchor.init, tirx.FloatImm) and anchor.init.value == 0.0):
+        return None
+    before, term = value.a, value.b
+    if not (isinstance(before, Load) and before.source.same_as(anchor.buffer)):
+        return None
+    return (term.a, term.b) if isinstance(term, tirx.Mul) else None
+
+
+def variables(expr: Expr) -> frozenset[Var]:
+    """The variables that occur in `expr`."""
+    found: list[Var] = []
+    tvm_ffi.structural_walk(expr, (Var, found.append))
+    return frozenset(found)
+
+
+class Matmul(Rule):
+    """Products of matrices, with packed weights or of two activations; see the module."""
+
+    name = "matmul"
+
+    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+        fused = Fused.of(func)
+        found = None if fused is None else roles(fused)
+        if fused is None or found is None:
+            return None
+        anchor = fused.anchor
+        extents = anchor.extents
+        depth, count = int(extents[found.depth]), int(extents[found.column])
+        code = Code()
+        merge = Merge(found.rows, [extents[var] for var in found.rows], code)
+        rows = constant(merge.extent)
+        columns = Columns(count, choose(machine, count, rows, 4 * depth))
+        left, right = merge.expr(found.left), found.right
+        params = list(func.params)
+        packings: dict[int, Packing] = {}
+        panels = None
+        plain = isinstance(right, Load) and right.source in params and not found.batch
+        which = params.index(right.source) if plain else -1
+        if which in constants:
+            axes = _packed_axes(right, found.depth, found.column)
+            if axes is not None:
+                packings[which] = PanelPacking(columns, axes)
+                packed_shape = (columns.panels, depth, columns.tile.width)
+                panels = tirx.decl_buffer(packed_shape, "float32", right.source.name)
+                params[which] = panels
+        view = merge.fused(fused)
+
+        def write(batch: Sequence[Expr]) -> None:
+            at = dict(zip(found.batch, batch, strict=True))
+
+            def fill(k: Expr, column: Expr) -> Expr:
+                return substitute(right, {**at, found.depth: k, found.column: column})
+
+            write_product(
+                code,
+                Product(
+                    rows=merge.extent,
+                    depth=depth,
+                    columns=columns,
+                    left=lambda row, k: substitute(left, {**at, merge.row: row, found.depth: k}),
+                    panels=panels,
+                    fill=fill if panels is None else None,
+                    store=lambda row, column, value: view.store([*batch, row, column], value),
+                    rolled=has_long_functions(fused),
+                    parallel=not found.batch,
+                ),
+                machine,
+            )
+
+        if found.batch:
+            shape = [extents[var] for var in found.batch]
+            with code.loop(product(shape, range(len(shape))), "batch", "parallel") as number:
+                write(unravel(number, shape))
+        else:
+            write([])
+        scheduled = tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs)
+        return Scheduled(vector_math(scheduled), packings)
+
+
+def _packed_axes(load: Load, depth: Var, column: Var) -> tuple[int, ...] | None:
+    """The order of the weight's axes that puts `depth` and `column` last, or None if it is read otherwise."""
+    found: dict[Var, int] = {}
+    rest: list[int] = []
+    for axis, at in enumerate(load.indices):
+        if isinstance(at, Var) and at not in found:
+            found[at] = axis
+        elif is_one(load.source.shape[axis]):
+            rest.append(axis)
+        else:
+            return None
+    if set(found) != {depth, column}:
+        return None
+    return (*rest, found[depth], found[column])

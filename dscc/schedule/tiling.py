@@ -1,0 +1,144 @@
+"""Which register tile a contraction gets: rows times vectors of accumulators that stay in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from tvm import tirx
+from tvm.ir import Expr
+
+from dscc.schedule.base import Packing
+from dscc.schedule.code import Index, constant, index
+from dscc.schedule.machine import Machine
+
+_TYPICAL_ROWS = 200  # stands for a symbolic extent when tiles are compared
+
+
+@dataclass(frozen=True)
+class Tile:
+    """`rows` x `vectors` accumulators of `lanes` elements each."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def width(self) -> int:
+        """Columns that a tile covers."""
+        return self.vectors * self.lanes
+
+    def with_rows(self, rows: int) -> Tile:
+        """The same columns, other rows."""
+        return Tile(rows, self.vectors, self.lanes)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the columns of the result are cut into panels of `tile.width`.
+
+    No mask is needed: where the last vector of the only panel, or the last of several panels, would hang over the
+    edge, it is moved back and repeats columns of its neighbour. Fewer than four columns are padded, and stored one by
+    one.
+    """
+
+    count: int
+    tile: Tile
+
+    @property
+    def panels(self) -> int:
+        """Number of panels."""
+        return -(-self.count // self.tile.width)
+
+    @property
+    def padded(self) -> bool:
+        """Whether a vector is longer than there are columns."""
+        return self.count < self.tile.lanes
+
+    def table(self) -> np.ndarray:
+        """The column at every position of every panel, -1 for padding: (panels, width)."""
+        tile = self.tile
+        lanes = np.arange(tile.lanes)
+        if self.padded:
+            return np.where(lanes < self.count, lanes, -1)[None, :]
+        if self.panels == 1:
+            starts = np.minimum(np.arange(tile.vectors) * tile.lanes, self.count - tile.lanes)
+            return (starts[:, None] + lanes).reshape(1, tile.width)
+        bases = np.minimum(np.arange(self.panels) * tile.width, self.count - tile.width)
+        return bases[:, None] + np.arange(tile.width)
+
+
+@dataclass(frozen=True)
+class PanelPacking(Packing):
+    """Weights as [panel][depth][column]: `axes` brings them into the order (depth..., column) first.
+
+    Attributes:
+        columns: how the columns are cut into panels.
+        axes: the order of the weight's axes that puts the column last.
+    """
+
+    columns: Columns
+    axes: tuple[int, ...]
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        matrix = weight.transpose(self.axes).reshape(-1, self.columns.count)
+        table = self.columns.table()
+        packed = np.where(table[:, None, :] >= 0, matrix[:, table].transpose(1, 0, 2), np.zeros((), weight.dtype))
+        return np.ascontiguousarray(packed)
+
+
+def start_of(number: Expr, size: int, extent: Index) -> Expr:
+    """Where piece `number` of `size` starts: the last one is moved back so that it ends with the extent."""
+    known = constant(extent)
+    if known is not None and known % size == 0:
+        return number * size
+    return tirx.min(number * size, index(extent) - size)
+
+
+def panel_base(panel: Expr, columns: Columns) -> Expr:
+    """The first column of a panel."""
+    return index(0) if columns.panels == 1 else start_of(panel, columns.tile.width, columns.count)
+
+
+def vector_base(number: Expr, columns: Columns) -> Expr:
+    """Where vector `number` of a panel starts within it, in columns of the result."""
+    lanes = columns.tile.lanes
+    if columns.panels > 1 or columns.padded or columns.count % lanes == 0:
+        return number * lanes
+    return tirx.min(number * lanes, index(columns.count - lanes))
+
+
+def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0) -> Tile:
+    """The tile that covers `rows` x `columns` with the least work; `rows` is None if it is not known.
+
+    A step of the reduction costs its multiply-adds, or its loads where those are more; a tile with fewer accumulators
+    than it takes to hide the latency of a multiply-add costs as much as one that has them. Rows that lie `row_bytes`
+    apart, a multiple of what one way of the L1 cache holds, compete for the same few lines: then a tile has fewer rows
+    than there are ways.
+    """
+    lanes = machine.lanes()
+    while lanes > max(columns, 4):
+        lanes //= 2
+    vectors = -(-columns // lanes)
+    limit = _rows_without_conflict(machine, row_bytes)
+    best: tuple[float, Tile] | None = None
+    for across in range(1, min(vectors, 6) + 1):
+        broadcasts = 0 if across == 1 and machine.embedded_broadcast else 1
+        most = min((machine.vector_registers - across - broadcasts) // across, limit)
+        for down in range(1, most + 1 if rows is None else min(most, rows) + 1):
+            step = max(down * across, 0.75 * (down + across), 8.0) + 0.1 * (down + across)
+            tiles_down = -(-rows // down) if rows is not None else _TYPICAL_ROWS / down + 0.5
+            cost = step * tiles_down * -(-vectors // across)
+            if best is None or cost < best[0]:
+                best = cost, Tile(down, across, lanes)
+    assert best is not None  # one row of one vector always fits
+    return best[1]
+
+
+def _rows_without_conflict(machine: Machine, row_bytes: int) -> int:
+    ways = 8
+    way_bytes = machine.l1_bytes // ways
+    for share in (1, 2):
+        if row_bytes and row_bytes * share % way_bytes == 0:
+            return ways * share - share
+    return machine.vector_registers
