@@ -118,9 +118,8 @@ def _read(path: Path) -> np.ndarray[Any, Any] | Feeds:
     except FileNotFoundError as err:
         raise InputError(f"input file '{path}' does not exist") from err
     except (OSError, ValueError, EOFError) as err:
-        raise InputError(
-            f"input file '{path}' is not a .npy or .npz file of numbers: {str(err).splitlines()[0]}"
-        ) from err
+        # NumPy's own text would advise to load pickles, which run what is in them.
+        raise InputError(f"input file '{path}' is no .npy or .npz file of numbers; write one with numpy.save") from err
     return np.asarray(found)
 
 

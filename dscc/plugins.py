@@ -204,7 +204,7 @@ def _checked(classes: object, hook: str, base: type[T]) -> Iterator[type[T]]:
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name.replace("-", "").isalnum() or name != name.lower():
             raise PluginError(
-                f"{hook}: the name of '{cls.__name__}' must be lower case words joined by '-', got '{name}'"
+                f"{hook}: the name of '{cls.__name__}' must be lower-case words joined by '-', got '{name}'"
             )
         yield cls
 

@@ -1,5 +1,5 @@
 """The command line: one file per command. A command parses its arguments and prints; the library does the work."""
 
-from dscc.cli.main import main
+from dscc.cli.entry import main
 
 __all__ = ["main"]

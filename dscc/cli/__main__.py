@@ -2,6 +2,6 @@
 
 import sys
 
-from dscc.cli.main import main
+from dscc.cli.entry import main
 
 sys.exit(main())

@@ -7,7 +7,6 @@ why `dscc --help` answers at once.
 from __future__ import annotations
 
 import importlib
-import os
 import re
 import sys
 import warnings
@@ -72,10 +71,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return 130
     except click.exceptions.Exit as err:
         return err.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has closed it (`dscc list passes | head -1`): no reason for Python to complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except MemoryError:
         _say("error", "out of memory; give the machine more, or compile a smaller model")
         return 1

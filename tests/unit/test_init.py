@@ -1,0 +1,61 @@
+"""The public door: what it offers, and what it does not import."""
+
+import ast
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import dscc
+
+PUBLIC = {
+    "Artifact",
+    "CompileOptions",
+    "DsccError",
+    "Frontend",
+    "Module",
+    "Pass",
+    "RewritePass",
+    "Target",
+    "compile",
+    "hookimpl",
+    "load",
+}
+
+
+def test_all_is_what_the_design_names() -> None:
+    assert set(dscc.__all__) == PUBLIC
+    assert list(dscc.__all__) == sorted(dscc.__all__)
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC))
+def test_every_name_loads(name: str) -> None:
+    value = getattr(dscc, name)
+    assert name == "hookimpl" or value.__name__ == name
+    assert name in dir(dscc)
+
+
+def test_type_checkers_see_the_same_names_from_the_same_places() -> None:
+    block = next(node for node in ast.parse(inspect.getsource(dscc)).body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {alias.name: node.module for node in imports for alias in node.names} == dscc._HOME
+
+
+def test_unknown_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'complie'"):
+        dscc.complie  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("statement", "forbidden"),
+    [
+        ("import dscc", {"tvm", "numpy", "click", "pluggy", "onnx"}),
+        ("import dscc.cli, dscc.plugins; dscc.cli.main(['--help'])", {"tvm", "numpy", "onnx", "rich"}),
+        ("import dscc; dscc.load, dscc.Module, dscc.Artifact", {"tvm", "onnx", "click", "pluggy"}),
+    ],
+)
+def test_what_is_not_imported(statement: str, forbidden: set[str]) -> None:
+    code = f"import sys\n{statement}\nprint(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not forbidden & set(done.stderr.split())

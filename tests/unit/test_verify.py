@@ -1,0 +1,136 @@
+"""The numbers of `dscc verify`, and the search for the node that departs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from dscc import verify
+from dscc.errors import FrontendError, InputError
+
+
+def test_equal_outputs() -> None:
+    x = np.array([1.0, -2.0, np.nan, np.inf], "float32")
+    diff = verify.compare("y", x, x.copy())
+    assert (diff.max_abs, diff.max_rel, diff.max_ulp, diff.cosine, diff.reason) == (0, 0, 0, pytest.approx(1), "")
+    assert diff.within(0)
+
+
+def test_differences_are_relative_to_the_largest_reference_value() -> None:
+    diff = verify.compare("y", np.array([10.0, 0.5], "float32"), np.array([10.0, 0.0], "float32"))
+    assert diff.max_abs == pytest.approx(0.5)
+    assert diff.max_rel == pytest.approx(0.05)
+    assert diff.within(0.06) and not diff.within(0.04)
+    assert diff.cosine == pytest.approx(100 / (10 * np.hypot(10, 0.5)))
+
+
+def test_ulps_count_representable_numbers_also_across_zero() -> None:
+    want = np.array([1.0, -1.0, 1e-45], "float32")
+    got = np.array([np.nextafter(np.float32(1), np.float32(2)), -1.0, -1e-45], "float32")
+    assert verify.compare("y", got, want, atol=0).max_ulp == 3  # from -1e-45 over -0.0 and 0.0 to 1e-45
+    assert verify.compare("y", got, want, atol=1e-40).max_ulp == 1
+    assert verify.compare("y", got, want, atol=1e-3).max_ulp == 0
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_ulps_of_other_widths(dtype: str) -> None:
+    one = np.ones(1, dtype)
+    assert verify.compare("y", np.nextafter(one, one * 2), one, atol=0).max_ulp == 1
+
+
+@pytest.mark.parametrize(
+    ("got", "want", "said"),
+    [
+        (np.zeros((2, 3), "float32"), np.zeros((3, 2), "float32"), "shape (2, 3), expected (3, 2)"),
+        (np.zeros(2, "float32"), np.zeros(2, "float64"), "type float32, expected float64"),
+        (np.array([np.nan], "float32"), np.array([1], "float32"), "infinities or NaNs are not at the same places"),
+        (np.array([np.inf], "float32"), np.array([-np.inf], "float32"), "infinities or NaNs"),
+        (np.array(["a"]), np.array(["b"]), "values that are no numbers differ"),
+    ],
+)
+def test_what_cannot_be_compared_never_agrees(got: Any, want: Any, said: str) -> None:
+    diff = verify.compare("y", got, want)
+    assert said in diff.reason
+    assert not diff.within(1e9)
+
+
+def test_integers_and_empty_outputs() -> None:
+    assert verify.compare("y", np.array([1, 2]), np.array([1, 4])).max_abs == 2
+    assert verify.compare("y", np.zeros((0, 3), "float32"), np.zeros((0, 3), "float32")).within(0)
+    zeros = np.zeros(3, "float32")
+    assert verify.compare("y", zeros, zeros).cosine == 1
+    assert not verify.compare("y", zeros + 1, zeros).within(1)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """x -> Exp -> Neg -> Tanh -> y, with two nodes that have a name and one that has none."""
+    nodes = [
+        helper.make_node("Exp", ["x"], ["a"], name="first"),
+        helper.make_node("Neg", ["a"], ["b"]),
+        helper.make_node("Tanh", ["b"], ["y"], name="last"),
+    ]
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "g", infos[:1], infos[1:])
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("engine", ["onnx", "onnxruntime"])
+def test_reference_engines(model: Path, engine: str) -> None:
+    if engine == "onnxruntime":
+        pytest.importorskip(engine)
+    reference = verify.reference(model, engine)
+    assert [(info.name, info.type, info.shape) for info in reference.inputs] == [("x", "tensor(float)", ["n", 2])]
+    x = np.ones((3, 2), "float32")
+    np.testing.assert_allclose(reference.run(["y"], {"x": x})[0], np.tanh(-np.exp(x)), rtol=1e-6)
+
+
+def test_reference_refuses(tmp_path: Path) -> None:
+    with pytest.raises(FrontendError, match="does not exist"):
+        verify.reference(tmp_path / "none.onnx")
+    bad = tmp_path / "bad.onnx"
+    bad.write_text("hello")
+    with pytest.raises(FrontendError, match=r"cannot read '.*bad\.onnx'"):
+        verify.reference(bad)
+
+
+class Engine:
+    """An engine that computes a model with onnx's evaluator and spoils some of its values."""
+
+    def __init__(self, path: Path, spoil: set[str], only_alone: bool = False):
+        self._reference = verify.reference(path, "onnx")
+        self._spoil = spoil if not only_alone or len(self._reference.outputs) == 1 else set()
+
+    def get_outputs(self) -> list[Any]:
+        return [type("Info", (), {"name": name})() for name in self._reference.outputs]
+
+    def run(self, names: list[str], feeds: Any) -> list[Any]:
+        values = self._reference.run(names, feeds)
+        return [value * 1.5 if name in self._spoil else value for name, value in zip(names, values, strict=True)]
+
+
+def test_differences_name_a_missing_output(model: Path) -> None:
+    module = Engine(model, set())
+    module._reference = verify.Reference("other", module._reference.run, [], ["z"])
+    with pytest.raises(InputError, match="the reference has no output 'z'; it has: y"):
+        verify.differences(module, verify.reference(model, "onnx"), {})
+
+
+def test_first_departure_is_the_first_in_the_order_of_the_graph(model: Path) -> None:
+    feeds = {"x": np.ones((1, 2), "float32")}
+    found = verify.first_departure(model, feeds, lambda path: Engine(path, {"b", "y"}))
+    assert found is not None
+    assert (found.node, found.operator, found.difference.name, found.fused) == ("b", "Neg", "b", False)
+    assert verify.first_departure(model, feeds, lambda path: Engine(path, set())) is None
+
+
+def test_first_departure_that_only_fusion_brings_out(model: Path) -> None:
+    feeds = {"x": np.ones((1, 2), "float32")}
+    found = verify.first_departure(model, feeds, lambda path: Engine(path, {"b", "y"}, only_alone=True))
+    assert found is not None
+    assert (found.node, found.fused) == ("b", True)
