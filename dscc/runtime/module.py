@@ -1,0 +1,170 @@
+"""A loaded model: call it with arrays, from any thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dscc.errors import InputError, unknown
+from dscc.runtime import ffi
+from dscc.runtime.inputs import Array, InputSpecs
+from dscc.runtime.program import Program
+from dscc.runtime.session import Session
+
+if TYPE_CHECKING:
+    from dscc.artifact import Artifact
+    from dscc.artifact.manifest import Manifest, TensorSpec
+
+_ONNX_TYPES = {"float32": "float", "float64": "double", "float8_e4m3fn": "float8e4m3fn", "float8_e5m2": "float8e5m2"}
+_REMEMBERED = 64  # combinations of shapes that are known to fit
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """An input or output as onnxruntime describes it: `type` as in `tensor(float)`, `shape` of ints and names."""
+
+    name: str
+    type: str
+    shape: list[int | str]
+
+
+class Module:
+    """A compiled model in this process.
+
+    It may be called from any number of threads. Calls run on the threads that make them, as many at once as there are
+    processor cores, each in a virtual machine of its own; parallel loops get help from threads that belong to the
+    module, are started by the first call that needs them, and end with the module.
+    """
+
+    def __init__(self, artifact: Artifact, threads: int | None = None):
+        cores = _cores()
+        if threads is not None and threads < 1:
+            raise InputError(f"threads must be at least 1, got {threads}")
+        self.manifest: Manifest = artifact.manifest
+        self.threads = cores if threads is None else threads
+        self._program = Program(artifact, self.threads)
+        self._inputs = InputSpecs(self.manifest.inputs)
+        self._outputs = {spec.name: i for i, spec in enumerate(self.manifest.outputs)}
+        self._all = tuple(range(len(self.manifest.outputs)))
+        self._known: set[tuple[tuple[int, ...], ...]] = set()
+        self._idle: list[Session] = [Session(self._program)]
+        self._made, self._limit = 1, cores
+        self._waiting = 0
+        self._returned = threading.Condition()
+
+    def __call__(self, *arrays: Any, **named: Any) -> tuple[Array, ...]:
+        """Run the model.
+
+        Args:
+            arrays, named: the inputs, by position or by name: NumPy arrays, anything that speaks DLPack, or numbers.
+
+        Returns:
+            All outputs in the model's order. They own their memory.
+
+        Raises:
+            InputError: the inputs do not fit the model.
+        """
+        return tuple(self._run(self._inputs.bind(arrays, named), self._all))
+
+    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
+        """Run the model, as `onnxruntime.InferenceSession.run` does.
+
+        Args:
+            output_names: the outputs that are wanted, in this order; None means all.
+            feeds: the inputs by name.
+
+        Raises:
+            InputError: the inputs do not fit the model, or there is no output of that name.
+        """
+        wanted = self._all
+        if output_names:
+            try:
+                wanted = tuple(self._outputs[name] for name in output_names)
+            except KeyError as err:
+                raise InputError(unknown("output", err.args[0], self._outputs)) from None
+        return self._run(self._inputs.bind((), feeds), wanted)
+
+    def get_inputs(self) -> list[NodeArg]:
+        """The inputs, in the model's order."""
+        return [_node_arg(spec) for spec in self.manifest.inputs]
+
+    def get_outputs(self) -> list[NodeArg]:
+        """The outputs, in the model's order."""
+        return [_node_arg(spec) for spec in self.manifest.outputs]
+
+    def _run(self, arrays: list[Array], wanted: Sequence[int]) -> list[Array]:
+        shapes = tuple([array.shape for array in arrays])
+        if shapes not in self._known:
+            self._inputs.check(shapes)
+            if len(self._known) == _REMEMBERED:
+                self._known.clear()
+            self._known.add(shapes)
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            session = self._another()
+        try:
+            return session.run(arrays, wanted)
+        except ffi.RuntimeFailure as err:
+            if err.kind == "InternalError":
+                raise  # a check of TVM's own failed: a bug, and its traceback is wanted
+            raise InputError(_unfit(self._inputs.names, shapes, err)) from err
+        finally:
+            self._idle.append(session)
+            if self._waiting:
+                with self._returned:
+                    self._returned.notify()
+
+    def _another(self) -> Session:
+        """A session when none is idle: a new one, up to as many as there are cores, else the next that comes back."""
+        with self._returned:
+            if self._made < self._limit:
+                self._made += 1
+                new = True
+            else:
+                new = False
+                self._waiting += 1
+                try:
+                    while not self._idle:
+                        self._returned.wait()
+                    return self._idle.pop()
+                finally:
+                    self._waiting -= 1
+        try:
+            return Session(self._program)
+        except BaseException:
+            with self._returned:
+                self._made -= 1
+            raise
+
+
+def load(path: Path | str, threads: int | None = None) -> Module:
+    """Load an artifact.
+
+    Args:
+        path: a file that `dscc compile` or `Artifact.save` wrote.
+        threads: how many processor cores one call may use; None means all that this process may use.
+
+    Raises:
+        ArtifactError: the file cannot be read, is damaged, or is for another machine.
+    """
+    from dscc.artifact import Artifact
+
+    return Artifact.open(path).load(threads)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _node_arg(spec: TensorSpec) -> NodeArg:
+    return NodeArg(spec.name, f"tensor({_ONNX_TYPES.get(spec.dtype, spec.dtype)})", list(spec.shape))
+
+
+def _unfit(names: Sequence[str], shapes: Sequence[tuple[int, ...]], err: ffi.RuntimeFailure) -> str:
+    given = ", ".join(f"'{name}' {shape}" for name, shape in zip(names, shapes, strict=True))
+    return f"the model cannot run on inputs {given}: {' '.join(err.message.split())}"

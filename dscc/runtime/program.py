@@ -1,0 +1,76 @@
+"""What all sessions of a loaded artifact share: kernels, weights, and the description of inputs and outputs."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dscc.artifact.artifact import LIBRARY, WEIGHTS
+from dscc.artifact.store import write_all
+from dscc.errors import ArtifactError
+from dscc.runtime import ffi
+from dscc.runtime.inputs import numpy_dtype
+
+if TYPE_CHECKING:
+    from dscc.artifact import Artifact
+
+
+class Program:
+    """A library in this process, with its weights where they are in the artifact."""
+
+    def __init__(self, artifact: Artifact, threads: int):
+        self.library = ffi.runtime()
+        self.inputs = artifact.manifest.inputs
+        self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
+        self.get_function = self.library.function("ffi.ModuleGetFunction")
+        try:
+            self.executable = _load(self.library, artifact.member(LIBRARY))
+            set_threads = self.library.invoke(self.get_function, self.executable, "dscc_set_threads", 1)
+            if isinstance(set_threads, ffi.Ref):
+                self.library.invoke(set_threads, threads)
+        except ffi.RuntimeFailure as err:
+            raise ArtifactError(f"the library of this artifact cannot be loaded: {err.message.splitlines()[0]}") from err
+        # The address of read-only memory is best asked from NumPy; the array also keeps the artifact mapped.
+        self._image = np.frombuffer(artifact.member(WEIGHTS), np.uint8)
+        self._start = self._image.__array_interface__["data"][0]
+        stored = artifact.weights()
+        self.weights = [
+            self.library.tensor(self._start + t.offset, self.library.dtype(t.dtype), t.shape)
+            for t in (stored[name] for name in artifact.manifest.weights)
+        ]
+
+    def owns(self, address: int) -> bool:
+        """Whether the address is one of a weight."""
+        return self._start <= address < self._start + self._image.nbytes
+
+    def initialize(self, start: ffi.Ref, *arguments: int) -> None:
+        """Start a virtual machine; most need nothing but TVM's small runtime library, some its sorting."""
+        try:
+            self.library.invoke(start, *arguments)
+        except ffi.RuntimeFailure as err:
+            if "Cannot find" not in err.message:
+                raise
+            self.library.load_extra()
+            self.library.invoke(start, *arguments)
+
+
+def _load(library: ffi.Library, content: memoryview) -> ffi.Ref:
+    """The executable in a shared library. The system's loader takes files only, so it gets one without a name."""
+    load = library.function("ffi.Module.load_from_file.so")
+    if hasattr(os, "memfd_create"):
+        fd, path = os.memfd_create("model.so"), None
+    else:
+        fd, path = tempfile.mkstemp(prefix="dscc-", suffix=".so")
+    try:
+        write_all(fd, content)
+        loaded = library.invoke(load, path or f"/proc/self/fd/{fd}", "")
+    finally:
+        os.close(fd)
+        if path:
+            os.unlink(path)
+    if not isinstance(loaded, ffi.Ref):
+        raise ffi.RuntimeFailure("InternalError", "it holds no module")
+    return loaded

@@ -1,0 +1,185 @@
+"""One virtual machine of TVM and everything that a run of it needs, made once: a run allocates its outputs and no more.
+
+A virtual machine serves one caller at a time, from whichever thread; `Module` hands sessions out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import struct
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dscc.runtime import ffi
+from dscc.runtime.inputs import Array, numpy_dtype
+
+if TYPE_CHECKING:
+    from dscc.artifact.manifest import TensorSpec
+    from dscc.runtime.program import Program
+
+ALIGN = 64  # kernels load and store whole vectors, which must start at a multiple of this
+SMALL_BYTES = 8 << 10  # up to here, copying an array is cheaper than finding out where it is or who owns it
+_POOLED = 2  # TVM's allocator that keeps what it frees
+
+
+class Session:
+    """Runs a program, one call at a time."""
+
+    def __init__(self, program: Program):
+        library = program.library
+        self._library = library
+        self._program = program  # keeps kernels and weights
+        load = library.invoke(program.get_function, program.executable, "vm_load_executable", 0)
+        self._machine = _object(library.invoke(_object(load)))
+        start = library.invoke(program.get_function, self._machine, "vm_initialization", 0)
+        program.initialize(_object(start), ffi.CPU_DEVICE, 0, _POOLED)
+        self._main = _object(library.invoke(program.get_function, self._machine, "main", 0))
+        self._ports = [_Port(library, spec) for spec in program.inputs]
+        self._outputs = [_Output(dtype) for dtype in program.output_dtypes]
+        self._count = len(self._ports) + len(program.weights)
+        self._arguments = (ffi.Value * max(self._count, 1))()
+        for i, weight in enumerate(program.weights, len(self._ports)):
+            self._arguments[i].kind, self._arguments[i].bits = ffi.TENSOR, weight.handle
+        self._result = ffi.Value()
+        self._result_address = ctypes.addressof(self._result)
+        self._arguments_address = ctypes.addressof(self._arguments)
+
+    def run(self, arrays: Sequence[Array], wanted: Sequence[int]) -> list[Array]:
+        """The outputs at the positions `wanted`. They own their memory.
+
+        Args:
+            arrays: one for each input, of its type and of a shape that it takes.
+            wanted: positions of outputs.
+
+        Raises:
+            RuntimeFailure: TVM raised an error.
+        """
+        arguments = self._arguments
+        for i, (port, array) in enumerate(zip(self._ports, arrays, strict=True)):
+            if port.bind(array):
+                arguments[i].kind, arguments[i].bits = ffi.TENSOR, port.handle
+        result, library = self._result, self._library
+        result.kind = result.bits = 0
+        status = library.call(self._main.handle, self._arguments_address, self._count, self._result_address)
+        if status != 0:
+            library.check(status)
+        try:
+            handles = ffi.items_of(result.bits) if result.kind == ffi.ARRAY else (result.bits,)
+            return [self._take(handles[i], self._outputs[i], handles) for i in wanted]
+        finally:
+            library.decref(result.bits)
+
+    def _take(self, handle: int, output: _Output, handles: Sequence[int]) -> Array:
+        address, shape, nbytes = output.look(handle)
+        if nbytes <= SMALL_BYTES:
+            return np.ndarray(shape, output.dtype, bytearray(ctypes.string_at(address, nbytes)))
+        owner = _Owner(self._library, handle, address, nbytes)
+        array: Array = np.ndarray(shape, output.dtype, np.asarray(owner))
+        # An output that is an input or a weight, or a view of it, does not own its memory: hand out a copy.
+        shared = self._program.owns(address) or any(port.covers(address) for port in self._ports)
+        return array.copy() if shared or handles.count(handle) > 1 else array
+
+
+class _Port:
+    """An input: a tensor of TVM whose address and shape are set for every run."""
+
+    def __init__(self, library: ffi.Library, spec: TensorSpec):
+        self._library = library
+        self._dtype = numpy_dtype(spec.dtype)
+        self._code = library.dtype(spec.dtype)
+        self._shape: tuple[int, ...] | None = None
+        self._bytes = 0
+        self._data = 0
+        self._buffer: Array | None = None
+        self._staged: Array | None = None
+        self._staged_address = 0
+
+    def bind(self, array: Array) -> bool:
+        """Make the tensor describe `array`, or an aligned copy of it. True if it has become another tensor."""
+        changed = array.shape != self._shape
+        if changed:
+            self._reshape(array)
+        if self._bytes > SMALL_BYTES and array.flags.c_contiguous and array.dtype.isnative:
+            address = array.__array_interface__["data"][0]
+            if address % ALIGN == 0:
+                self._point(address)
+                return changed
+        if self._staged is None:
+            self._stage()
+        np.copyto(self._staged, array)  # type: ignore[arg-type]
+        self._point(self._staged_address)
+        return changed
+
+    def covers(self, address: int) -> bool:
+        """Whether the address lies in what the tensor describes now."""
+        return self._data <= address < self._data + self._bytes
+
+    def _point(self, address: int) -> None:
+        if address != self._data:
+            self._tensor.data = self._data = address
+
+    def _reshape(self, array: Array) -> None:
+        self._shape = array.shape
+        self._bytes = array.size * self._dtype.itemsize
+        self._staged = None
+        self._data = 0
+        self._ref = self._library.tensor(0, self._code, array.shape)
+        self._tensor = ffi.tensor_of(self._ref.handle)
+        self.handle = self._ref.handle
+
+    def _stage(self) -> None:
+        assert self._shape is not None  # bind has set it
+        if self._buffer is None or not self._bytes + ALIGN <= self._buffer.nbytes <= 2 * (self._bytes + ALIGN):
+            self._buffer = np.empty(self._bytes + ALIGN, np.uint8)
+        address = self._buffer.__array_interface__["data"][0]
+        start = -address % ALIGN
+        self._staged = self._buffer[start : start + self._bytes].view(self._dtype).reshape(self._shape)
+        self._staged_address = address + start
+
+
+class _Output:
+    """An output's type, and the shape that it had last."""
+
+    def __init__(self, dtype: np.dtype[Any]):
+        self.dtype = dtype
+        self._raw = b"none yet"
+        self._shape: tuple[int, ...] = ()
+        self._bytes = 0
+
+    def look(self, handle: int) -> tuple[int, tuple[int, ...], int]:
+        """Address, shape and size in bytes of a tensor that is this output."""
+        data, rank, shape, offset = _TENSOR.unpack(ctypes.string_at(handle + ffi.CELL, _TENSOR.size))
+        raw = ctypes.string_at(shape, 8 * rank) if rank else b""
+        if raw != self._raw:
+            self._raw = raw
+            self._shape = struct.unpack(f"={rank}q", raw)
+            self._bytes = math.prod(self._shape) * self.dtype.itemsize
+        return data + offset, self._shape, self._bytes
+
+
+# DLTensor's data, ndim, shape and byte_offset; read as bytes, since ctypes' structures take five times as long.
+_TENSOR = struct.Struct("=Q8xi4xQ8xQ")
+
+
+class _Owner:
+    """The memory of an output, given back to TVM when the last array over it is dropped."""
+
+    __slots__ = ("__array_interface__", "_handle", "_library")
+
+    def __init__(self, library: ffi.Library, handle: int, address: int, nbytes: int):
+        library.incref(handle)
+        self._library = library
+        self._handle = handle
+        self.__array_interface__ = {"data": (address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
+
+    def __del__(self) -> None:
+        self._library.decref(self._handle)
+
+
+def _object(value: Any) -> ffi.Ref:
+    if not isinstance(value, ffi.Ref):
+        raise ffi.RuntimeFailure("InternalError", f"TVM answered {value!r} where an object was expected")
+    return value
