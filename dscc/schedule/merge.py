@@ -55,7 +55,7 @@ class Merge:
         return dataclasses.replace(fused, anchor=anchor, steps=steps)
 
     def _step(self, step: Step) -> Step:
-        place = self._place(step.buffer, step.indices)
+        place = self._place(step.buffer, step.indices) if step.is_output else None
         if place is None:
             indices = tuple(substitute(index, self._divided()) for index in step.indices)
             return dataclasses.replace(step, value=self.expr(step.value), indices=indices)
