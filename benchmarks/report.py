@@ -100,5 +100,5 @@ def save(key: str, data: Mapping[str, Any], text: str) -> None:
     results = json.loads(path.read_text()) if path.exists() else {}
     results[key] = {**data, "text": text}
     path.write_text(json.dumps(results, indent=1) + "\n")
-    head = "# Results\n\nWritten by the commands below; do not edit. How the figures are taken is said in each section.\n\n"
+    head = "# Results\n\nWritten by the commands below; each section says how its figures are taken.\n\n"
     (FOLDER / "RESULTS.md").write_text(head + "\n\n".join(results[k]["text"] for k in sorted(results)) + "\n")
