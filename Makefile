@@ -38,7 +38,7 @@ unit: venv       ## unit tests
 	$(BIN)/python -m pytest -q -n $(JOBS)
 
 demo: venv       ## fetch three models, compile, verify and race them
-	$(PIP) -e '.[verify]'
+	$(PIP) -e '.[demo]'
 	$(BIN)/python -m benchmarks.demo
 
 bench: venv      ## the race that benchmarks/RESULTS.md is written from
