@@ -292,18 +292,19 @@ _VECTOR: dict[str, Callable[..., Expr]] = {
 }
 
 
+def vector_call(call: ir.Call) -> Expr:
+    """The arithmetic for one call of an elementary function; other calls are returned as they are."""
+    function = _VECTOR.get(call.op.name) if isinstance(call.op, ir.Op) else None
+    if function is None:
+        return call
+    code = _dtype(call).partition("x")[0]
+    if code == "float32":
+        return function(*call.args)
+    if code in ("float16", "bfloat16"):
+        return function(*(arg.astype(_like(arg, "float32")) for arg in call.args)).astype(_dtype(call))
+    return call
+
+
 def vector_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with elementary functions of float32 and float16 (computed in float32) replaced by arithmetic."""
-
-    def replace(call: ir.Call) -> Expr:
-        function = _VECTOR.get(call.op.name) if isinstance(call.op, ir.Op) else None
-        if function is None:
-            return call
-        code = _dtype(call).partition("x")[0]
-        if code == "float32":
-            return function(*call.args)
-        if code in ("float16", "bfloat16"):
-            return function(*(arg.astype(_like(arg, "float32")) for arg in call.args)).astype(_dtype(call))
-        return call
-
-    return tvm_ffi.structural_map(func, (ir.Call, replace))
+    return tvm_ffi.structural_map(func, (ir.Call, vector_call))

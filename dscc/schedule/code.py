@@ -1,0 +1,202 @@
+"""Write a TIR function statement by statement, with vectors of a fixed number of lanes.
+
+Schedule primitives have no good answer to symbolic extents: a split leaves a predicate in the inner loop. A rule that knows what
+it wants writes it down instead: full vectors in a loop, then one masked vector. Every buffer is seen as one-dimensional.
+
+    code = Code()
+    with code.loop(n // 16, "i") as i:
+        y.store(code, i * 16, x.load(i * 16, 16) * 2.0)
+    tirx.PrimFunc(params, code.stmt())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tvm import ir, tirx
+
+Expr = ir.Expr
+Index = Expr | int
+
+_LOOPS = {
+    "serial": tirx.ForKind.SERIAL,
+    "parallel": tirx.ForKind.PARALLEL,
+    "unrolled": tirx.ForKind.UNROLLED,
+    "vectorized": tirx.ForKind.VECTORIZED,
+}
+
+
+def index(value: Index) -> Expr:
+    """An int64 expression: the type of every index that we write."""
+    if isinstance(value, int):
+        return tirx.IntImm("int64", value)
+    return value if str(value.ty.dtype) == "int64" else tirx.Cast("int64", value)
+
+
+def constant(value: Index) -> int | None:
+    """The value of a compile-time integer, or None."""
+    if isinstance(value, int):
+        return value
+    return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+def ceildiv(a: Index, b: int) -> Index:
+    """a / b rounded up, for a >= 0."""
+    known = constant(a)
+    return -(-known // b) if known is not None else (index(a) + (b - 1)) // b
+
+
+def product(extents: Sequence[Index]) -> Index:
+    """The product of extents, an int when all of them are."""
+    known, symbolic = 1, []
+    for extent in extents:
+        value = constant(extent)
+        if value is None:
+            symbolic.append(index(extent))
+        else:
+            known *= value
+    if not symbolic:
+        return known
+    total = symbolic[0]
+    for extent in symbolic[1:]:
+        total = total * extent
+    return total if known == 1 else total * index(known)
+
+
+def lanes_of(value: Expr) -> int:
+    """Number of lanes of an expression."""
+    _, _, lanes = str(value.ty.dtype).partition("x")
+    return int(lanes) if lanes else 1
+
+
+def broadcast(value: Expr, lanes: int) -> Expr:
+    """`value` in all lanes; a vector is returned as it is."""
+    return value if lanes == 1 or lanes_of(value) > 1 else tirx.Broadcast(value, lanes)
+
+
+def first_lanes(count: Expr, lanes: int) -> Expr:
+    """The mask of the lanes below `count`. TVM 0.27 cannot bind a vector of booleans to a variable: use it in place."""
+    return tirx.LT(tirx.Ramp(0, 1, lanes), tirx.Broadcast(tirx.Cast("int32", count), lanes))
+
+
+@dataclass(frozen=True)
+class Flat:
+    """A buffer seen as one-dimensional and compact."""
+
+    buffer: tirx.Var
+
+    def load(self, offset: Index, lanes: int = 1, stride: Index = 1, mask: Expr | None = None) -> Expr:
+        """`lanes` elements from `offset` on; lanes outside `mask` are not touched in memory and undefined in the result."""
+        where = index(offset)
+        if lanes > 1:
+            where = tirx.Ramp(where, index(stride), lanes)
+        if mask is None:
+            return tirx.BufferLoad(self.buffer, [where])
+        return tirx.op.masked_load(f"{self.buffer.dtype}x{lanes}", self.buffer, where, mask)
+
+    def store(self, code: Code, offset: Index, value: Expr, stride: Index = 1, mask: Expr | None = None) -> None:
+        """Write the lanes of `value`, those of `mask` only if there is one."""
+        lanes = lanes_of(value)
+        where = index(offset)
+        if lanes > 1:
+            where = tirx.Ramp(where, index(stride), lanes)
+        if mask is None:
+            code.add(tirx.BufferStore(self.buffer, value, [where]))
+        else:
+            code.add(tirx.Evaluate(tirx.op.masked_store(self.buffer, value, where, mask)))
+
+
+class Code:
+    """Statements in the making."""
+
+    def __init__(self) -> None:
+        self._open: list[list[tirx.Stmt]] = [[]]
+
+    def add(self, stmt: tirx.Stmt) -> None:
+        """Append a statement to the innermost open scope."""
+        self._open[-1].append(stmt)
+
+    def bind(self, name: str, value: Expr) -> Expr:
+        """Compute `value` here, once; constants and variables are returned as they are."""
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+            return value
+        var = tirx.Var(name, value.ty)
+        self.add(tirx.Bind(var, value))
+        return var
+
+    def steps(self, value: Expr) -> Expr:
+        """The result of a chain `Let(a, .., Let(b, .., result))`, its variables bound here."""
+        while isinstance(value, tirx.Let):
+            self.add(tirx.Bind(value.var, value.value))
+            value = value.body
+        return value
+
+    def view(self, buffer: tirx.Var) -> Flat:
+        """`buffer`, a parameter, as one-dimensional."""
+        flat = tirx.decl_buffer(
+            (index(product(buffer.shape)),), buffer.dtype, f"{buffer.name}_flat", data=buffer.data
+        )
+        self.add(tirx.DeclBuffer(flat, data=buffer.data))
+        return Flat(flat)
+
+    def stack(self, name: str, size: int, dtype: str = "float32") -> Flat:
+        """A small array on the stack; LLVM keeps it in registers if every access to it is at a constant offset.
+
+        TVM 0.27 turns arrays of 1024 bytes and more into heap allocations unless they are marked.
+        """
+        buffer = tirx.decl_buffer((index(size),), dtype, name)
+        self.add(tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("int32", 1)}))
+        return Flat(buffer)
+
+    def heap(self, name: str, size: Index, dtype: str = "float32") -> Flat:
+        """Scratch memory of this scope, from the runtime's per-thread pool."""
+        buffer = tirx.decl_buffer((index(size),), dtype, name)
+        self.add(tirx.AllocBuffer(buffer))
+        return Flat(buffer)
+
+    def fold(self, value: Expr, combine: Callable[[Expr, Expr], Expr]) -> Expr:
+        """The lanes of a vector combined to one scalar, pairwise: halves, then quarters, and so on."""
+        lanes = lanes_of(value)
+        while lanes > 1:
+            lanes //= 2
+            value = self.bind("v", value)
+            low = tirx.Shuffle([value], list(range(lanes)))
+            value = combine(low, tirx.Shuffle([value], list(range(lanes, 2 * lanes))))
+        return self.bind("v", value)
+
+    @contextmanager
+    def loop(self, extent: Index, name: str, kind: str = "serial") -> Iterator[Expr]:
+        """A loop from 0; `kind` is serial, parallel, unrolled or vectorized. One step is only a scope without a loop."""
+        if constant(extent) == 1:
+            yield index(0)
+            return
+        var = tirx.Var(name, "int64")
+        self._open.append([])
+        yield var
+        body = self._close()
+        if body is not None and constant(extent) != 0:
+            self.add(tirx.For(var, index(0), index(extent), _LOOPS[kind], body))
+
+    @contextmanager
+    def when(self, condition: Expr | bool) -> Iterator[None]:
+        """Statements that run if `condition` holds; a Python bool decides here and now."""
+        self._open.append([])
+        yield
+        body = self._close()
+        if body is None or condition is False:
+            return
+        self.add(body if condition is True else tirx.IfThenElse(condition, body, None))
+
+    def stmt(self) -> tirx.Stmt:
+        """Everything written so far."""
+        body = self._close()
+        self._open.append([])
+        return body if body is not None else tirx.Evaluate(tirx.IntImm("int32", 0))
+
+    def _close(self) -> tirx.Stmt | None:
+        stmts = self._open.pop()
+        if not stmts:
+            return None
+        return stmts[0] if len(stmts) == 1 else tirx.SeqStmt(stmts)

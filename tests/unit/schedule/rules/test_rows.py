@@ -1,0 +1,149 @@
+"""Row-wise kernels against NumPy, at sizes around every vector and tile."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax, te, tirx
+from tvm.relax import op
+
+from dscc.schedule.machine import Machine
+from dscc.schedule.rules.rows import RowsRule
+
+RULE = RowsRule()
+RNG = np.random.default_rng(7)
+SIZES = [1, 2, 3, 15, 16, 17, 31, 63, 64, 65, 127, 197, 300]
+
+
+def normal(*shape):
+    return RNG.standard_normal(shape).astype("float32")
+
+
+def close(got, want, tolerance=2e-6):
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= tolerance * max(1.0, np.abs(want).max())
+
+
+def softmax(x, axis):
+    e = np.exp(x.astype("float64") - x.max(axis, keepdims=True))
+    return e / e.sum(axis, keepdims=True)
+
+
+def test_softmax_with_symbolic_rows(compile_one):
+    run = compile_one(RULE, {"x": ("n", "s")}, lambda bb, x: op.nn.softmax(x, axis=-1))
+    for size in SIZES:
+        for rows in (1, 7):
+            x = 10 * normal(rows, size)
+            close(run(x), softmax(x, -1))
+
+
+@pytest.mark.parametrize("size", [1, 5, 16, 128, 197])
+def test_softmax_of_known_size(compile_one, size):
+    run = compile_one(RULE, {"x": ("n", 3, size)}, lambda bb, x: op.nn.softmax(x, axis=-1))
+    x = 10 * normal(2, 3, size)
+    close(run(x), softmax(x, -1))
+
+
+@pytest.mark.parametrize("channels", ["c", 1, 24, 64])
+def test_softmax_over_an_inner_axis(compile_one, channels):
+    run = compile_one(RULE, {"x": ("n", "s", channels)}, lambda bb, x: op.nn.softmax(x, axis=1))
+    for size in (1, 2, 37):
+        x = 10 * normal(2, size, 21 if channels == "c" else channels)
+        close(run(x), softmax(x, 1))
+
+
+def test_softmax_with_scale_and_mask_before_it(compile_one):
+    shapes = {"x": ("n", 4, "s", "s"), "mask": ("n", 1, 1, "s")}
+
+    def body(bb, x, mask):
+        scaled = bb.emit(op.multiply(x, relax.const(0.125, "float32")))
+        return op.nn.softmax(bb.emit(op.add(scaled, mask)), axis=-1)
+
+    run = compile_one(RULE, shapes, body)
+    for size in (1, 19, 33):
+        x, mask = 5 * normal(2, 4, size, size), np.where(RNG.random((2, 1, 1, size)) < 0.3, -1e9, 0).astype("float32")
+        close(run(x, mask), softmax(x * 0.125 + mask, -1))
+
+
+def test_log_softmax(compile_one):
+    run = compile_one(RULE, {"x": ("n", "s")}, lambda bb, x: op.nn.log_softmax(x, axis=-1))
+    for size in SIZES:
+        x = 10 * normal(3, size)
+        close(run(x), np.log(softmax(x, -1)))
+
+
+def layer_norm(x, g, b, axes):
+    wide = x.astype("float64")
+    return (wide - wide.mean(axes, keepdims=True)) / np.sqrt(wide.var(axes, keepdims=True) + 1e-5) * g + b
+
+
+@pytest.mark.parametrize("hidden", [1, 3, 16, 65, 384])
+def test_layer_norm(compile_one, hidden):
+    shapes = {"x": ("n", "s", hidden), "g": (hidden,), "b": (hidden,)}
+    run = compile_one(RULE, shapes, lambda bb, x, g, b: op.nn.layer_norm(x, g, b, axes=[-1]))
+    x, g, b = normal(2, 5, hidden) + 3, normal(hidden), normal(hidden)
+    close(run(x, g, b), layer_norm(x, g, b, (-1,)), 1e-5)
+
+
+def test_layer_norm_of_two_axes_with_what_follows(compile_one):
+    shapes = {"x": ("n", 6, 11), "g": (6, 11), "b": (6, 11), "y": ("n", 6, 11)}
+
+    def body(bb, x, g, b, y):
+        norm = bb.emit(op.nn.layer_norm(x, g, b, axes=[-2, -1]))
+        return op.nn.silu(bb.emit(op.add(norm, y)))
+
+    run = compile_one(RULE, shapes, body)
+    x, g, b, y = normal(3, 6, 11), normal(6, 11), normal(6, 11), normal(3, 6, 11)
+    z = layer_norm(x, g, b, (-2, -1)) + y
+    close(run(x, g, b, y), z / (1 + np.exp(-z)), 1e-5)
+
+
+def test_rms_norm(compile_one):
+    shapes = {"x": ("n", "s", 96), "g": (96,)}
+    run = compile_one(RULE, shapes, lambda bb, x, g: op.nn.rms_norm(x, g, axes=[-1], epsilon=1e-6))
+    x, g = normal(2, 3, 96), normal(96)
+    wide = x.astype("float64")
+    close(run(x, g), wide / np.sqrt((wide**2).mean(-1, keepdims=True) + 1e-6) * g)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 24, 96, 256])
+def test_mean_over_the_image(compile_one, channels):
+    shapes = {"x": ("n", "h", "w", channels)}
+    run = compile_one(RULE, shapes, lambda bb, x: op.nn.relu(bb.emit(op.mean(x, axis=[1, 2], keepdims=True))))
+    for h, w in ((1, 1), (5, 3), (14, 14)):
+        x = normal(2, h, w, channels) + 0.5
+        close(run(x), np.maximum(x.astype("float64").mean((1, 2), keepdims=True), 0))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, [0, 2], [1, 2], None])
+@pytest.mark.parametrize("name", ["sum", "max", "min", "mean", "prod", "variance"])
+def test_reductions(name, axis, compile_one):
+    run = compile_one(RULE, {"x": ("a", "b", "c")}, lambda bb, x: getattr(op, name)(x, axis=axis))
+    reference = {"variance": np.var, "prod": np.prod}.get(name) or getattr(np, name)
+    for shape in ((3, 5, 35), (1, 1, 1), (2, 17, 16)):
+        x = normal(*shape) if name != "prod" else (1 + 0.1 * normal(*shape)).astype("float32")
+        close(run(x), np.asarray(reference(x.astype("float64"), axis=tuple(axis) if isinstance(axis, list) else axis)))
+
+
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_first_index_of_the_extreme(name, axis, compile_one):
+    run = compile_one(RULE, {"x": ("a", "b", "c")}, lambda bb, x: getattr(op, name)(x, axis=axis))
+    for shape in ((3, 5, 35), (1, 1, 1), (2, 17, 16)):
+        x = RNG.integers(-4, 4, shape).astype("float32")
+        np.testing.assert_array_equal(run(x), getattr(np, name)(x, axis=axis))
+
+
+def test_a_function_without_rows_is_refused():
+    x, w = te.placeholder((8, 8), name="x"), te.placeholder((8, 8), name="w")
+    k = te.reduce_axis((0, 8), name="k")
+    product = te.compute((8, 8), lambda i, j: te.sum(x[i, k] * w[k, j], axis=k), name="product")
+    rows = te.compute((8,), lambda i: te.sum(product[i, k], axis=k), name="rows")
+    func = te.create_prim_func([x, w, rows])
+    assert RULE.apply(func, frozenset(), Machine()) is None
+    window = te.compute((6,), lambda i: te.max(x[0, i + te.reduce_axis((0, 3), name="r")], axis=[]), name="w") if 0 else None
+    assert window is None
+    elementwise = te.create_prim_func([x, te.compute((8, 8), lambda i, j: tirx.exp(x[i, j]), name="e")])
+    assert RULE.apply(elementwise, frozenset(), Machine()) is None
+    assert tvm is not None
