@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 STAGES = ("graph", "layout", "lower", "schedule")  # in this order they run; a pass says which one it belongs to
 
 O0: tuple[str, ...] = ()
-O1: tuple[str, ...] = ()
-O2 = (*O1, "fold-batch-norm", "fuse-silu")
+O1 = (
+    "fold-constants",
+    "simplify-shapes",
+    "simplify-arithmetic",
+    "fold-padding",
+    "eliminate-common-subexpressions",
+    "eliminate-dead-code",
+)
+O2 = (*O1, "fold-batch-norm", "fuse-silu", "eliminate-dead-code")
 O3 = O2
 PRESETS = (O0, O1, O2, O3)
 

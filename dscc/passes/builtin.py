@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dscc.passes.base import Pass
+from dscc.passes.cleanup.eliminate_common_subexpressions import EliminateCommonSubexpressions
+from dscc.passes.cleanup.eliminate_dead_code import EliminateDeadCode
+from dscc.passes.cleanup.fold_constants import FoldConstants
+from dscc.passes.cleanup.fold_padding import FoldPadding
+from dscc.passes.cleanup.simplify_arithmetic import SimplifyArithmetic
+from dscc.passes.cleanup.simplify_shapes import SimplifyShapes
 from dscc.passes.fusion.fold_batch_norm import FoldBatchNorm
 from dscc.passes.fusion.fuse_silu import FuseSilu
 from dscc.passes.lower.fuse_operators import FuseOperators
@@ -10,6 +16,12 @@ from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
 
 PASSES: tuple[type[Pass], ...] = (
+    FoldConstants,
+    SimplifyArithmetic,
+    SimplifyShapes,
+    FoldPadding,
+    EliminateCommonSubexpressions,
+    EliminateDeadCode,
     FoldBatchNorm,
     FuseSilu,
     LegalizeOperators,

@@ -229,7 +229,7 @@ class Graph:
         if not isinstance(node.var, relax.DataflowVar) or node.cast is not None:
             # Visible outside its block: the name has to stay. What nobody else reads is computed right there.
             source = self.node(target)
-            alone = source is not None and source.cast is None and self.uses(source.var) == 0
+            alone = source is not None and source.cast is None and self._only_for(source, node)
             self._assign(node, source.value if source is not None and alone else target)
             if source is not None:
                 self.drop_if_dead(source)
@@ -248,6 +248,9 @@ class Graph:
             else:
                 self._assign(user, value)
         self.drop_if_dead(node)
+
+    def _only_for(self, source: Node, reader: Node) -> bool:
+        return not self.is_result(source) and all(user is reader for user in self._users.get(source.var, ()))
 
     def _flatten(self, before: Node, expr: Expr, name: str) -> Expr:
         """`expr` normalized, with every nested call bound in front of `before`."""
@@ -297,7 +300,7 @@ def same_type(a: relax.Type, b: relax.Type) -> bool:
         return False
     if not isinstance(a.shape, relax.ShapeExpr) or not isinstance(b.shape, relax.ShapeExpr):
         return False
-    prove = tvm.arith.Analyzer().can_prove_equal
+    prove = tvm.sym.Analyzer().can_prove_equal
     return all(prove(x, y) for x, y in zip(a.shape.values, b.shape.values, strict=True))
 
 

@@ -45,8 +45,8 @@ def same_dim(a: Dim, b: Dim) -> bool:
     if isinstance(a, int) and isinstance(b, int):
         return a == b
     if isinstance(a, int) or isinstance(b, int):
-        return bool(tvm.arith.Analyzer().can_prove_equal(a, b))
-    return bool(tvm_ffi.structural_equal(a, b)) or bool(tvm.arith.Analyzer().can_prove_equal(a, b))
+        return bool(tvm.sym.Analyzer().can_prove_equal(a, b))
+    return bool(tvm_ffi.structural_equal(a, b)) or bool(tvm.sym.Analyzer().can_prove_equal(a, b))
 
 
 def same_dims(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> bool:
@@ -57,6 +57,12 @@ def same_dims(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> bool:
 def constant(expr: Expr) -> np.ndarray | None:
     """The contents of a constant (a copy), or None if `expr` is none."""
     return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+
+
+def const(values: np.ndarray, kind: str | None = None) -> relax.Expr:
+    """A constant of the array's own type, or of type `kind`; `relax.const` alone would narrow int64 and float64."""
+    values = np.ascontiguousarray(values).reshape(values.shape)  # ascontiguousarray makes a vector of a scalar
+    return relax.const(values if kind is None else values.astype(kind), kind or str(values.dtype))
 
 
 def scalar(expr: Expr) -> float | None:
@@ -87,6 +93,27 @@ def plain(value: Any) -> Any:
         return str(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, list | tuple | tvm.ir.Array):
+    if isinstance(value, list | tuple | tvm_ffi.Array):
         return tuple(plain(each) for each in value)
     return value
+
+
+def numbers(expr: relax.Expr) -> tuple[float, ...] | None:
+    """The numbers in an argument that is written into the call: a tuple, a shape, or one number; None if any is
+    open.
+    """
+    if isinstance(expr, relax.Tuple):
+        parts = list(expr.fields)
+    elif isinstance(expr, relax.ShapeExpr):
+        parts = list(expr.values)
+    else:
+        parts = [expr]
+    known = [plain(part) for part in parts]
+    return tuple(known) if all(isinstance(n, int | float) for n in known) else None
+
+
+def with_attrs(call: relax.Call, changed: dict[str, Any]) -> tvm.ir.Attrs:
+    """The attributes of `call` with some of them replaced."""
+    kind = type(call.attrs)
+    names = [field.name for field in kind.__tvm_ffi_type_info__.fields]
+    return kind(**{name: changed.get(name, getattr(call.attrs, name)) for name in names})

@@ -8,7 +8,7 @@ import numpy as np
 from tvm import relax
 
 from dscc.passes.graph import Graph, Node
-from dscc.passes.values import Dim, constant, dims, dtype, rank, same_dims
+from dscc.passes.values import Dim, const, constant, dims, dtype, rank, same_dims
 
 
 @dataclass
@@ -39,16 +39,16 @@ def affine_of(node: Node, graph: Graph) -> Affine | None:
     if node.op not in ("relax.add", "relax.subtract", "relax.multiply", "relax.divide"):
         return None
     left, right = node.value.args
-    const = constant(graph.value(right))
+    fixed = constant(graph.value(right))
     data, swapped = left, False
-    if const is None:
-        const, data, swapped = constant(graph.value(left)), right, True
+    if fixed is None:
+        fixed, data, swapped = constant(graph.value(left)), right, True
     ndim = rank(data)
-    if const is None or const.dtype.kind != "f" or ndim is None or (swapped and node.op == "relax.divide"):
+    if fixed is None or fixed.dtype.kind != "f" or ndim is None or (swapped and node.op == "relax.divide"):
         return None
     if not same_dims(dims(node.var), dims(data)):  # the constant repeats the data, too
         return None
-    vector = channel_vector(const, ndim)
+    vector = channel_vector(fixed, ndim)
     if vector is None:
         return None
     values, axis = vector
@@ -61,26 +61,26 @@ def affine_of(node: Node, graph: Graph) -> Affine | None:
     return Affine(data, values, None, axis)
 
 
-def channel_vector(const: np.ndarray, ndim: int) -> tuple[np.ndarray, int | None] | None:
-    """The elements of `const` and the axis along which they vary, when it is broadcast against `ndim` dimensions.
+def channel_vector(fixed: np.ndarray, ndim: int) -> tuple[np.ndarray, int | None] | None:
+    """The elements of `fixed` and the axis along which they vary, when it is broadcast against `ndim` dimensions.
 
     The axis is None for one element. None altogether if it varies along several axes, or has more dimensions than the
     data.
     """
-    const = const.astype("float64")
-    if const.size == 1 and const.ndim <= ndim:
-        return const.reshape(()), None
-    wide = [i for i, d in enumerate(const.shape) if d != 1]
-    if const.ndim > ndim or len(wide) != 1:
+    fixed = fixed.astype("float64")
+    if fixed.size == 1 and fixed.ndim <= ndim:
+        return fixed.reshape(()), None
+    wide = [i for i, d in enumerate(fixed.shape) if d != 1]
+    if fixed.ndim > ndim or len(wide) != 1:
         return None
-    return const.reshape(-1), wide[0] + ndim - const.ndim
+    return fixed.reshape(-1), wide[0] + ndim - fixed.ndim
 
 
 def apply(affine: Affine, data: relax.Expr) -> relax.Expr:
     """`scale * data + shift` as Relax operators, with constants of the rank and type of `affine.data`."""
     for op, values in ((relax.op.multiply, affine.scale), (relax.op.add, affine.shift)):
         if values is not None:
-            data = op(data, relax.const(_shaped(values, affine)))
+            data = op(data, const(_shaped(values, affine)))
     return data
 
 

@@ -21,7 +21,7 @@ from tvm import relax
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.fusion.affine import Affine, affine_of, apply
 from dscc.passes.graph import Graph, Node, edit_functions
-from dscc.passes.values import Dim, attr, constant, dims, rank
+from dscc.passes.values import Dim, attr, const, constant, dims, rank
 
 CONVOLUTIONS = {
     f"relax.nn.conv{d}d{kind}": kind != "" for d in (1, 2, 3) for kind in ("", "_transpose")
@@ -121,7 +121,7 @@ class Weighted:
     def call(self, data: relax.Expr, weight: np.ndarray) -> relax.Call:
         """The same operation on other data and another weight."""
         call = self.node.value
-        return relax.Call(call.op, [data, relax.const(weight)], call.attrs, call.ty_args)
+        return relax.Call(call.op, [data, const(weight)], call.attrs, call.ty_args)
 
 
 def _to_affine(node: Node, graph: Graph) -> None:

@@ -1,0 +1,197 @@
+"""Leave out arithmetic that changes nothing, and write the rest in the cheaper form.
+
+x * 1, x / 1, x + 0, x - 0, x ** 1   ->  x
+x / c                                ->  x * (1 / c)
+x - c                                ->  x + (-c)
+(x + a) + b, (x * a) * b             ->  x + (a + b), x * (a * b)
+x ** 2, x ** 0.5, 1 / sqrt(x)        ->  x * x, sqrt(x), rsqrt(x)
+max(x, 0), min(max(x, a), b)         ->  relu(x), clip(x, a, b)
+astype(x, type of x)                 ->  x
+clip(clip(x))                        ->  clip(x)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import tvm
+from tvm import relax
+
+from dscc.passes.base import Pass, PassContext
+from dscc.passes.graph import Graph, Node, edit_functions
+from dscc.passes.values import attr, const, constant, dims, dtype, numbers, same_dims, scalar
+
+Rule = Callable[[Node, Graph], relax.Expr | None]
+
+
+@dataclass(frozen=True)
+class SimplifyArithmetic(Pass):
+    """Each rule looks at one call and returns what to write instead, or None."""
+
+    name = "simplify-arithmetic"
+
+    def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
+        def edit(graph: Graph) -> None:
+            for node in graph:
+                while node.alive and (better := _better(node, graph)) is not None:
+                    ctx.remark(f"{self.name}: applied at {node}")
+                    graph.replace(node, better)
+
+        return edit_functions(mod, edit)
+
+
+def _better(node: Node, graph: Graph) -> relax.Expr | None:
+    for rule in RULES.get(node.op, ()):
+        found = rule(node, graph)
+        if found is not None:
+            return found
+    return None
+
+
+def _constant_operand(node: Node, graph: Graph) -> tuple[relax.Expr, np.ndarray, bool] | None:
+    """The operand that is no constant, the one that is, and whether the constant stands on the left."""
+    left, right = node.value.args
+    fixed, swapped = constant(graph.value(right)), False
+    if fixed is None:
+        fixed, swapped = constant(graph.value(left)), True
+    if fixed is None or constant(graph.value(right if swapped else left)) is not None:
+        return None
+    return (right if swapped else left), fixed, swapped
+
+
+def _neutral(node: Node, graph: Graph) -> relax.Expr | None:
+    found = _constant_operand(node, graph)
+    if found is None:
+        return None
+    data, fixed, swapped = found
+    neutral = 0 if node.op in ("relax.add", "relax.subtract") else 1
+    if swapped and node.op not in ("relax.add", "relax.multiply"):
+        return None
+    keeps = dtype(data) == dtype(node.var) and same_dims(dims(data), dims(node.var))
+    return data if keeps and fixed.size and bool(np.all(fixed == neutral)) else None
+
+
+def _divide_by_constant(node: Node, graph: Graph) -> relax.Expr | None:
+    found = _constant_operand(node, graph)
+    if found is None or found[2] or found[1].dtype.kind != "f" or not np.all(found[1]):
+        return None
+    data, fixed, _ = found
+    return relax.op.multiply(data, const(1 / fixed.astype("float64"), str(fixed.dtype)))
+
+
+def _subtract_constant(node: Node, graph: Graph) -> relax.Expr | None:
+    found = _constant_operand(node, graph)
+    if found is None or found[2] or found[1].dtype.kind != "f":
+        return None
+    return relax.op.add(found[0], const(-found[1]))
+
+
+def _merge_constants(node: Node, graph: Graph) -> relax.Expr | None:
+    """Two constants in a row: `(x + a) + b`. Only where nothing else needs `x + a`."""
+    outer = _constant_operand(node, graph)
+    inner = None if outer is None else graph.node(outer[0])
+    if outer is None or inner is None or inner.op != node.op or graph.only_user(inner) is not node:
+        return None
+    first = _constant_operand(inner, graph)
+    if first is None or first[1].dtype.kind != "f":
+        return None
+    combine = np.add if node.op == "relax.add" else np.multiply
+    both = combine(first[1].astype("float64"), outer[1].astype("float64"))
+    if both.size > max(first[1].size, outer[1].size):
+        return None
+    return relax.Call(node.value.op, [first[0], const(both, str(outer[1].dtype))])
+
+
+def _power(node: Node, graph: Graph) -> relax.Expr | None:
+    data, exponent = node.value.args
+    value = scalar(graph.value(exponent))
+    if value == 2 and (dims(exponent) == () or same_dims(dims(data), dims(node.var))):
+        return relax.op.multiply(data, data)
+    if value == 0.5 and dtype(data).startswith("float") and same_dims(dims(data), dims(node.var)):
+        return relax.op.sqrt(data)
+    return None
+
+
+def _reciprocal_root(node: Node, graph: Graph) -> relax.Expr | None:
+    over, under = node.value.args
+    root = graph.node(under)
+    if root is None or root.op != "relax.sqrt" or scalar(graph.value(over)) != 1 or dims(over) != ():
+        return None
+    return relax.op.rsqrt(root.value.args[0]) if graph.only_user(root) is node else None
+
+
+def _relu(node: Node, graph: Graph) -> relax.Expr | None:
+    found = _constant_operand(node, graph)
+    if found is None or found[1].dtype.kind != "f" or found[1].size != 1 or found[1].any():
+        return None
+    return relax.op.nn.relu(found[0]) if same_dims(dims(found[0]), dims(node.var)) else None
+
+
+def _clip_of_both(node: Node, graph: Graph) -> relax.Expr | None:
+    high = _constant_operand(node, graph)
+    inner = None if high is None else graph.node(high[0])
+    if high is None or inner is None or graph.only_user(inner) is not node or high[1].size != 1:
+        return None
+    if inner.op == "relax.nn.relu":
+        data, low = inner.value.args[0], 0.0
+    elif inner.op == "relax.maximum" and (found := _constant_operand(inner, graph)) and found[1].size == 1:
+        data, low = found[0], float(found[1].reshape(()))
+    else:
+        return None
+    top = float(high[1].reshape(()))
+    if high[1].dtype.kind != "f" or low > top or not same_dims(dims(data), dims(node.var)):
+        return None
+    return relax.op.clip(data, _number(low), _number(top))
+
+
+def _clip_of_clip(node: Node, graph: Graph) -> relax.Expr | None:
+    inner = graph.node(node.value.args[0])
+    if inner is None or inner.op not in ("relax.clip", "relax.nn.relu"):
+        return None
+    outer_bounds, inner_bounds = _bounds(node), _bounds(inner)
+    if outer_bounds is None or inner_bounds is None or not dtype(node.var).startswith("float"):
+        return None
+    low, high = max(outer_bounds[0], inner_bounds[0]), min(outer_bounds[1], inner_bounds[1])
+    return relax.op.clip(inner.value.args[0], _number(low), _number(high)) if low <= high else None
+
+
+def _bounds(node: Node) -> tuple[float, float] | None:
+    if node.op == "relax.nn.relu":
+        return 0.0, np.inf
+    low, high = (numbers(arg) for arg in list(node.value.args)[1:])
+    return None if low is None or high is None else (low[0], high[0])
+
+
+def _number(value: float) -> relax.Expr:
+    return tvm.tirx.FloatImm("float32", float(value))
+
+
+def _same_type_cast(node: Node, graph: Graph) -> relax.Expr | None:
+    data = node.value.args[0]
+    return data if dtype(data) and dtype(data) == str(attr(node.value, "dtype")) else None
+
+
+def _cast_of_cast(node: Node, graph: Graph) -> relax.Expr | None:
+    """Only where the first cast loses nothing: to more bits of the same kind, or from bool."""
+    inner = graph.node(node.value.args[0])
+    if inner is None or inner.op != "relax.astype":
+        return None
+    data = inner.value.args[0]
+    if not dtype(data) or not np.can_cast(dtype(data), dtype(inner.var), "safe"):
+        return None
+    return relax.op.astype(data, str(attr(node.value, "dtype")))
+
+
+RULES: dict[str, tuple[Rule, ...]] = {
+    "relax.add": (_neutral, _merge_constants),
+    "relax.subtract": (_neutral, _subtract_constant),
+    "relax.multiply": (_neutral, _merge_constants),
+    "relax.divide": (_neutral, _divide_by_constant, _reciprocal_root),
+    "relax.power": (_neutral, _power),
+    "relax.maximum": (_relu,),
+    "relax.minimum": (_clip_of_both,),
+    "relax.clip": (_clip_of_clip,),
+    "relax.astype": (_same_type_cast, _cast_of_cast),
+}
