@@ -91,6 +91,26 @@ def loads(expr: Expr) -> list[Load]:
     return found
 
 
+def variables(expr: Expr) -> frozenset[Var]:
+    """The variables that occur in `expr`."""
+    found: list[Var] = []
+    tvm_ffi.structural_walk(expr, (Var, found.append))
+    return frozenset(found)
+
+
+def product_of(stage: Stage) -> tuple[Expr, Expr] | None:
+    """The factors if `stage` is a float32 sum of products that starts from zero."""
+    value = stage.value
+    if str(stage.buffer.dtype) != "float32" or not isinstance(value, tirx.Add):
+        return None
+    if not (isinstance(stage.init, tirx.FloatImm) and stage.init.value == 0.0):
+        return None
+    before, term = value.a, value.b
+    if not (isinstance(before, Load) and before.source.same_as(stage.buffer)):
+        return None
+    return (term.a, term.b) if isinstance(term, tirx.Mul) else None
+
+
 def product(shape: Sequence[Expr], axes: Sequence[int]) -> Expr:
     """The number of elements along `axes`."""
     total: Expr = tirx.IntImm("int64", 1)

@@ -1,0 +1,309 @@
+"""Loops for any formula: vectors inside, full ones first, never a condition per lane; parallel outside.
+
+    y[r * C + c] = f(x[r * C + c], b[c])      r: parallel;  c: C // 16 vectors, the last one moved back over its neighbour
+
+An extent that is no multiple of the vector's length ends with a vector that overlaps its neighbour and writes the same values
+once more; below one vector, elements are written one by one. Reductions accumulate in registers, several vectors wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tvm_ffi
+from tvm import ir, tirx
+from tvm.ir import Expr, Var
+from tvm.ir import TensorLoad as Load
+from tvm.sym import Analyzer
+
+from dscc.schedule.code import Code, Index, constant, index, product
+from dscc.schedule.collapse import Flattened, View, collapse
+from dscc.schedule.domain import Interval, bounded, is_if_then_else, pieces
+from dscc.schedule.machine import Machine
+from dscc.schedule.stages import Stage, loads
+
+_PARALLEL_ELEMENTS = 16 * 1024  # below this a second thread costs more than it saves
+_CHUNK_ELEMENTS = 8 * 1024  # 32 KB of float32 per task where one loop is cut up
+
+Body = Callable[[Expr, int], None]
+
+
+def write_formula(code: Code, stage: Stage, view: View, machine: Machine) -> None:
+    """Write a formula without reduction."""
+    analyzer = bounded(stage.extents)
+    for piece in pieces(stage.value, stage.extents):
+        flat = collapse(stage.buffer, stage.indices, piece.value, piece.where, view, analyzer)
+        _write_flat(code, flat, machine, analyzer)
+
+
+def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyzer) -> None:
+    def store(at: Sequence[Expr]) -> None:
+        code.add(tirx.BufferStore(flat.target.buffer, flat.value(at), [flat.place(at)]))
+
+    if not flat.axes:
+        store(())
+        return
+    *outer, inner = flat.axes
+    lanes = machine.lanes(32)
+    parallel = worth_threads([axis.extent for axis in flat.axes])
+    vector = is_vector(flat, analyzer)
+    if not outer:
+        if vector:
+            chunked_lanes(
+                code,
+                inner.extent,
+                lanes,
+                parallel,
+                lambda base, width: _lanes(code, base, width, lambda i: store((i,))),
+            )
+        else:
+            with code.loop(inner.extent, "i", "parallel" if parallel else "serial") as i:
+                store((i,))
+        return
+    with nest(code, [axis.extent for axis in outer], parallel) as at:
+        if vector:
+            each_lanes(
+                code, inner.extent, lanes, lambda base, width: _lanes(code, base, width, lambda i: store((*at, i)))
+            )
+        else:
+            with code.loop(inner.extent, "i") as i:
+                store((*at, i))
+
+
+def worth_threads(extents: Sequence[Index]) -> bool:
+    """Whether loops with these extents should run on several threads; sizes that are not known count as large."""
+    size = constant(product(extents))
+    return size is None or size >= _PARALLEL_ELEMENTS
+
+
+class nest:
+    """Nested loops, the outermost one parallel; yields their indices.
+
+    A short outermost loop is fused with the next one, so that there is work for every thread.
+    """
+
+    def __init__(self, code: Code, extents: Sequence[Index], parallel: bool):
+        self._code, self._extents = code, list(extents)
+        first = constant(self._extents[0]) if self._extents else None
+        self._fuse = parallel and len(self._extents) > 1 and first is not None and first < 16
+        if self._fuse:
+            self._extents[:2] = [product(self._extents[:2])]
+        self._second = index(extents[1]) if self._fuse else None
+        kinds = ["parallel" if parallel else "serial", *["serial"] * len(self._extents)]
+        self._loops = [
+            code.loop(extent, f"i{n}", kind) for n, (extent, kind) in enumerate(zip(self._extents, kinds, strict=False))
+        ]
+
+    def __enter__(self) -> tuple[Expr, ...]:
+        at = [loop.__enter__() for loop in self._loops]
+        if self._second is not None:
+            at[:1] = [self._code.bind("i", at[0] // self._second), self._code.bind("i", at[0] % self._second)]
+        return tuple(at)
+
+    def __exit__(self, *error: object) -> None:
+        for loop in reversed(self._loops):
+            loop.__exit__(None, None, None)
+
+
+def _lanes(code: Code, base: Expr, width: int, body: Callable[[Expr], None]) -> None:
+    with code.loop(width, "l", "vectorized") as lane:
+        body(base if width == 1 else base + lane)
+
+
+def each_lanes(code: Code, extent: Index, lanes: int, body: Body) -> None:
+    """Write `body(first, width)` so that all of `extent` is covered by vectors of `lanes`; see the module."""
+    known = constant(extent)
+    if known is not None:
+        for first, width, times in _static_cover(known, lanes):
+            with code.loop(times, "j") as j:
+                body(index(first) + j * width, width)
+        return
+    size = index(extent)
+    with code.when(size >= lanes):
+        with code.loop(size // lanes, "j") as j:
+            body(j * lanes, lanes)
+        with code.when(size % lanes > 0):
+            body(size - lanes, lanes)
+    with code.when(size < lanes), code.loop(size, "j") as j:
+        body(j, 1)
+
+
+def _static_cover(extent: int, lanes: int) -> list[tuple[int, int, int]]:
+    """(first, width, times): vectors that cover `extent`; the last one may overlap its neighbour."""
+    while lanes > extent:
+        lanes //= 2
+    if lanes <= 1:
+        return [(0, 1, extent)] if extent else []
+    cover = [(0, lanes, extent // lanes)]
+    if extent % lanes:
+        cover.append((extent - lanes, lanes, 1))
+    return cover
+
+
+def chunked_lanes(code: Code, extent: Index, lanes: int, parallel: bool, body: Body) -> None:
+    """The same for the only loop there is, which is cut into tasks of some 32 KB."""
+    if not parallel:
+        each_lanes(code, extent, lanes, body)
+        return
+    size = index(extent)
+    vectors = size // lanes
+    per_task = _CHUNK_ELEMENTS // lanes
+    with code.when(size >= lanes):
+        with code.loop((vectors + (per_task - 1)) // per_task, "task", "parallel") as task:
+            first = code.bind("first", task * per_task)
+            with code.loop(tirx.min(vectors - first, index(per_task)), "j") as j:
+                body((first + j) * lanes, lanes)
+        with code.when(size % lanes > 0):
+            body(size - lanes, lanes)
+    with code.when(size < lanes), code.loop(size, "j") as j:
+        body(j, 1)
+
+
+def is_vector(flat: Flattened, analyzer: Analyzer) -> bool:
+    """Whether the innermost loop stores side by side, reads so or one element only, and has no condition of its own."""
+    names = [Var(f"i{n}", "int64") for n in range(len(flat.axes))]
+    inner = names[-1]
+    if _stride(flat.place(names), inner, analyzer) != 1:
+        return False
+    value = flat.value(names)
+    if any(_stride(node.indices[0], inner, analyzer) not in (0, 1) for node in loads(value)):
+        return False
+    return not _has_condition_on(value, inner)
+
+
+def _stride(expr: Expr, var: Var, analyzer: Analyzer) -> int | None:
+    """By how much `expr` grows with `var`, if that is a constant; a load inside makes it none."""
+    if not _mentions(expr, var):
+        return 0
+    if loads(expr):
+        return None
+    swap: Callable[[Var], Expr] = lambda v: v + 1 if v.same_as(var) else v  # noqa: E731
+    return constant(analyzer.simplify(tvm_ffi.structural_map(expr, (Var, swap)) - expr))
+
+
+def _mentions(expr: Expr, var: Var) -> bool:
+    found: list[Var] = []
+    tvm_ffi.structural_walk(expr, (Var, lambda used: found.append(used) if used.same_as(var) else None))
+    return bool(found)
+
+
+def _has_condition_on(value: Expr, var: Var) -> bool:
+    """Whether a lazy conditional depends on `var`: it may guard loads, so it cannot become a select."""
+    found: list[Expr] = []
+
+    def visit(node: ir.Call) -> None:
+        if is_if_then_else(node) and _mentions(node.args[0], var):
+            found.append(node)
+
+    tvm_ffi.structural_walk(value, (ir.Call, visit))
+    return bool(found)
+
+
+def write_reduction(code: Code, stage: Stage, view: View, machine: Machine) -> None:
+    """Write a formula with a reduction: accumulators in registers, over neighbouring results if these are vectors."""
+    analyzer = bounded(stage.extents)
+    where = {var: Interval(tirx.const(0, var.ty.dtype), extent) for var, extent in stage.extents.items()}
+    inner = next((var for var in reversed(stage.spatial) if constant(stage.extents[var]) != 1), None)
+    keep = frozenset([*stage.reduce, *([inner] if inner is not None else [])])
+    flat = collapse(stage.buffer, stage.indices, stage.value, where, view, analyzer, keep)
+    reduce_axes = [i for i, axis in enumerate(flat.axes) if axis.vars[0] in stage.reduce]
+    spatial_axes = [i for i, axis in enumerate(flat.axes) if axis.vars[0] not in stage.reduce]
+    parallel = worth_threads([axis.extent for axis in flat.axes])
+    writer = _Reduction(code, stage, flat, reduce_axes, spatial_axes)
+    lanes = machine.lanes(32)
+    along = [flat.axes[i].extent for i in spatial_axes]
+    if spatial_axes and writer.is_vector_along_result(analyzer):
+        with nest(code, along[:-1], parallel and len(along) > 1) as at:
+            extent = along[-1]
+            known = constant(extent)
+            wide = 4 if known is None or known >= 4 * lanes else 1
+            if wide == 4 and known is None:
+                with code.when(index(extent) >= 4 * lanes):
+                    each_lanes(
+                        code, extent, 4 * lanes, lambda base, width: writer.tile(at, base, lanes, width // lanes)
+                    )
+                with code.when(index(extent) < 4 * lanes):
+                    each_lanes(code, extent, lanes, lambda base, width: writer.tile(at, base, width, 1))
+            else:
+                each_lanes(
+                    code,
+                    extent,
+                    wide * lanes,
+                    lambda base, width: writer.tile(at, base, min(width, lanes), max(width // lanes, 1)),
+                )
+        return
+    with nest(code, along, parallel and bool(along)) as at:
+        writer.scalar(at)
+
+
+class _Reduction:
+    """The inner part of a reduction."""
+
+    def __init__(
+        self, code: Code, stage: Stage, flat: Flattened, reduce_axes: Sequence[int], spatial_axes: Sequence[int]
+    ):
+        self._code, self._stage, self._flat = code, stage, flat
+        self._reduce, self._spatial = list(reduce_axes), list(spatial_axes)
+
+    def is_vector_along_result(self, analyzer: Analyzer) -> bool:
+        names = [Var(f"i{n}", "int64") for n in range(len(self._flat.axes))]
+        inner = names[self._spatial[-1]]
+        if _stride(self._flat.place(names), inner, analyzer) != 1:
+            return False
+        value = self._flat.value(names)
+        strides = [_stride(node.indices[0], inner, analyzer) for node in loads(value)]
+        return all(stride in (0, 1) for stride in strides) and not _has_condition_on(value, inner)
+
+    def tile(self, at: Sequence[Expr], base: Expr, lanes: int, vectors: int) -> None:
+        """`vectors` neighbouring vectors of results, from `base` on."""
+        code, stage = self._code, self._stage
+        acc = code.stack("acc", lanes * vectors, str(stage.buffer.dtype))
+
+        def each(write: Callable[[Expr, Expr], None]) -> None:
+            with code.loop(vectors, "u", "unrolled") as u, code.loop(lanes, "l", "vectorized") as lane:
+                slot = u * lanes + lane
+                write(slot, base + slot)
+
+        def start(slot: Expr, i: Expr) -> None:
+            code.add(tirx.BufferStore(acc.buffer, stage.init, [slot]))
+
+        def finish(slot: Expr, i: Expr) -> None:
+            place = self._flat.place(self._at([*at, i], [index(0)] * len(self._reduce)))
+            code.add(tirx.BufferStore(self._flat.target.buffer, acc.load(slot), [place]))
+
+        def update(steps: Sequence[Expr]) -> Callable[[Expr, Expr], None]:
+            def write(slot: Expr, i: Expr) -> None:
+                code.add(tirx.BufferStore(acc.buffer, self._value(self._at([*at, i], steps), acc.load(slot)), [slot]))
+
+            return write
+
+        each(start)
+        with nest(code, [self._flat.axes[r].extent for r in self._reduce], False) as steps:
+            each(update(steps))
+        each(finish)
+
+    def scalar(self, at: Sequence[Expr]) -> None:
+        """One result."""
+        code, stage = self._code, self._stage
+        acc = code.stack("acc", 1, str(stage.buffer.dtype))
+        acc.store(code, 0, stage.init)
+        with nest(code, [self._flat.axes[r].extent for r in self._reduce], False) as steps:
+            acc.store(code, 0, self._value(self._at(at, steps), acc.load(0)))
+        place = self._flat.place(self._at(at, [index(0)] * len(self._reduce)))
+        code.add(tirx.BufferStore(self._flat.target.buffer, acc.load(0), [place]))
+
+    def _at(self, spatial: Sequence[Expr], steps: Sequence[Expr]) -> list[Expr]:
+        at: list[Expr] = [index(0)] * len(self._flat.axes)
+        for i, value in zip(self._spatial, spatial, strict=True):
+            at[i] = value
+        for i, value in zip(self._reduce, steps, strict=True):
+            at[i] = value
+        return at
+
+    def _value(self, at: Sequence[Expr], acc: Expr) -> Expr:
+        target = self._flat.target.buffer
+
+        def swap(node: Load) -> Expr:
+            return acc if node.source.same_as(target) else node
+
+        return tvm_ffi.structural_map(self._flat.value(at), (Load, swap))
