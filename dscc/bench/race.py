@@ -129,12 +129,20 @@ def race(
             # Nobody is always the one who runs after the same neighbour.
             first = turn % max(len(running), 1)
             for result, child, runs in running[first:] + running[:first]:
+                if result.error:
+                    continue
                 time.sleep(PAUSE_S)
-                measured = child.ask(f"run {runs}")
+                try:
+                    measured = child.ask(f"run {runs}")
+                except EngineError as err:
+                    result.error = str(err)
+                    continue
                 result.wall_ms += measured["wall_ms"]
                 result.cpu_ms += measured["cpu_ms"]
                 result.turns.append((statistics.median(measured["wall_ms"]), statistics.median(measured["cpu_ms"])))
         for result, child, _ in running:
+            if result.error:
+                continue
             result.peak_bytes = child.ask("peak")["peak_bytes"]
             result.outputs = child.outputs(Path(folder) / "outputs.npz")
     return results
