@@ -20,7 +20,6 @@ from dscc.targets.base import Target
 
 # TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done.
 VM_PASSES = (
-    relax.transform.RewriteDataflowReshape,
     relax.transform.ToNonDataflow,
     relax.transform.RemovePurityChecking,
     relax.transform.CallTIRRewrite,
@@ -61,13 +60,13 @@ def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> lis
     kernels = compile_kernels(leftover, target, jobs)
     objects = [folder / f"kernels{i}.o" for i in range(len(kernels))]
     with ThreadPoolExecutor(len(kernels) or 1) as pool:
-        list(pool.map(lambda pair: pair[0].write_to_file(str(pair[1])), zip(kernels, objects, strict=True)))
+        list(pool.map(target.write_object, kernels, objects))
     first = kernels[0] if kernels else None
     for module in kernels[1:]:
         first.import_module(module)
     executable = relax.vm_build._ffi_api.VMLink(builder, target.tvm_target, first, [], {})
     loader = folder / "loader.o"
-    tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.tvm_target), "").write_to_file(str(loader))
+    tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.loader_target), "").write_to_file(str(loader))
     return [*objects, loader]
 
 

@@ -7,26 +7,31 @@ from typing import Any
 
 from tvm import tirx
 
-from dscc import codegen
+from dscc import codegen, targets
 from dscc.compiler import LOWERING, Progress, optimize
+from dscc.errors import TargetError
 from dscc.options import CompileOptions
 from dscc.passes.lower.lift_constants import lift_constants
 
-# How TVM's LLVM modules call the two.
-_INSPECT = {"source": "ll", "asm": "asm"}
-
 
 def emit(model: Path | str | Any, options: CompileOptions, form: str, *, progress: Progress = lambda stage: None) -> str:
-    """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and the calls of them. `source`: LLVM IR. `asm`: assembly."""
+    """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and the calls of them. Others: what the target has.
+
+    Raises:
+        TargetError: the target has no such form.
+    """
+    target = targets.resolve(options.target)
+    if form not in ("ir", "tir", *target.forms):
+        raise TargetError(f"target '{target}' has no form '{form}'; it has: ir, tir, {', '.join(target.forms)}")
     if form == "ir":
         return str(optimize(model, options, "", progress).mod.script())
     done = optimize(model, options, LOWERING, progress)
     if form == "tir":
         return str(done.mod.script())
     progress("generate code")
-    mod = codegen.lower_to_vm(lift_constants(done.mod).mod, done.ctx.target)
-    kernels = codegen.compile_kernels(_only_kernels(mod), done.ctx.target, jobs=1)
-    return "\n".join(str(module.inspect_source(_INSPECT[form])) for module in kernels)
+    mod = codegen.lower_to_vm(lift_constants(done.mod).mod, target)
+    kernels = codegen.compile_kernels(_only_kernels(mod), target, jobs=1)
+    return "\n".join(str(module.inspect_source(target.forms[form])) for module in kernels)
 
 
 def _only_kernels(mod: Any) -> Any:

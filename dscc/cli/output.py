@@ -52,8 +52,10 @@ def milliseconds(value_ms: float) -> str:
 
 
 def shape(dims: Sequence[int | str]) -> str:
-    """`1x3xHxW`, and `scalar` for no dimensions."""
-    return "x".join(str(dim) for dim in dims) or "scalar"
+    """`1x3xHxW`, `batch x 4` where a name is longer than a letter, and `scalar` for no dimensions."""
+    words = [str(dim) for dim in dims]
+    plain = all(word.isdecimal() or len(word) == 1 for word in words)
+    return ("x" if plain else " x ").join(words) or "scalar"
 
 
 def count(number: int, noun: str) -> str:

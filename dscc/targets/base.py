@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ class Target(ABC):
     """A place that code is generated for. One instance is made at the door of a compilation and never changes."""
 
     name: ClassVar[str]
+    forms: ClassVar[Mapping[str, str]] = MappingProxyType({"source": "ll", "asm": "asm"})
+    """What `--emit` can show of the generated code, and how TVM's modules call it."""
     arch: str
 
     @classmethod
@@ -49,6 +52,15 @@ class Target(ABC):
     @abstractmethod
     def features(self) -> tuple[str, ...]:
         """What the generated code asks of the machine that runs it; for CPUs the flags of Linux's /proc/cpuinfo."""
+
+    @property
+    def loader_target(self) -> tvm.target.Target:
+        """What the code that registers the kernels is compiled for: always TVM's LLVM, whatever the kernels are made of."""
+        return self.tvm_target
+
+    def write_object(self, kernels: tvm.runtime.Module, path: Path) -> None:
+        """Write the kernels that TVM generated for `tvm_target` as an object file."""
+        kernels.write_to_file(str(path))
 
     @abstractmethod
     def link(self, objects: Sequence[Path], library: Path) -> None:

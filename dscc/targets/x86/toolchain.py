@@ -56,5 +56,6 @@ def link(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> N
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise TargetError(f"the linker '{' '.join(find_linker())}' failed with status {done.returncode}: {said[-1]}")
+        # The driver's last line only repeats that the linker failed: the first one says why.
+        said = done.stderr.strip().splitlines() or ["it says nothing"]
+        raise TargetError(f"the linker '{' '.join(find_linker())}' failed with status {done.returncode}: {said[0]}")

@@ -23,6 +23,7 @@ def test_milliseconds(value_ms: float, text: str) -> None:
 
 def test_shape_and_count() -> None:
     assert output.shape([1, "H"]) == "1xH"
+    assert output.shape(["batch", 4]) == "batch x 4"
     assert output.shape([]) == "scalar"
     assert output.count(1, "kernel") == "1 kernel"
     assert output.count(2, "kernel") == "2 kernels"
