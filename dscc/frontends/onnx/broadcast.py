@@ -1,0 +1,94 @@
+"""Making the shapes of operands agree where ONNX broadcasts.
+
+Relax's operators broadcast what they can prove. Two dimensions that are symbolic and not provably equal are one of two cases:
+
+- one of them is computed from others, as in a residual around a stride (`(h + 1) // 2 * 2` and `h`): they have to be equal, the
+  network makes no sense otherwise, and a `match_cast` checks it when the model runs
+- both are symbols of their own, or one is a number: either may be 1 when the model runs, so a kernel of ours reads index 0 there,
+  and the check allows 1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, te, tirx
+
+from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr, static
+from dscc.frontends.onnx.values import Dim, Value
+
+
+def broadcast(node: Node, *values: Value) -> list[relax.Expr]:
+    """The operands as expressions on which Relax's broadcasting is proved to work."""
+    if all(static(dim) is not None for value in values for dim in value.shape):
+        return [value.expr for value in values]
+    target = broadcast_shape(node, [value.shape for value in values])
+    return [fit(node, value.expr, target) for value in values]
+
+
+def broadcast_shape(node: Node, shapes: Sequence[Sequence[Dim]]) -> list[Dim]:
+    """The common shape of `shapes`."""
+    rank = max(len(shape) for shape in shapes)
+    target: list[Dim] = [1] * rank
+    for shape in shapes:
+        for axis, dim in enumerate(shape, rank - len(shape)):
+            target[axis] = _common(node, target[axis], dim)
+    return target
+
+
+def _common(node: Node, a: Dim, b: Dim) -> Dim:
+    dims = node.dims
+    if static(a) == 1:
+        return b
+    if static(b) == 1 or dims.equal(a, b):
+        return a
+    if static(a) is not None and static(b) is not None:
+        raise node.error(f"operands do not broadcast: dimensions {a} and {b} differ and neither is 1")
+    if static(a) is not None:  # the other may be 1 when the model runs
+        return a
+    if static(b) is not None:
+        return b
+    if is_bare(a) and is_bare(b):
+        return dims.simplify(tirx.Select(equals(a, 1), b, a))
+    return a if is_bare(a) or not is_bare(b) else b
+
+
+def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
+    """x with its dimensions stated as those of `target`, or read repeatedly where they are 1 when the model runs."""
+    shape = list(x.ty.shape.values)
+    goal = list(target[len(target) - len(shape) :])
+    stated, stretched = list(shape), False
+    for axis, (dim, wanted) in enumerate(zip(shape, goal, strict=True)):
+        if static(dim) == 1 or node.dims.equal(dim, wanted):
+            continue
+        if isinstance(dim, tirx.Var) and (static(wanted) is not None or isinstance(wanted, tirx.Select)):
+            stretched = True
+            node.require_equal(tirx.Select(equals(dim, 1), int64(wanted), dim), wanted, "a broadcast dimension")
+        else:
+            stated[axis] = wanted
+    if any(a is not b for a, b in zip(stated, shape, strict=True)):
+        x = node.bb.match_cast(x, relax.TensorType(shape_expr(stated), str(x.ty.dtype)))
+    return node.emit(stretch(node, x, goal)) if stretched else x
+
+
+def stretch(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
+    """x (d0, d1, ...) as `target`, of the same rank; index 0 is read along the dimensions that are 1 when the model runs."""
+
+    def compute(data: te.Tensor, goal: Any) -> te.Tensor:
+        def element(*index: Any) -> Any:
+            return data(*(0 if static(d) == 1 else tirx.Select(equals(d, 1), tirx.IntImm("int64", 0), i) for i, d in zip(index, data.shape, strict=True)))
+
+        return te.compute(list(goal), element, name="stretch")
+
+    return node.te(compute, x, shape_expr(target), name="stretch")
+
+
+
+def expand(node: Node, x: Value, shape: Sequence[Dim]) -> relax.Expr:
+    """x broadcast to the common shape of its own and `shape`, in full."""
+    target = broadcast_shape(node, [x.shape, shape])
+    fitted = fit(node, x.expr, target)
+    return relax.op.broadcast_to(fitted, shape_expr(target))

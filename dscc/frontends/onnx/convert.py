@@ -1,0 +1,277 @@
+"""From an ONNX graph to a Relax function: one walk over the nodes, each given to its converter.
+
+A node is handled by the first of these that can:
+
+1. its inputs are numbers: it is computed now (`fold.py`)
+2. its inputs are shapes: it is evaluated on dimensions (`symbolic.py`)
+3. it has a converter (`registry.py`, `ops/`)
+4. it calls a function of the model, or the standard defines it as a function of other operators: the body is converted in its place
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import onnx
+import tvm
+from tvm import relax
+
+from dscc.errors import FrontendError
+from dscc.frontends.onnx import fold, registry
+from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.shapes import Dims, shape_expr
+from dscc.frontends.onnx.symbolic import Evaluator
+from dscc.frontends.onnx.values import Array, Dim, Value, identifier, tensor_array, tvm_dtype
+
+Scope = dict[str, Value]
+_TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
+
+
+class Importer:
+    """Reads one model; `bb` and `dims` are shared by all its nodes."""
+
+    def __init__(self, model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[Dim]]):
+        self.model = model
+        self.bb = relax.BlockBuilder()
+        self.dims = Dims()
+        self.evaluator = Evaluator(self.dims)
+        self._input_shapes = input_shapes
+        self._symbols: dict[str, Dim] = {}
+        self._functions = {(registry.canonical_domain(f.domain), f.name): f for f in model.functions}
+        self._opsets = _opsets(model.opset_import)
+
+    def run(self) -> tvm.IRModule:
+        graph = self.model.graph
+        scope: Scope = {}
+        for tensor in graph.initializer:
+            scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
+        for sparse in graph.sparse_initializer:
+            raise FrontendError(f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export the model without them")
+        inputs = [info for info in graph.input if info.name not in scope]
+        self._check_input_shapes(inputs)
+        params = [self._parameter(info) for info in inputs]
+        for info, param in zip(inputs, params, strict=True):
+            scope[info.name] = Value(info.name, self.bb, expr=param)
+        with self.bb.function("main", params):
+            with self.bb.dataflow():
+                self.convert(_needed(graph.node, [output.name for output in graph.output]), scope, self._opsets)
+                outputs = [self._lookup(scope, output.name, "the graph's outputs").expr for output in graph.output]
+                result = self.bb.emit_output(relax.Tuple(outputs))
+            self.bb.emit_func_output(result)
+        module = self.bb.finalize()
+        main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
+        module["main"] = main.with_attr("dscc.outputs", [output.name for output in graph.output])
+        return module
+
+    # The inputs.
+
+    def _check_input_shapes(self, inputs: Sequence[onnx.ValueInfoProto]) -> None:
+        names = [info.name for info in inputs]
+        for name in self._input_shapes:
+            if name not in names:
+                raise FrontendError(f"unknown input '{name}' in the given shapes; the model's inputs: {', '.join(names)}")
+
+    def _parameter(self, info: onnx.ValueInfoProto) -> relax.Var:
+        if not info.type.HasField("tensor_type"):
+            raise FrontendError(f"input '{info.name}' is a {info.type.WhichOneof('value') or 'value without a type'}; only tensors are supported")
+        tensor = info.type.tensor_type
+        given = self._input_shapes.get(info.name)
+        declared: list[Any] = list(tensor.shape.dim)
+        if given is None and not tensor.HasField("shape"):
+            raise FrontendError(f"input '{info.name}' has no rank in the model; give its shape, as in --input {info.name}=1x3x224x224")
+        if given is not None and tensor.HasField("shape") and len(given) != len(declared):
+            raise FrontendError(f"input '{info.name}' has rank {len(declared)} in the model; got a shape of rank {len(given)}")
+        base = identifier(info.name, "x")
+        if given is not None:
+            dims = [self._given_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(given)]
+        else:
+            dims = [self._declared_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(declared)]
+        return relax.Var(self._parameter_name(base), relax.TensorType(shape_expr(dims), tvm_dtype(tensor.elem_type, f"input '{info.name}'")))
+
+    def _parameter_name(self, base: str) -> str:
+        return str(self.bb.get_unique_name(base))
+
+    def _given_dim(self, dim: Dim | str, fallback: str) -> Dim:
+        if isinstance(dim, str):
+            return self._symbol(dim, fallback)
+        if dim < 0:
+            raise FrontendError(f"a dimension of {dim} was given; it must be 0 or more, or a name to leave it open")
+        return dim
+
+    def _declared_dim(self, dim: onnx.TensorShapeProto.Dimension, fallback: str) -> Dim:
+        if dim.HasField("dim_value") and dim.dim_value >= 0:
+            return dim.dim_value
+        return self._symbol(dim.dim_param, fallback)
+
+    def _symbol(self, name: str, fallback: str) -> Dim:
+        """The symbol called `name`; one of its own where the model only says that it does not know ('', '?')."""
+        if not any(character.isalnum() for character in name):
+            return self.dims.symbol(fallback)
+        if name not in self._symbols:
+            self._symbols[name] = self.dims.symbol(identifier(name, "n"))
+        return self._symbols[name]
+
+    # The nodes.
+
+    def convert(self, nodes: Iterable[tuple[int, onnx.NodeProto]], scope: Scope, opsets: Mapping[str, int], bound: Mapping[str, onnx.AttributeProto] | None = None) -> None:
+        """Convert nodes in order; their outputs are added to `scope`. `bound` are the attributes of the function they are the body of."""
+        for index, proto in nodes:
+            label = f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({_qualified(proto)})"
+            inputs = [self._lookup(scope, name, label) if name else None for name in proto.input]
+            attributes = {a.name: a for a in _bind(proto.attribute, bound or {})}
+            try:
+                outputs = self._node(proto, label, inputs, opsets, attributes, scope)
+            except _TVM_ERRORS as err:
+                shapes = ", ".join(f"{v.dtype}{list(v.shape)}" if v is not None else "none" for v in inputs)
+                raise FrontendError(f"{label}: inputs of types {shapes} do not fit the operator: {_reason(err)}") from err
+            for name, value in zip(proto.output, outputs, strict=False):
+                if name:
+                    value.name = value.name or name
+                    scope[name] = value
+
+    def _lookup(self, scope: Scope, name: str, user: str) -> Value:
+        if name not in scope:
+            raise FrontendError(f"{user}: '{name}' is used before any node or input makes it; the graph is damaged or not sorted")
+        return scope[name]
+
+    def _node(
+        self,
+        proto: onnx.NodeProto,
+        label: str,
+        inputs: list[Value | None],
+        opsets: Mapping[str, int],
+        attributes: Mapping[str, onnx.AttributeProto],
+        scope: Scope,
+    ) -> Sequence[Value]:
+        domain = registry.canonical_domain(proto.domain)
+        opset = opsets.get(domain, 1)
+        node = Node(proto, label, opset, self, attributes)
+        node.scope = scope
+        if not domain and "" in opsets and inputs and all(value is None or value.data is not None for value in inputs):
+            if all(value is None or value.constant is not None for value in inputs):
+                folded = fold.fold(proto, [None if value is None else value.constant for value in inputs], opsets, list(attributes.values()))
+                if folded is not None:
+                    return [self._known(data, name) for data, name in zip(folded, proto.output, strict=True)]
+            evaluated = self.evaluator.evaluate(proto.op_type, inputs, node.attr)
+            if evaluated is not None:
+                return [node.known(data, evaluated[1]) for data in evaluated[0]]
+        function = registry.find(domain, proto.op_type, opset)
+        if function is not None:
+            result = function(node, *inputs)
+            results = result if isinstance(result, tuple | list) else (result,)
+            return [node.value(item, name) for item, name in zip(results, proto.output, strict=False)]
+        return self._expand(node, inputs, opsets)
+
+    def _known(self, data: Array, name: str) -> Value:
+        return Value(name, self.bb, data=data)
+
+    def _expand(self, node: Node, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> Sequence[Value]:
+        """Convert the body of the function that the node calls or that defines its operator."""
+        domain = registry.canonical_domain(node.domain)
+        body = self._functions.get((domain, node.op)) or _schema_body(node, inputs)
+        if body is None:
+            raise FrontendError(
+                f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported (at {node.label}); "
+                f"export the model without it, or with an opset that defines it by other operators"
+            )
+        scope: Scope = {name: value for name, value in zip(body.input, inputs, strict=False) if value is not None}
+        absent = [name for name in body.input if name not in scope]
+        bound = {attribute.name: attribute for attribute in body.attribute_proto} | dict(node.attributes)
+        inner = dict(opsets) | _opsets(body.opset_import)
+        nodes = [(index, _without(proto, absent)) for index, proto in _needed(body.node, list(body.output))]
+        try:
+            self.convert(nodes, scope, inner, bound)
+        except FrontendError as err:
+            raise FrontendError(f"{node.label}, in its body: {err}") from err
+        return [scope[name] for name in body.output]
+
+
+def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    return {registry.canonical_domain(opset.domain): opset.version for opset in imports}
+
+
+def _qualified(proto: onnx.NodeProto) -> str:
+    return f"{proto.domain}.{proto.op_type}" if registry.canonical_domain(proto.domain) else proto.op_type
+
+
+def _reason(err: BaseException) -> str:
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return lines[0] if lines else type(err).__name__
+
+
+def _without(proto: onnx.NodeProto, absent: Sequence[str]) -> onnx.NodeProto:
+    """A node of a function's body with the inputs left out that the call leaves out."""
+    if not any(name in absent for name in proto.input):
+        return proto
+    copy = onnx.NodeProto()
+    copy.CopyFrom(proto)
+    copy.input[:] = ["" if name in absent else name for name in proto.input]
+    return copy
+
+
+def _bind(attributes: Iterable[onnx.AttributeProto], bound: Mapping[str, onnx.AttributeProto]) -> Iterable[onnx.AttributeProto]:
+    """Attributes with references to those of the surrounding function resolved; one that the call leaves out is left out."""
+    for attribute in attributes:
+        if not attribute.ref_attr_name:
+            yield attribute
+        elif attribute.ref_attr_name in bound:
+            copy = onnx.AttributeProto()
+            copy.CopyFrom(bound[attribute.ref_attr_name])
+            copy.name = attribute.name
+            yield copy
+
+
+def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[tuple[int, onnx.NodeProto]]:
+    """The nodes that the outputs depend on, each with its number in the graph."""
+    wanted = set(outputs)
+    kept = []
+    for index in range(len(nodes) - 1, -1, -1):
+        if any(name in wanted for name in nodes[index].output):
+            kept.append((index, nodes[index]))
+            wanted.update(nodes[index].input)
+            for attribute in nodes[index].attribute:
+                if attribute.HasField("g"):
+                    wanted.update(outer_names(attribute.g))
+    return kept[::-1]
+
+
+def outer_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that a subgraph may take from the graph around it."""
+    names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                names |= outer_names(attribute.g)
+    return names
+
+
+def _schema_body(node: Node, inputs: Sequence[Value | None]) -> onnx.FunctionProto | None:
+    """The body by which the standard defines the operator, if it does."""
+    try:
+        schema = onnx.defs.get_schema(node.op, node.opset, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+    if schema.has_context_dependent_function:
+        types = []
+        for value in inputs:
+            info = onnx.TypeProto()
+            if value is not None:
+                element = next(code for code, name in _codes() if name == value.dtype)
+                info = onnx.helper.make_tensor_type_proto(element, [dim if isinstance(dim, int) else None for dim in value.shape])
+            types.append(info.SerializeToString())
+        versions = [v for v in schema.context_dependent_function_opset_versions if v <= node.opset]
+        if not versions:
+            return None
+        text = schema.get_context_dependent_function_with_opset_version(max(versions), node.proto.SerializeToString(), types)
+        return onnx.FunctionProto.FromString(text) if text else None
+    versions = [v for v in schema.function_opset_versions if v <= node.opset]
+    if not versions:
+        return None
+    return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
+
+
+def _codes() -> Iterable[tuple[int, str]]:
+    from dscc.frontends.onnx.values import DTYPES
+
+    return DTYPES.items()

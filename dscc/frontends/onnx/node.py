@@ -1,0 +1,134 @@
+"""What a converter sees of the node that it converts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import onnx
+from tvm import relax
+
+from dscc.errors import FrontendError
+from dscc.frontends.onnx.shapes import Dims, require_equal, shape_expr
+from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype
+
+if TYPE_CHECKING:
+    from dscc.frontends.onnx.convert import Importer
+
+T = TypeVar("T")
+
+
+class Node:
+    """One node of the graph: its attributes, and the means to write Relax for it.
+
+    Attributes:
+        op, domain, opset: the operator, its domain ("" is ONNX's own) and the version of that domain that the model imports.
+        bb: the block builder that writes `main`.
+        dims: arithmetic on symbolic dimensions.
+    """
+
+    def __init__(self, proto: onnx.NodeProto, label: str, opset: int, importer: Importer, attributes: Mapping[str, onnx.AttributeProto]):
+        self.proto = proto
+        self.op = proto.op_type
+        self.domain = proto.domain
+        self.label = label
+        self.opset = opset
+        self.importer = importer
+        self.bb: relax.BlockBuilder = importer.bb
+        self.dims: Dims = importer.dims
+        self.attributes = attributes
+        self.scope: dict[str, Value] = {}
+
+    def attr(self, name: str, default: T = None) -> T:  # type: ignore[assignment]
+        """The attribute, or `default`; strings are decoded, tensors are NumPy arrays."""
+        attribute = self.attributes.get(name)
+        if attribute is None:
+            return default
+        value: Any = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            value = value.decode()
+        elif isinstance(value, onnx.TensorProto):
+            value = onnx.numpy_helper.to_array(value)
+        elif attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+            value = list(value)
+        elif attribute.type == onnx.AttributeProto.STRINGS:
+            value = [text.decode() for text in value]
+        return value  # type: ignore[no-any-return]
+
+    def required(self, name: str) -> Any:
+        """An attribute that the operator cannot do without."""
+        if name not in self.attributes:
+            raise self.error(f"attribute '{name}' is missing; the operator requires it")
+        return self.attr(name)
+
+    def error(self, text: str) -> FrontendError:
+        return FrontendError(f"{self.label}: {text}")
+
+    def value(self, item: Any, name: str = "") -> Value:
+        """A Relax expression or an array as a Value; an expression is bound to a variable called after `name`."""
+        if isinstance(item, Value):
+            return item
+        if isinstance(item, np.ndarray | np.generic):
+            return Value(name, self.bb, data=np.asarray(item))
+        return Value(name, self.bb, expr=self.emit(item, name))
+
+    def symbolic(self, elements: Sequence[Any] | Array, dtype: str = "int64") -> Value:
+        """Content that is known in terms of the model's dimensions; a plain array if all of it are numbers."""
+        data = np.empty(np.shape(elements), dtype=object)
+        data[...] = elements
+        return self.known(data, dtype)
+
+    def known(self, data: Array, dtype: str) -> Value:
+        """An array of objects as a Value of type `dtype`: of numbers if there are only numbers in it."""
+        if all(isinstance(element, int | float | np.number | np.bool_) for element in data.reshape(-1)):
+            return Value("", self.bb, data=data.astype(numpy_dtype(dtype)))
+        return Value("", self.bb, data=data, dtype=dtype)
+
+    def emit(self, expr: relax.Expr, name: str = "") -> relax.Var:
+        """Bind an expression. Where Relax knows only the rank of the result, its dimensions become symbols, taken from the tensor."""
+        hint = identifier(name) if name else ""
+        var = self.bb.emit(expr, hint) if not isinstance(expr, relax.Var) else expr
+        if isinstance(var.ty, relax.TensorType) and var.ty.shape is None:
+            if var.ty.ndim < 0:
+                raise self.error("the rank of the result is not known while compiling; it has to be")
+            symbols = [self.dims.symbol(f"{hint or 'd'}_{axis}", 0) for axis in range(var.ty.ndim)]
+            var = self.bb.match_cast(var, relax.TensorType(shape_expr(symbols), str(var.ty.dtype)), hint)
+        return var
+
+    def te(self, function: Callable[..., Any], *args: Any, name: str, **kwargs: Any) -> relax.Expr:
+        """A call of a kernel written as a TE compute; `name` is the kernel's."""
+        return self.bb.call_te(function, *args, primfunc_name_hint=name, **kwargs)
+
+    def numbers(self, value: Value, what: str) -> list[Any]:
+        """Content that has to be known in numbers while compiling."""
+        if value.constant is None:
+            raise self.error(f"{what} ('{value.name}') is computed when the model runs; it must be constant")
+        return value.constant.reshape(-1).tolist()  # type: ignore[no-any-return]
+
+    def ints(self, value: Value, what: str, signed: bool = True) -> list[Dim]:
+        """Integers that steer the operator, as dimensions: known ones as they are, computed ones as new symbols read from the tensor."""
+        if value.data is not None:
+            return [self.dims.simplify(element) for element in value.data.reshape(-1).tolist()]
+        if value.ndim > 1 or not isinstance(length := (value.shape[0] if value.ndim else 1), int):
+            raise self.error(f"{what} ('{value.name}') must be a list of known length, got shape {value.shape}")
+        tensor = value.expr if value.ndim else self.emit(relax.op.reshape(value.expr, shape_expr([1])))
+        if value.dtype != "int64":
+            tensor = self.emit(relax.op.astype(tensor, "int64"))
+        if length == 0:
+            return []
+        hint = identifier(value.name)
+        symbols: list[Dim] = [self.dims.signed_symbol(hint) if signed else self.dims.symbol(hint, 0) for _ in range(length)]
+        self.bb.match_cast(self.bb.emit(relax.op.tensor_to_shape(tensor)), relax.ShapeType(symbols))
+        return symbols
+
+    def require_equal(self, actual: Dim, expected: Dim, what: str) -> None:
+        """Refuse to go on unless actual == expected; what cannot be decided now is checked when the model runs."""
+        if not require_equal(self.bb, self.dims, actual, expected):
+            raise self.error(f"{what} is {actual}, expected {expected}")
+
+    def axis(self, axis: int, ndim: int) -> int:
+        """A possibly negative axis as one from 0 to ndim - 1."""
+        if not -ndim <= axis < max(ndim, 1):
+            raise self.error(f"axis {axis} is out of range for rank {ndim}; allowed: {-ndim} to {ndim - 1}")
+        return axis + ndim if axis < 0 else axis

@@ -1,0 +1,219 @@
+"""Elementwise arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import reduce
+from typing import Any
+
+from tvm import relax, te, tirx
+from tvm.relax import op as R
+
+from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape
+from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.registry import converter
+from dscc.frontends.onnx.shapes import shape_expr, static
+from dscc.frontends.onnx.values import Value, is_float, scalar
+
+Expr = relax.Expr
+
+
+def legacy_operands(node: Node, a: Value, b: Value) -> tuple[Value, Value]:
+    """The operands of a binary operator; before opset 7 `axis` said where the second one's dimensions belong."""
+    axis = node.attr("axis", None)
+    if node.opset >= 7 or not node.attr("broadcast", 0) or axis is None:
+        return a, b
+    trailing = a.ndim - node.axis(axis, a.ndim) - b.ndim
+    return a, node.value(R.reshape(b.expr, relax.ShapeExpr([*b.expr.ty.shape.values, *[1] * trailing])))
+
+
+def _binary(function: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:
+    def convert(node: Node, a: Value, b: Value) -> Expr:
+        return function(*broadcast(node, *legacy_operands(node, a, b)))
+
+    return convert
+
+
+def _variadic(function: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:
+    def convert(node: Node, *xs: Value) -> Expr | Value:
+        return reduce(lambda a, b: node.value(function(*broadcast(node, node.value(a), b))), xs)
+
+    return convert
+
+
+def _unary(function: Callable[[Expr], Expr]) -> Callable[..., Expr]:
+    return lambda node, x: function(x.expr)
+
+
+for _name, _function in {"Add": R.add, "Sub": R.subtract, "Mul": R.multiply}.items():
+    converter(_name)(_binary(_function))
+for _name, _function in {"Sum": R.add, "Max": R.maximum, "Min": R.minimum}.items():
+    converter(_name)(_variadic(_function))
+for _name, _function in {
+    "Abs": R.abs,
+    "Neg": R.negative,
+    "Sqrt": R.sqrt,
+    "Exp": R.exp,
+    "Log": R.log,
+    "Floor": R.floor,
+    "Ceil": R.ceil,
+    "Sign": R.sign,
+    "Erf": R.erf,
+    "Sin": R.sin,
+    "Cos": R.cos,
+    "Tan": R.tan,
+    "Asin": R.asin,
+    "Acos": R.acos,
+    "Atan": R.atan,
+    "Sinh": R.sinh,
+    "Cosh": R.cosh,
+    "Tanh": R.tanh,
+    "Asinh": R.asinh,
+    "Acosh": R.acosh,
+    "Atanh": R.atanh,
+    "IsNaN": R.isnan,
+}.items():
+    converter(_name)(_unary(_function))
+
+
+@converter("Div")
+def div(node: Node, a: Value, b: Value) -> Expr:
+    x, y = broadcast(node, *legacy_operands(node, a, b))
+    return R.divide(x, y) if is_float(a.dtype) else _kernel(node, x, y, tirx.truncdiv, "truncdiv")
+
+
+@converter("Mod")
+def mod(node: Node, a: Value, b: Value) -> Expr:
+    """The remainder has the divisor's sign, or the dividend's with fmod=1."""
+    x, y = broadcast(node, a, b)
+    if is_float(a.dtype):
+        return _kernel(node, x, y, tirx.fmod, "fmod")
+    if a.dtype.startswith("uint") or node.attr("fmod", 0):
+        return _kernel(node, x, y, tirx.truncmod, "truncmod")
+    return R.floor_mod(x, y)
+
+
+def _kernel(node: Node, x: Expr, y: Expr, function: Callable[..., Expr], name: str) -> Expr:
+    """A broadcasting binary kernel for what Relax has no operator for."""
+    target = broadcast_shape(node, [list(x.ty.shape.values), list(y.ty.shape.values)])
+
+    def compute(a: te.Tensor, b: te.Tensor, shape: Any) -> te.Tensor:
+        def at(data: te.Tensor, index: tuple[Any, ...]) -> Any:
+            inner = index[len(index) - len(data.shape) :]
+            return data(*(0 if static(d) == 1 else i for d, i in zip(data.shape, inner, strict=True)))
+
+        return te.compute(list(shape), lambda *i: function(at(a, i), at(b, i)), name=name)
+
+    return node.te(compute, x, y, shape_expr(target), name=name)
+
+
+@converter("Pow")
+def power(node: Node, a: Value, b: Value) -> Expr:
+    """a ** b in the type of a; squares and roots, the common cases, without a call of pow."""
+    exponent = b.constant.item() if b.constant is not None and b.constant.size == 1 and b.ndim <= a.ndim else None
+    if exponent == 2:
+        return R.multiply(a.expr, a.expr)
+    if exponent == 0.5 and is_float(a.dtype):
+        return R.sqrt(a.expr)
+    if exponent == 3:
+        return R.multiply(node.emit(R.multiply(a.expr, a.expr)), a.expr)
+    x, y = broadcast(node, a, b)
+    working = a.dtype if is_float(a.dtype) else "float64"
+    result = R.power(_as(node, x, working), _as(node, y, working))
+    return result if working == a.dtype else R.astype(node.emit(result), a.dtype)
+
+
+def _as(node: Node, x: Expr, dtype: str) -> Expr:
+    return x if str(x.ty.dtype) == dtype else node.emit(R.astype(x, dtype))
+
+
+@converter("Reciprocal")
+def reciprocal(node: Node, x: Value) -> Expr:
+    return R.divide(scalar(1, x.dtype), x.expr)
+
+
+@converter("Mean")
+def mean(node: Node, *xs: Value) -> Expr:
+    total = _variadic(R.add)(node, *xs)
+    return R.divide(node.value(total).expr, scalar(len(xs), xs[0].dtype))
+
+
+@converter("Round")
+def round_even(node: Node, x: Value) -> Expr:
+    """Halves go to the even neighbour."""
+
+    def compute(data: te.Tensor) -> te.Tensor:
+        return te.compute(data.shape, lambda *i: tirx.nearbyint(data(*i)), name="round")
+
+    return node.te(compute, x.expr, name="round_even")
+
+
+@converter("Clip", since=1)
+def clip_attributes(node: Node, x: Value) -> Expr:
+    """Bounds as attributes, up to opset 10."""
+    return _clip(x, node.attr("min", None), node.attr("max", None))
+
+
+@converter("Clip", since=11)
+def clip(node: Node, x: Value, low: Value | None = None, high: Value | None = None) -> Expr | Value:
+    if all(bound is None or (bound.constant is not None and bound.constant.size == 1) for bound in (low, high)):
+        return _clip(x, *(None if bound is None or bound.constant is None else bound.constant.item() for bound in (low, high)))
+    result = x.expr
+    if low is not None:
+        result = node.emit(R.maximum(result, low.expr))
+    return R.minimum(result, high.expr) if high is not None else node.value(result)
+
+
+def _clip(x: Value, low: float | None, high: float | None) -> Expr:
+    """R.clip takes both bounds as numbers; with one of them, or in integers that a float cannot hold, maximum and minimum do it."""
+    result = x.expr
+    if low is not None and high is not None and is_float(x.dtype) and math.isfinite(low) and math.isfinite(high) and low <= high:
+        return R.clip(result, low, high)
+    if low is not None:
+        result = R.maximum(result, scalar(low, x.dtype))
+    if high is not None:
+        result = R.minimum(result, scalar(high, x.dtype))
+    return result
+
+
+@converter("IsInf")
+def is_inf(node: Node, x: Value) -> Expr:
+    positive, negative = node.attr("detect_positive", 1), node.attr("detect_negative", 1)
+    if positive and negative:
+        return R.isinf(x.expr)
+    if not (positive or negative):
+        return R.zeros(relax.ShapeExpr(list(x.expr.ty.shape.values)), "bool")
+    return R.equal(x.expr, scalar(math.inf if positive else -math.inf, x.dtype))
+
+
+@converter("BitShift")
+def bit_shift(node: Node, a: Value, b: Value) -> Expr:
+    x, y = broadcast(node, a, b)
+    return (R.left_shift if node.required("direction") == "LEFT" else R.right_shift)(x, y)
+
+
+for _name, _function in {"BitwiseAnd": R.bitwise_and, "BitwiseOr": R.bitwise_or, "BitwiseXor": R.bitwise_xor}.items():
+    converter(_name)(_binary(_function))
+converter("BitwiseNot")(_unary(R.bitwise_not))
+
+
+@converter("Identity")
+def identity(node: Node, x: Value) -> Value:
+    return x
+
+
+@converter("Dropout")
+def dropout(node: Node, x: Value, ratio: Value | None = None, training: Value | None = None) -> tuple[Value, Expr]:
+    """At inference the input passes, and the mask is all true."""
+    if training is not None and any(node.numbers(training, "training_mode")):
+        raise node.error("training_mode is true; only inference is supported; export the model in evaluation mode")
+    return x, R.ones(relax.ShapeExpr(list(x.expr.ty.shape.values)), "bool" if node.opset >= 10 else x.dtype)
+
+
+@converter("CumSum")
+def cumsum(node: Node, x: Value, axis: Value) -> Expr:
+    where = node.axis(int(node.numbers(axis, "the axis")[0]), x.ndim)
+    data = node.emit(R.flip(x.expr, where)) if node.attr("reverse", 0) else x.expr
+    result = node.emit(R.cumsum(data, where, exclusive=bool(node.attr("exclusive", 0))))
+    return R.flip(result, where) if node.attr("reverse", 0) else result

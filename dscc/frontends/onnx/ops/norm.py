@@ -1,0 +1,131 @@
+"""Normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax
+from tvm.relax import op as R
+
+from dscc.frontends.onnx.broadcast import broadcast
+from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.registry import converter
+from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.values import Value, scalar
+
+Expr = relax.Expr
+
+
+@converter("BatchNormalization")
+def batch_norm(node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Expr:
+    if node.attr("training_mode", 0):
+        raise node.error("training_mode is 1; only inference is supported; export the model in evaluation mode")
+    both = R.nn.batch_norm(
+        x.expr, scale.expr, bias.expr, mean.expr, variance.expr, axis=1, epsilon=node.attr("epsilon", 1e-5), training=False
+    )
+    return relax.TupleGetItem(node.emit(both), 0)
+
+
+@converter("InstanceNormalization")
+def instance_norm(node: Node, x: Value, scale: Value, bias: Value) -> Expr:
+    return R.nn.instance_norm(x.expr, scale.expr, bias.expr, 1, list(range(2, x.ndim)), node.attr("epsilon", 1e-5))
+
+
+@converter("LayerNormalization")
+def layer_norm(node: Node, x: Value, scale: Value, bias: Value | None = None) -> Expr | tuple[Expr, ...]:
+    """Over the axes from `axis` on; also the mean and the inverse deviation when they are asked for."""
+    first = node.axis(node.attr("axis", -1), x.ndim)
+    axes = list(range(first, x.ndim))
+    epsilon = node.attr("epsilon", 1e-5)
+    wanted = list(x.shape[first:])
+    full = all(len(p.shape) == len(wanted) and all(node.dims.equal(a, b) for a, b in zip(p.shape, wanted, strict=True)) for p in (scale, bias) if p)
+    outputs = len([name for name in node.proto.output if name])
+    if full and outputs == 1:
+        shift = bias.expr if bias is not None else _zeros_like(node, scale)
+        return R.nn.layer_norm(x.expr, scale.expr, shift, axes, epsilon)
+    mean = node.emit(R.mean(x.expr, axes, keepdims=True))
+    centred = node.emit(R.subtract(x.expr, mean))
+    variance = node.emit(R.mean(node.emit(R.multiply(centred, centred)), axes, keepdims=True))
+    inverse = node.emit(R.divide(scalar(1, x.dtype), node.emit(R.sqrt(node.emit(R.add(variance, scalar(epsilon, x.dtype)))))))
+    result = node.value(R.multiply(centred, inverse))
+    result = node.value(R.multiply(*broadcast(node, result, scale)))
+    if bias is not None:
+        result = node.value(R.add(*broadcast(node, result, bias)))
+    return (result.expr, mean, inverse)[: len(node.proto.output)]
+
+
+def _zeros_like(node: Node, scale: Value) -> Expr:
+    if scale.constant is not None:
+        return node.value(np.zeros_like(scale.constant)).expr
+    return node.emit(R.zeros(shape_expr(scale.shape), scale.dtype))
+
+
+@converter("RMSNormalization")
+def rms_norm(node: Node, x: Value, scale: Value) -> Expr:
+    first = node.axis(node.attr("axis", -1), x.ndim)
+    if list(scale.shape) == list(x.shape[first:]):
+        return R.nn.rms_norm(x.expr, scale.expr, list(range(first, x.ndim)), node.attr("epsilon", 1e-5))
+    axes = list(range(first, x.ndim))
+    mean = node.emit(R.mean(node.emit(R.multiply(x.expr, x.expr)), axes, keepdims=True))
+    root = node.emit(R.sqrt(node.emit(R.add(mean, scalar(node.attr("epsilon", 1e-5), x.dtype)))))
+    return R.multiply(*broadcast(node, node.value(R.divide(x.expr, root)), scale))
+
+
+@converter("GroupNormalization", since=21)
+def group_norm(node: Node, x: Value, scale: Value, bias: Value) -> Expr:
+    """A scale and a bias per channel. Relax's group_norm wants a static batch in places; over reshapes it is layer_norm's arithmetic."""
+    return _grouped(node, x, scale, bias, per_group=False)
+
+
+@converter("GroupNormalization", since=18)
+def group_norm_18(node: Node, x: Value, scale: Value, bias: Value) -> Expr:
+    """In opset 18 to 20 there is a scale and a bias per group."""
+    return _grouped(node, x, scale, bias, per_group=True)
+
+
+def _grouped(node: Node, x: Value, scale: Value, bias: Value, per_group: bool) -> Expr:
+    groups = node.required("num_groups")
+    n, c, *spatial = x.shape
+    if per_group:
+        each = node.dims.floordiv(c, groups)
+        if not isinstance(each, int):
+            raise node.error(f"the number of channels {c} is symbolic; it must be known")
+        scale, bias = (node.value(R.repeat(p.expr, each, 0)) for p in (scale, bias))
+    return R.nn.group_norm(x.expr, scale.expr, bias.expr, groups, 1, list(range(2, x.ndim)), node.attr("epsilon", 1e-5))
+
+
+@converter("LRN")
+def lrn(node: Node, x: Value) -> Expr:
+    """x / (bias + alpha / size * sum of squares over `size` neighbouring channels) ** beta."""
+    size = node.required("size")
+    before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    squares = node.emit(R.multiply(x.expr, x.expr))
+    pads = [0, 0, before, after, *[0, 0] * (x.ndim - 2)]
+    padded = node.emit(R.nn.pad(squares, pads))
+    channels = x.shape[1]
+    total = None
+    for offset in range(size):
+        part = node.emit(R.strided_slice(padded, [1], [offset], [offset + channels], [1], assume_inbound=True))
+        total = part if total is None else node.emit(R.add(total, part))
+    scaled = node.emit(R.multiply(total, scalar(node.attr("alpha", 1e-4) / size, x.dtype)))
+    base = node.emit(R.add(scaled, scalar(node.attr("bias", 1.0), x.dtype)))
+    return R.divide(x.expr, node.emit(R.power(base, scalar(node.attr("beta", 0.75), x.dtype))))
+
+
+@converter("LpNormalization")
+def lp_normalization(node: Node, x: Value) -> Expr:
+    """A row of zeros stays a row of zeros."""
+    axis, p = node.axis(node.attr("axis", -1), x.ndim), node.attr("p", 2)
+    if p == 1:
+        size = node.emit(R.sum(node.emit(R.abs(x.expr)), axis, keepdims=True))
+    else:
+        size = node.emit(R.sqrt(node.emit(R.sum(node.emit(R.multiply(x.expr, x.expr)), axis, keepdims=True))))
+    zero = node.emit(R.equal(size, scalar(0, x.dtype)))
+    return R.divide(x.expr, node.emit(R.where(zero, scalar(1, x.dtype), size)))
+
+
+@converter("MeanVarianceNormalization")
+def mean_variance_normalization(node: Node, x: Value) -> Expr:
+    axes = node.attr("axes", [0, 2, 3])
+    centred = node.emit(R.subtract(x.expr, node.emit(R.mean(x.expr, axes, keepdims=True))))
+    variance = node.emit(R.mean(node.emit(R.multiply(centred, centred)), axes, keepdims=True))
+    return R.divide(centred, node.emit(R.add(node.emit(R.sqrt(variance)), scalar(1e-9, x.dtype))))

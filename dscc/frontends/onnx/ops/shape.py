@@ -1,0 +1,189 @@
+"""Shapes as data, and tensors made from shapes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from tvm import relax, te, tirx
+from tvm.relax import op as R
+
+from dscc.frontends.onnx import broadcast as rules
+from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.registry import converter
+from dscc.frontends.onnx.shapes import equals, int64, shape_expr, static
+from dscc.frontends.onnx.values import DTYPES, Array, Value, is_float, scalar, tvm_dtype
+
+Expr = relax.Expr
+
+
+@converter("Shape")
+def shape(node: Node, x: Value) -> Value:
+    start, end = node.attr("start", 0), node.attr("end", None)
+    return node.symbolic(list(x.shape[slice(start, end)]))
+
+
+@converter("Size")
+def size(node: Node, x: Value) -> Value:
+    return node.symbolic(node.dims.product(x.shape))
+
+
+@converter("Constant")
+def constant(node: Node) -> Array:
+    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+        if name in node.attributes:
+            return np.array(node.attr(name), dtype=dtype)
+    for name in ("value_string", "value_strings", "sparse_value"):
+        if name in node.attributes:
+            raise node.error(f"'{name}' is not supported; only tensors of numbers are")
+    value = node.required("value")
+    tvm_dtype(node.attributes["value"].t.data_type, node.label)
+    return value  # type: ignore[no-any-return]
+
+
+@converter("Cast")
+def cast(node: Node, x: Value) -> Expr | Value:
+    return _cast(node, x, tvm_dtype(node.required("to"), node.label))
+
+
+@converter("CastLike")
+def cast_like(node: Node, x: Value, like: Value) -> Expr | Value:
+    return _cast(node, x, like.dtype)
+
+
+def _cast(node: Node, x: Value, dtype: str) -> Expr | Value:
+    if dtype == x.dtype:
+        return x
+    if dtype == "bool":  # TVM's cast of a float to bool goes through an integer, and loses 0.5
+        return R.not_equal(x.expr, scalar(0, x.dtype))
+    return R.astype(x.expr, dtype)
+
+
+@converter("Reshape", since=1)
+def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
+    """To the shape `target`: 0 keeps a dimension (unless allowzero), -1 is what is left. The element count is checked."""
+    if target is None:  # an attribute up to opset 4
+        wanted: list[Any] = node.required("shape")
+    else:
+        wanted = node.ints(target, "the shape")
+    dims = node.dims
+    if not node.attr("allowzero", 0):
+        if any(static(d) == 0 and axis >= x.ndim for axis, d in enumerate(wanted)):
+            raise node.error(f"shape {wanted} keeps a dimension that the input of rank {x.ndim} does not have")
+        wanted = [x.shape[axis] if static(d) == 0 else d for axis, d in enumerate(wanted)]
+    total = dims.product(x.shape)
+    if target is not None and target.data is None:
+        wanted = _resolve_at_run_time(node, wanted, total, x.shape)
+    inferred = [axis for axis, d in enumerate(wanted) if static(d) == -1]
+    if len(inferred) > 1:
+        raise node.error(f"shape {wanted} leaves more than one dimension open; at most one may be -1")
+    if inferred:
+        rest = dims.product(d for axis, d in enumerate(wanted) if axis != inferred[0])
+        if static(rest) == 0:
+            raise node.error(f"shape {wanted} has a 0, so that -1 has no value")
+        wanted[inferred[0]] = dims.floordiv(total, rest)
+    node.require_equal(total, dims.product(wanted), f"the number of elements for shape {wanted}")
+    if len(wanted) == x.ndim and all(dims.equal(a, b) for a, b in zip(wanted, x.shape, strict=True)):
+        return x
+    return R.reshape(x.expr, shape_expr(wanted))
+
+
+def _resolve_at_run_time(node: Node, wanted: list[Any], total: Any, shape: Any) -> list[Any]:
+    """Dimensions read from a tensor may be 0 (keep) and -1 (what is left) too: that is decided when the model runs."""
+    if not node.attr("allowzero", 0):
+        wanted = [d if axis >= len(shape) or static(d) is not None else tirx.Select(equals(d, 0), int64(shape[axis]), d) for axis, d in enumerate(wanted)]
+    rest = node.dims.simplify(_product([tirx.Select(equals(d, -1), int64(1), int64(d)) if static(d) is None else int64(d) for d in wanted]))
+    return [d if static(d) is not None else node.dims.simplify(tirx.Select(equals(d, -1), int64(total) // tirx.max(rest, 1), d)) for d in wanted]
+
+
+def _product(dims: list[Any]) -> Any:
+    result: Any = 1
+    for dim in dims:
+        result = result * dim
+    return result
+
+
+
+@converter("Flatten")
+def flatten(node: Node, x: Value) -> Expr:
+    axis = node.attr("axis", 1)
+    axis = axis + x.ndim if axis < 0 else axis
+    return R.reshape(x.expr, shape_expr([node.dims.product(x.shape[:axis]), node.dims.product(x.shape[axis:])]))
+
+
+def _axes(node: Node, axes: Value | None) -> list[int] | None:
+    """Axes from the attribute (up to opset 12) or the input."""
+    if axes is not None:
+        return [int(axis) for axis in node.numbers(axes, "the axes")]
+    return node.attr("axes", None)
+
+
+@converter("Squeeze")
+def squeeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
+    given = _axes(node, axes)
+    if given is None:
+        where = [axis for axis, dim in enumerate(x.shape) if static(dim) == 1]
+    else:
+        where = [node.axis(axis, x.ndim) for axis in given]
+        for axis in where:
+            node.require_equal(x.shape[axis], 1, f"dimension {axis}")
+    return R.reshape(x.expr, shape_expr([dim for axis, dim in enumerate(x.shape) if axis not in where])) if where else x
+
+
+@converter("Unsqueeze")
+def unsqueeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
+    given = _axes(node, axes) or []
+    rank = x.ndim + len(given)
+    where = sorted(node.axis(axis, rank) for axis in given)
+    return R.expand_dims(x.expr, where) if where else x
+
+
+@converter("Expand")
+def expand(node: Node, x: Value, target: Value) -> Expr:
+    return rules.expand(node, x, node.ints(target, "the shape", signed=False))
+
+
+@converter("ConstantOfShape")
+def constant_of_shape(node: Node, target: Value) -> Expr:
+    value = node.attr("value", np.zeros(1, np.float32))
+    fill = scalar(value.item(), str(value.dtype))
+    return R.full(shape_expr(node.ints(target, "the shape", signed=False)), fill, str(value.dtype))
+
+
+@converter("Range")
+def arange(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
+    """Whole numbers over symbolic bounds; for computed floats only the length is read from the tensors."""
+    if not is_float(start.dtype):
+        a, b, d = (node.ints(value, what)[0] for value, what in ((start, "start"), (limit, "limit"), (delta, "delta")))
+        if static(d) == 0:
+            raise node.error("delta is 0; it must be another number")
+        return _whole_range(node, a, b, d, start.dtype)
+    span = node.emit(R.divide(R.subtract(limit.expr, start.expr), delta.expr))
+    count = node.ints(node.value(R.astype(node.emit(R.ceil(span)), "int64"), "count"), "the length")[0]
+    steps = node.emit(R.astype(node.emit(_whole_range(node, 0, node.dims.maximum(count, 0), 1, "int64")), start.dtype))
+    return R.add(start.expr, node.emit(R.multiply(steps, delta.expr)))
+
+
+def _whole_range(node: Node, start: Any, limit: Any, delta: Any, dtype: str) -> Expr:
+    if static(delta) is None:
+        rounded = tirx.Select(int64(delta) > 0, (limit - start + delta - 1) // delta, (start - limit - delta - 1) // (-delta))
+        length = node.dims.simplify(tirx.max(rounded, 0))
+    else:
+        length = node.dims.maximum(node.dims.ceildiv(limit - start, delta) if delta > 0 else node.dims.ceildiv(start - limit, -delta), 0)
+    if static(start) == 0 and static(delta) == 1:
+        return R.arange(0, length, 1, dtype)
+
+    def compute(bounds: Any) -> te.Tensor:
+        count, first, step = bounds
+        return te.compute((count,), lambda i: tirx.Cast(dtype, first + i * step), name="range")
+
+    return node.te(compute, shape_expr([length, start, delta]), name="range")
+
+
+@converter("EyeLike")
+def eye_like(node: Node, x: Value) -> Expr:
+    dtype = DTYPES[node.attr("dtype", 0)] if node.attr("dtype", 0) else x.dtype
+    offset = node.attr("k", 0)
+    return node.te(
+        lambda data: te.compute(data.shape, lambda i, j: tirx.Cast(dtype, equals(j - i, offset)), name="eye"), x.expr, name="eye_like"
+    )

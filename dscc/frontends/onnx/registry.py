@@ -1,0 +1,62 @@
+"""Which function converts which operator.
+
+    @converter("Gelu", since=20)
+    def gelu(node: Node, x: Value) -> Expr: ...
+
+A converter gets the node and its inputs (None for one that is left out) and returns its output, or a tuple of outputs: a Relax
+expression, a NumPy array for content known while compiling, or a Value. The greatest `since` up to the model's opset wins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+Converter = Callable[..., Any]
+
+_TABLE: dict[tuple[str, str], dict[int, Converter]] = {}
+_DOMAINS = {"ai.onnx": ""}
+
+
+def canonical_domain(domain: str) -> str:
+    """The empty string for ONNX's own domain, which has two spellings."""
+    return _DOMAINS.get(domain, domain)
+
+
+def converter(*ops: str, since: int = 1, domain: str = "") -> Callable[[Converter], Converter]:
+    """Register the decorated function for the operators `ops` of `domain`, from opset version `since` on."""
+
+    def register(function: Converter) -> Converter:
+        for op in ops:
+            versions = _TABLE.setdefault((domain, op), {})
+            if since in versions:
+                raise ValueError(f"operator '{op}' since {since} has two converters: {versions[since].__name__} and {function.__name__}")
+            versions[since] = function
+        return function
+
+    return register
+
+
+@cache
+def _load_all() -> None:
+    from dscc.frontends.onnx import ops
+
+    for module in pkgutil.iter_modules(ops.__path__):
+        importlib.import_module(f"{ops.__name__}.{module.name}")
+
+
+def find(domain: str, op: str, opset: int) -> Converter | None:
+    """The converter of an operator for a model of version `opset`, or None."""
+    _load_all()
+    versions = _TABLE.get((canonical_domain(domain), op), {})
+    known = [since for since in versions if since <= opset]
+    return versions[max(known)] if known else None
+
+
+def operators() -> dict[tuple[str, str], tuple[int, ...]]:
+    """(domain, operator) to the versions it has converters for."""
+    _load_all()
+    return {key: tuple(sorted(versions)) for key, versions in sorted(_TABLE.items())}

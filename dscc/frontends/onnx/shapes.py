@@ -1,0 +1,121 @@
+"""Arithmetic on dimensions that may be symbolic, and the checks that a shape needs when it runs.
+
+TVM proves what it can about shapes and checks nothing else: a Reshape to another number of elements reads out of bounds. So every
+equation that cannot be proved here becomes a `match_cast` of a shape, which the virtual machine checks before the kernels run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tvm
+from tvm import relax, tirx
+from tvm.sym import Analyzer
+
+from dscc.frontends.onnx.values import Dim, plain, static
+
+MAX_DIM = 2**31 - 1
+
+
+class Dims:
+    """Dimension arithmetic under what is known of the model's symbols."""
+
+    def __init__(self) -> None:
+        self._analyzer = Analyzer()
+        self._names: set[str] = set()
+
+    def symbol(self, name: str, minimum: int = 1) -> tirx.Var:
+        """A new symbolic dimension, called `name` unless that is taken."""
+        unique, count = name, 0
+        while unique in self._names:
+            count += 1
+            unique = f"{name}_{count}"
+        self._names.add(unique)
+        var = tirx.Var(unique, "int64")
+        self._analyzer.bind(var, tvm.ir.Range(minimum, MAX_DIM))
+        return var
+
+    def signed_symbol(self, name: str) -> tirx.Var:
+        """A new symbol of which nothing is known, not even its sign: an index that the model computes."""
+        return self.symbol(name, -MAX_DIM)
+
+    def simplify(self, dim: Dim) -> Dim:
+        if isinstance(dim, tvm.ir.Expr):
+            return plain(self._analyzer.simplify(dim))
+        return int(dim)
+
+    def equal(self, a: Dim, b: Dim) -> bool:
+        """Whether a == b is proved."""
+        if static(a) is not None and static(b) is not None:
+            return static(a) == static(b)
+        return bool(self._analyzer.can_prove_equal(int64(a), int64(b)))
+
+    def proved(self, condition: Any) -> bool:
+        return bool(condition) if isinstance(condition, bool | int) else bool(self._analyzer.can_prove(condition))
+
+    def at_least(self, a: Dim, b: Dim) -> bool:
+        """Whether a >= b is proved."""
+        if static(a) is not None and static(b) is not None:
+            return int(a) >= int(b)
+        return bool(self._analyzer.can_prove(int64(a) >= int64(b)))
+
+    def product(self, dims: Iterable[Dim]) -> Dim:
+        return self.simplify(math.prod(dims, start=1))
+
+    def minimum(self, a: Dim, b: Dim) -> Dim:
+        if self.at_least(b, a):
+            return a
+        return b if self.at_least(a, b) else self.simplify(tirx.min(int64(a), int64(b)))
+
+    def maximum(self, a: Dim, b: Dim) -> Dim:
+        if self.at_least(a, b):
+            return a
+        return b if self.at_least(b, a) else self.simplify(tirx.max(int64(a), int64(b)))
+
+    def clamp(self, x: Dim, low: Dim, high: Dim) -> Dim:
+        return self.minimum(self.maximum(x, low), high)
+
+    def ceildiv(self, a: Dim, b: Dim) -> Dim:
+        return self.simplify((a + b - 1) // b)
+
+    def floordiv(self, a: Dim, b: Dim) -> Dim:
+        return self.simplify(a // b)
+
+    def wrapped(self, index: Dim, size: Dim) -> Dim:
+        """An index counted from the end if it is negative."""
+        if self.at_least(index, 0):
+            return index
+        if static(index) is not None:
+            return self.simplify(index + size)
+        return self.simplify(tirx.Select(int64(index) < 0, index + size, int64(index)))
+
+
+def int64(dim: Dim) -> tvm.ir.Expr:
+    """A dimension as an expression; TVM would make a Python int an int32, which compares with no int64."""
+    return dim if isinstance(dim, tvm.ir.Expr) else tirx.IntImm("int64", int(dim))
+
+
+def equals(a: Dim, b: Dim) -> tvm.ir.Expr:
+    """a == b as a condition for a kernel or a dimension."""
+    return tirx.EQ(int64(a), int64(b))
+
+
+def shape_expr(dims: Sequence[Dim]) -> relax.ShapeExpr:
+    return relax.ShapeExpr([int64(dim) for dim in dims])
+
+
+def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected: Dim) -> bool:
+    """Check actual == expected, now if it can be decided, else when the model runs. False: they are known to differ."""
+    if dims.equal(actual, expected):
+        return True
+    if static(actual) is not None and static(expected) is not None:
+        return False
+    builder.match_cast(shape_expr([actual]), relax.ShapeType([int64(expected)]))
+    return True
+
+
+def is_bare(dim: Dim) -> bool:
+    """Whether a dimension is a number or a symbol of its own rather than computed from others."""
+    return static(dim) is not None or isinstance(dim, tirx.Var)

@@ -1,0 +1,185 @@
+"""What a name of the ONNX graph stands for while the graph is read.
+
+A `Value` is a tensor of the Relax function, or content that is known while compiling, or both:
+
+- a weight is a NumPy array; it becomes a `relax.const` when an operator first needs it as a tensor, and only once;
+- a shape that the graph computes is a small array whose elements are integers and `tirx` expressions over the model's symbolic
+  dimensions. Operators on such arrays are evaluated while compiling (`symbolic.py`), so that a Reshape finds dimensions, not a tensor.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import tvm
+from onnx import TensorProto
+from tvm import relax, tirx
+
+from dscc.errors import FrontendError
+
+Dim = Any  # an int or a tirx expression of type int64
+Array = np.ndarray[Any, np.dtype[Any]]
+
+DTYPES: dict[int, str] = {
+    TensorProto.FLOAT: "float32",
+    TensorProto.DOUBLE: "float64",
+    TensorProto.FLOAT16: "float16",
+    TensorProto.BFLOAT16: "bfloat16",
+    TensorProto.FLOAT8E4M3FN: "float8_e4m3fn",
+    TensorProto.FLOAT8E5M2: "float8_e5m2",
+    TensorProto.INT8: "int8",
+    TensorProto.INT16: "int16",
+    TensorProto.INT32: "int32",
+    TensorProto.INT64: "int64",
+    TensorProto.UINT8: "uint8",
+    TensorProto.UINT16: "uint16",
+    TensorProto.UINT32: "uint32",
+    TensorProto.UINT64: "uint64",
+    TensorProto.BOOL: "bool",
+}
+
+
+def tvm_dtype(elem_type: int, what: str) -> str:
+    """TVM's name of an ONNX element type; `what` is named in the error."""
+    if elem_type not in DTYPES:
+        name = TensorProto.DataType.Name(elem_type) if elem_type in TensorProto.DataType.values() else str(elem_type)
+        raise FrontendError(f"{what} has element type '{name}'; supported: {', '.join(sorted(set(DTYPES.values())))}")
+    return DTYPES[elem_type]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """The NumPy type of TVM's name, with ml_dtypes' for those that NumPy lacks."""
+    return np.dtype(getattr(ml_dtypes, name)) if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") else np.dtype(name)
+
+
+def is_float(dtype: str) -> bool:
+    return dtype.startswith(("float", "bfloat"))
+
+
+def identifier(name: str, default: str = "v") -> str:
+    """`name` as an identifier that TVMScript prints and reads back: `/layer.0/Add:0` becomes `layer_0_Add_0`."""
+    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or default
+    return f"{default}_{text}" if text[0].isdigit() or keyword.iskeyword(text) else text
+
+
+def static(dim: Dim) -> int | None:
+    """The value of a dimension that is known now, or None."""
+    if isinstance(dim, int | np.integer):
+        return int(dim)
+    return int(dim.value) if isinstance(dim, tirx.IntImm) else None
+
+
+def plain(dim: Dim) -> Dim:
+    """A dimension as a Python int where it is one."""
+    number = static(dim)
+    return dim if number is None else number
+
+
+def constant(data: Array) -> relax.Expr:
+    """A Relax constant of exactly the array's type (`relax.const(array)` would turn int64 into int32), copied once, to aligned memory."""
+    return relax.const(tvm.runtime.tensor(np.ascontiguousarray(data).reshape(data.shape)))
+
+
+def scalar(value: float, dtype: str) -> relax.Expr:
+    """A rank-0 constant."""
+    return constant(np.asarray(value).astype(numpy_dtype(dtype)))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """An element of symbolic content of type float: `dim * factor` for a symbolic dim."""
+
+    dim: Any
+    factor: Fraction
+
+
+class Value:
+    """One value of the ONNX graph: an expression of the Relax function, or known content, or both.
+
+    Attributes:
+        name: as the model spells it.
+        data: the content if it is known: an array of its own type, or of objects (int, bool, float, `tirx` expressions) if it is symbolic.
+        dtype: TVM's name of the element type.
+    """
+
+    def __init__(self, name: str, builder: relax.BlockBuilder, *, expr: relax.Expr | None = None, data: Array | None = None, dtype: str | None = None):
+        self.name = name
+        self.data = data
+        self._builder = builder
+        self._expr = expr
+        self.dtype: str = dtype or (str(expr.ty.dtype) if expr is not None else str(data.dtype) if data is not None else "")
+
+    @property
+    def symbolic(self) -> bool:
+        """Whether the content is known, but only in terms of the model's dimensions."""
+        return self.data is not None and self.data.dtype == object
+
+    @property
+    def constant(self) -> Array | None:
+        """The content if it is known in numbers."""
+        return None if self.symbolic else self.data
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        if self.data is not None:
+            return tuple(self.data.shape)
+        return tuple(plain(dim) for dim in self.expr.ty.shape.values)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def expr(self) -> relax.Expr:
+        """The value as a tensor of the Relax function; known content becomes one when it is first asked for."""
+        if self._expr is None:
+            self._expr = self._materialise()
+        return self._expr
+
+    def _materialise(self) -> relax.Expr:
+        if self.data is None:
+            raise ValueError(f"value '{self.name}' has neither an expression nor content")
+        if not self.symbolic:
+            return constant(self.data)
+        elements = self.data.reshape(-1).tolist()
+        tensor = relax.op.shape_to_tensor(relax.ShapeExpr([_whole(element) for element in elements]))
+        if self.data.ndim != 1:
+            tensor = relax.op.reshape(self._builder.emit(tensor), relax.ShapeExpr(list(self.data.shape)))
+        if self.dtype != "int64":
+            tensor = relax.op.astype(self._builder.emit(tensor), self.dtype)
+        factors = [_factor(element) for element in elements]
+        if any(factor != 1 for factor in factors):
+            scale = np.array(factors).astype(numpy_dtype(self.dtype)).reshape(self.data.shape)
+            tensor = relax.op.multiply(self._builder.emit(tensor), constant(scale))
+        return self._builder.emit(tensor, identifier(self.name))
+
+
+def _whole(element: Any) -> Any:
+    """The part of an element of symbolic content that is a dimension; the rest is `_factor`."""
+    if isinstance(element, Ratio):
+        return element.dim
+    if isinstance(element, tvm.ir.Expr):
+        return element if str(element.ty.dtype) == "int64" else tirx.Cast("int64", element)
+    return int(element) if element == int(element) else 1
+
+
+def _factor(element: Any) -> float:
+    if isinstance(element, Ratio):
+        return float(element.factor)
+    return float(element) if isinstance(element, float) and element != int(element) else 1.0
+
+
+def tensor_array(tensor: TensorProto, what: str) -> Array:
+    """The content of an initializer; a view of the protobuf's bytes where the format allows it."""
+    tvm_dtype(tensor.data_type, what)
+    try:
+        return onnx.numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, RuntimeError) as err:
+        raise FrontendError(f"{what} is damaged: {err}") from err
