@@ -26,6 +26,8 @@ class FuseOperators(Pass):
                 relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FuseOps(fuse_opt_level=2),
                 relax.transform.FuseTIR(),
+                # Reshapes that nothing was fused with become views. It reads block structure, so it goes before the rules.
+                relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]
         )(mod)
