@@ -100,7 +100,7 @@ class _Retarget(PyExprMutator):
     def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
         super().__init__(mod)
         self._mod, self._plans, self._representatives = mod, plans, representatives
-        self._packed: dict[tuple[int, Packing], GenericConst] = {}
+        self._packed: dict[tuple[tvm.runtime.Tensor, Packing], GenericConst] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if call.op != _CALL_TIR:
@@ -113,7 +113,7 @@ class _Retarget(PyExprMutator):
         return relax.Call(call.op, [gvar, relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span)
 
     def _pack(self, constant: GenericConst, packing: Packing) -> GenericConst:
-        key = (constant.value.__chandle__() if hasattr(constant.value, "__chandle__") else id(constant.value), packing)
+        key = (constant.value, packing)  # tensors compare by identity
         if key not in self._packed:
             packed = np.ascontiguousarray(packing.pack(constant.value.numpy()))
             self._packed[key] = relax.const(packed, str(constant.value.dtype))

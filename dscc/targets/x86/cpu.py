@@ -65,7 +65,7 @@ def named(arch: str) -> Cpu:
 def host() -> Cpu:
     """This machine. Falls back to the baseline where the kernel tells nothing (no /proc/cpuinfo)."""
     flags = _kernel_flags()
-    name = str(tvm.get_global_func("target.llvm_get_system_cpu")())
+    name = _system_name()
     if not flags or name not in _known():
         return named(BASELINE)
     implied = _implied(name)
@@ -91,6 +91,10 @@ def _implied(name: str) -> frozenset[str]:
     with tvm.target.Target({"kind": "llvm", "mcpu": name}) as target:
         features = tvm.get_global_func("target.llvm_get_cpu_features")(target)
     return frozenset(map(str, features)) & INSTRUCTION_SETS.keys()
+
+
+def _system_name() -> str:
+    return str(tvm.get_global_func("target.llvm_get_system_cpu")())
 
 
 def _kernel_flags() -> frozenset[str]:

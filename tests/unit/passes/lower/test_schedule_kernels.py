@@ -1,0 +1,124 @@
+"""What happens around the rules: equal functions become one, constants are packed once, and numbers stay."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import tvm
+from tvm import relax, tirx
+
+from dscc import targets
+from dscc.errors import PassError
+from dscc.passes.base import PassContext
+from dscc.passes.lower.fuse_operators import FuseOperators
+from dscc.passes.lower.legalize_operators import LegalizeOperators
+from dscc.passes.lower.lift_constants import lift_constants
+from dscc.passes.lower.schedule_kernels import ScheduleKernels
+from dscc.schedule.base import Packing, Rule, Scheduled
+
+
+@dataclass(frozen=True)
+class Reversed(Packing):
+    """Columns in reverse; counts how often it is asked."""
+
+    calls: list[int] = field(default_factory=list, compare=False, hash=False)
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        self.calls.append(1)
+        return weight[..., ::-1]
+
+
+class PackEverything(Rule):
+    """Takes any function and asks for every constant in reverse, which is enough to see where it arrives."""
+
+    name = "pack-everything"
+
+    def __init__(self) -> None:
+        self.asked: list[frozenset[int]] = []
+        self.packing = Reversed()
+
+    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: object) -> Scheduled | None:
+        self.asked.append(constants)
+        return Scheduled(func, MappingProxyType({index: self.packing for index in constants}))
+
+
+class Refuse(Rule):
+    name = "refuse"
+
+    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: object) -> Scheduled | None:
+        return None
+
+
+class FakeTarget:
+    """This machine with rules of the test's own."""
+
+    def __init__(self, *rules: Rule) -> None:
+        self.rules = rules
+        self.tvm_target = targets.resolve(None).tvm_target
+        self.machine = targets.resolve(None).machine
+
+    def __str__(self) -> str:
+        return "fake:cpu"
+
+
+def two_products(weight_a: np.ndarray, weight_b: np.ndarray) -> tvm.IRModule:
+    """x @ a + x @ b: two calls of one function with different constants."""
+    builder = relax.BlockBuilder()
+    a, b = relax.const(weight_a), relax.const(weight_b)
+    x = relax.Var("x", relax.TensorType((tirx.Var("n", "int64"), weight_a.shape[0]), "float32"))
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            left = builder.emit(relax.op.matmul(x, a))
+            right = builder.emit(relax.op.matmul(left, b))
+            again = builder.emit(relax.op.matmul(right, a))
+            out = builder.emit_output(relax.Tuple([again]))
+        builder.emit_func_output(out)
+    return builder.finalize()
+
+
+def lower(mod: tvm.IRModule, *rules: Rule) -> tuple[tvm.IRModule, PassContext]:
+    ctx = PassContext(FakeTarget(*rules))  # type: ignore[arg-type]
+    for each in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
+        mod = each.run(mod, ctx)
+    return mod, ctx
+
+
+def kernels(mod: tvm.IRModule) -> Mapping[str, tirx.PrimFunc]:
+    return {gvar.name_hint: func for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)}
+
+
+def test_equal_functions_are_scheduled_once_and_each_constant_is_packed_once() -> None:
+    a, b = (np.arange(9, dtype="float32").reshape(3, 3) + shift for shift in (0, 100))
+    rule = PackEverything()
+    mod, _ = lower(two_products(a, b), rule)
+    assert len(kernels(mod)) == 1
+    assert rule.asked == [frozenset({1})]
+    assert len(rule.packing.calls) == 2
+    weights = list(lift_constants(mod).weights.values())
+    np.testing.assert_array_equal(weights[0], a[:, ::-1])
+    np.testing.assert_array_equal(weights[1], b[:, ::-1])
+    assert len(weights) == 2
+
+
+def test_a_remark_names_the_rule() -> None:
+    _, ctx = lower(two_products(np.eye(3, dtype="float32"), np.eye(3, dtype="float32")), Refuse(), PackEverything())
+    assert ctx.remarks == ["schedule-kernels: matmul: pack-everything"]
+
+
+def test_a_function_that_no_rule_takes_is_an_error() -> None:
+    with pytest.raises(PassError, match="no rule of target 'fake:cpu' takes a function"):
+        lower(two_products(np.eye(3, dtype="float32"), np.eye(3, dtype="float32")), Refuse())
+
+
+def test_constants_become_parameters_behind_the_inputs() -> None:
+    a = np.arange(9, dtype="float32").reshape(3, 3)
+    mod, _ = lower(two_products(a, a + 1), PackEverything())
+    lifted = lift_constants(mod)
+    main = lifted.mod["main"]
+    assert [param.name for param in main.params] == ["x", "weight_0", "weight_1"]
+    assert int(main.attrs["num_input"]) == 1
+    assert list(lifted.weights) == ["weight_0", "weight_1"]
