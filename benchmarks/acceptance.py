@@ -60,6 +60,14 @@ class Check:
         return f"{verdict} {self.model}: {self.promise}: {self.figure} (goal: {self.goal})"
 
 
+def all_checks(name: str, folder: Path, rounds: int, starts: int) -> Iterator[Check]:
+    """Every promise about the model; what cannot be measured at all is a promise that is not kept."""
+    try:
+        yield from checks(name, folder, rounds, starts)
+    except DsccError as err:
+        yield Check(name, "can be measured", str(err), "no error", False)
+
+
 def checks(name: str, folder: Path, rounds: int, starts: int) -> Iterator[Check]:
     """Every promise about the model; the rest is left out once it does not compile."""
     try:
@@ -182,15 +190,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     started, place = time.time(), report.machine()
     found: list[Check] = []
-    try:
-        with tempfile.TemporaryDirectory(prefix="dscc-acceptance-") as folder:
-            for name in args.models:
-                for check in checks(name, Path(folder), args.rounds, args.starts):
-                    print(check, flush=True)
-                    found.append(check)
-    except DsccError as err:
-        print(f"dscc: error: {err}", file=sys.stderr)
-        return 1
+    with tempfile.TemporaryDirectory(prefix="dscc-acceptance-") as folder:
+        for name in args.models:
+            for check in all_checks(name, Path(folder), args.rounds, args.starts):
+                print(check, flush=True)
+                found.append(check)
     command = report.command_line("benchmarks.acceptance")
     text = report.section("Promises", command, started, place, render(found))
     print("\n" + text)

@@ -186,14 +186,13 @@ def thread_counts(text: str) -> list[int]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     started, place, race = time.time(), report.machine(), Race()
-    try:
-        with tempfile.TemporaryDirectory(prefix="dscc-race-") as folder:
-            for name in args.models:
-                print(f"{name} ...", file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory(prefix="dscc-race-") as folder:
+        for name in args.models:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            try:
                 run_model(name, args, Path(folder), race)
-    except DsccError as err:
-        print(f"dscc: error: {err}", file=sys.stderr)
-        return 1
+            except DsccError as err:
+                race.failures.append(str(err))
     body = METHOD + "\n\n" + tables(race)
     text = report.section("Race", report.command_line("benchmarks.race"), started, place, body)
     print(text)
