@@ -1,4 +1,4 @@
-"""The file format of compiled models. `Artifact` writes, reads and checks it; `Manifest` is what it says about itself."""
+"""The file format of compiled models. `Artifact` writes, reads and checks it; `Manifest` is what it says of itself."""
 
 from dscc.artifact.artifact import Artifact
 from dscc.artifact.manifest import FORMAT, Manifest, TensorSpec

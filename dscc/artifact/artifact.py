@@ -5,8 +5,8 @@
     weights.safetensors   passed to the program as parameters, mapped and never copied
 
 The file ends with the SHA-256 of `manifest.json`, as the zip's comment; the manifest has the hashes of the members; the
-frame of the zip is compared with the one that `frame` makes. So no byte can change unseen. All of that is checked before
-any of it is used.
+frame of the zip is compared with the one that `frame` makes. So no byte can change unseen. All of that is checked
+before any of it is used.
 """
 
 from __future__ import annotations
@@ -59,13 +59,17 @@ class Artifact:
             ValueError: a weight has a type that cannot be stored.
         """
         manifest = replace(manifest, weights=tuple(weights))
-        contents = {LIBRARY: [library.read_bytes()], WEIGHTS: list(safetensors.pack(weights))}
+        contents: dict[str, list[bytes | memoryview]] = {
+            LIBRARY: [library.read_bytes()],
+            WEIGHTS: list(safetensors.pack(weights)),
+        }
         digests = {name: digest(chunks) for name, chunks in contents.items()}
         text = encode(manifest, {name: asdict(found) for name, found in digests.items()})
         outline = _outline(text, digests)
         # One buffer, so that an artifact that was just built is loaded by the code that loads a file.
         image = mmap.mmap(-1, outline.size)
-        for gap, chunks in zip(outline.gaps, [[text], *contents.values(), []], strict=True):
+        members: list[list[bytes | memoryview]] = [[text], *contents.values(), []]
+        for gap, chunks in zip(outline.gaps, members, strict=True):
             for chunk in (gap, *chunks):
                 image.write(chunk)
         return cls(manifest, memoryview(image).toreadonly(), _places(outline, text, digests))
@@ -152,7 +156,8 @@ def _checked(name: str, image: memoryview) -> Artifact:
         raise _damaged(name, MANIFEST) from err
     if len(image) < outline.size:
         raise ArtifactError(
-            f"artifact '{name}' is truncated: it has {len(image)} bytes of {outline.size}; copy it again or recompile the model"
+            f"artifact '{name}' is truncated: it has {len(image)} bytes of {outline.size}; "
+            "copy it again or recompile the model"
         )
     places = _places(outline, text, digests)
     if bytes(image[len(image) - len(outline.gaps[-1]) :]) != outline.gaps[-1] or len(image) != outline.size:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 PIECE_BYTES = 4 << 20
@@ -46,25 +46,34 @@ def digest(chunks: Sequence[bytes | memoryview]) -> Digest:
 
 
 def altered(contents: Sequence[tuple[str, memoryview, Sequence[str]]]) -> str | None:
-    """The name of the first of `contents` (name, content, recorded pieces) whose hashes differ, or None."""
+    """The name of one of `contents` (name, content, recorded pieces) whose hashes differ, or None."""
     jobs: list[tuple[str, memoryview, str]] = []
     for name, content, recorded in contents:
         starts = range(0, len(content), PIECE_BYTES)
         if len(starts) != len(recorded):
             return name
         jobs += [(name, content[at : at + PIECE_BYTES], want) for at, want in zip(starts, recorded, strict=True)]
+    total = sum(len(content) for _, content, _ in contents)
+    remaining = iter(jobs)  # shared: each thread takes the next piece
+    bad: list[str] = []
 
-    def differs(job: tuple[str, memoryview, str]) -> bool:
-        return hashlib.sha256(job[1]).hexdigest() != job[2]
+    def work() -> None:
+        for name, piece, want in remaining:
+            if hashlib.sha256(piece).hexdigest() != want:
+                bad.append(name)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(cores, len(jobs))
-    if workers > 1 and sum(len(job[1]) for job in jobs) > PIECE_BYTES:
-        with ThreadPoolExecutor(workers) as pool:
-            results: Iterable[bool] = list(pool.map(differs, jobs))
-    else:
-        results = map(differs, jobs)
-    return next((job[0] for job, bad in zip(jobs, results, strict=True) if bad), None)
+    # Not concurrent.futures, whose import takes as long as hashing 20 MB.
+    helpers = [threading.Thread(target=work) for _ in range(min(_cores(), total // PIECE_BYTES) - 1)]
+    for helper in helpers:
+        helper.start()
+    work()
+    for helper in helpers:
+        helper.join()
+    return bad[0] if bad else None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _split(chunk: bytes | memoryview, at: int) -> Iterable[memoryview]:

@@ -34,7 +34,7 @@ _MODE = 0o100644 << 16
 
 @dataclass(frozen=True)
 class Entry:
-    """What the frame needs to know of a member: `crc` is zip's CRC-32 of the content, `align` a power of two in bytes."""
+    """What the frame needs to know of a member: `crc` is zip's CRC-32 of its content, `align` is in bytes."""
 
     name: str
     size: int
@@ -44,7 +44,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where each member's content starts, and the bytes between: `gaps[i]` precedes member i, the last one ends the file."""
+    """Where each member's content starts, and the bytes between: `gaps[i]` precedes member i, the last one ends it."""
 
     offsets: tuple[int, ...]
     gaps: tuple[bytes, ...]
@@ -74,7 +74,7 @@ def frame(entries: Sequence[Entry], comment: bytes) -> Frame:
 
 
 def first_member(head: bytes) -> tuple[str, int, int] | None:
-    """Name, offset and size of the content of the first member of a file that starts with `head`, or None if it is not such a file."""
+    """Name, offset and size of the first member of a file that starts with `head`; None if it is no such file."""
     if len(head) < _LOCAL.size:
         return None
     magic, *_, name_size, extra_size = _LOCAL.unpack_from(head)

@@ -47,7 +47,7 @@ class Manifest:
         inputs, outputs: in the order of the parameters and results of the library's `main`.
         target: `NAME:ARCH`, as the target prints itself.
         machine: the processor family that the library was compiled for, as `platform.machine()` names it.
-        cpu_features: flags of Linux's /proc/cpuinfo that the library needs, as in `avx512_vnni`; checked before loading.
+        cpu_features: flags of Linux's /proc/cpuinfo that the library needs, as in `avx512_vnni`; checked at load.
         pipeline: the text of the pipeline that was run.
         versions: of dscc, tvm and the like, by package name.
         plugins: version by name, of the plug-ins whose passes, target or front end were used.

@@ -67,7 +67,7 @@ def pack(tensors: Mapping[str, np.ndarray[Any, Any]]) -> Iterator[bytes | memory
         if dtype not in CODES or name.startswith(_PAD):
             raise ValueError(f"weight '{name}' of type {dtype} cannot be stored")
         little = np.ascontiguousarray(tensor).astype(tensor.dtype.newbyteorder("<"), copy=False)
-        data = memoryview(little.reshape(-1).view(np.uint8))
+        data = little.reshape(-1).view(np.uint8).data
         header[name] = {
             "dtype": CODES[dtype],
             "shape": list(tensor.shape),

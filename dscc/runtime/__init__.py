@@ -1,4 +1,4 @@
-"""Load an artifact and run it. Needs TVM's runtime library (3 MB), never its compiler, and imports neither of its packages."""
+"""Load an artifact and run it. Needs TVM's runtime library (3 MB), never its compiler; imports no package of TVM."""
 
 from dscc.runtime.module import Module, load
 

@@ -1,8 +1,8 @@
 """TVM's C ABI (tvm/ffi/c_api.h), as much of it as running an artifact takes, through ctypes.
 
 Neither `tvm` nor `tvm_ffi` is imported: `tvm` brings the compiler (260 MB), and `tvm_ffi` imports torch wherever it is
-installed (1.5 s), importlib.metadata and more (0.1 s). The ABI is stable by its header's promise, a call through it takes
-under a microsecond, and ctypes releases the interpreter lock while it runs.
+installed (1.5 s), importlib.metadata and more (0.1 s). The ABI is stable by its header's promise, a call through it
+takes under a microsecond, and ctypes releases the interpreter lock while it runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,19 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import struct
-from ctypes import POINTER, Structure, byref, c_char_p, c_int32, c_int64, c_uint8, c_uint16, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_int32,
+    c_int64,
+    c_uint8,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -206,8 +218,8 @@ class Library:
 def write_shape(tensor: DLTensor, shape: tuple[int, ...]) -> None:
     """Set shape and the strides of a contiguous tensor."""
     rank = len(shape)
-    sizes = (c_int64 * rank).from_address(tensor.shape) if rank else ()
-    strides = (c_int64 * rank).from_address(tensor.strides) if rank else ()
+    numbers = c_int64 * rank
+    sizes, strides = numbers.from_address(tensor.shape), numbers.from_address(tensor.strides)
     step = 1
     for axis in range(rank - 1, -1, -1):
         sizes[axis], strides[axis] = shape[axis], step

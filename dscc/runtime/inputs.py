@@ -75,7 +75,7 @@ class InputSpecs:
                     raise InputError(f"{wanted}: dimension {axis} ('{want}') must be at least 1")
                 elif sizes.setdefault(want, (got, spec.name))[0] != got:
                     size, first = sizes[want]
-                    raise InputError(f"{wanted}: '{want}' is {size} in input '{first}', so dimension {axis} must be too")
+                    raise InputError(f"{wanted}: dimension {axis} must be {size}, as '{want}' is in input '{first}'")
 
 
 def _text(shape: Sequence[int]) -> str:
@@ -83,7 +83,7 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _convert(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
-    """An array of the input's type from anything else that holds numbers: only byte order and Python's numbers change."""
+    """An array of the input's type from anything else that holds numbers; of arrays only the byte order may differ."""
     array: Array
     try:
         if isinstance(value, np.ndarray | np.generic):
@@ -98,7 +98,8 @@ def _convert(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
         reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
         raise InputError(f"input '{spec.name}': expected {spec}, got {type(value).__name__}: {reason}") from err
     if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
-        raise InputError(f"input '{spec.name}': expected type {spec.dtype}, got {array.dtype.name}")
+        kind = array.dtype.name.rstrip("0123456789") if array.dtype.kind in "US" else array.dtype.name
+        raise InputError(f"input '{spec.name}': expected type {spec.dtype}, got {kind}")
     return array
 
 

@@ -122,18 +122,17 @@ class Module:
     def _another(self) -> Session:
         """A session when none is idle: a new one, up to as many as there are cores, else the next that comes back."""
         with self._returned:
-            if self._made < self._limit:
-                self._made += 1
-                new = True
-            else:
-                new = False
+            if self._made == self._limit:
                 self._waiting += 1
                 try:
-                    while not self._idle:
-                        self._returned.wait()
-                    return self._idle.pop()
+                    while True:
+                        try:
+                            return self._idle.pop()
+                        except IndexError:  # callers that need not wait take sessions without the lock
+                            self._returned.wait()
                 finally:
                     self._waiting -= 1
+            self._made += 1
         try:
             return Session(self._program)
         except BaseException:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-import tempfile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +32,8 @@ class Program:
             if isinstance(set_threads, ffi.Ref):
                 self.library.invoke(set_threads, threads)
         except ffi.RuntimeFailure as err:
-            raise ArtifactError(f"the library of this artifact cannot be loaded: {err.message.splitlines()[0]}") from err
+            reason = (err.message.splitlines() or [err.kind])[0]
+            raise ArtifactError(f"the library of this artifact cannot be loaded: {reason}") from err
         # The address of read-only memory is best asked from NumPy; the array also keeps the artifact mapped.
         self._image = np.frombuffer(artifact.member(WEIGHTS), np.uint8)
         self._start = self._image.__array_interface__["data"][0]
@@ -57,19 +58,29 @@ class Program:
             self.library.invoke(start, *arguments)
 
 
+_loaded = itertools.count(1)
+
+
 def _load(library: ffi.Library, content: memoryview) -> ffi.Ref:
-    """The executable in a shared library. The system's loader takes files only, so it gets one without a name."""
+    """The executable in a shared library. The system's loader takes files only, so it gets one in memory."""
     load = library.function("ffi.Module.load_from_file.so")
     if hasattr(os, "memfd_create"):
-        fd, path = os.memfd_create("model.so"), None
+        fd = os.memfd_create("model.so")
+        # The loader takes two files that were opened under one name for the same file, and numbers of descriptors come
+        # again. So each gets its own spelling: the binary digits of a counter, as `/.` and `/`.
+        digits = "".join("/." if digit == "1" else "/" for digit in f"{next(_loaded):b}")
+        path, remove = f"/proc/self/fd{digits}/{fd}", False
     else:
+        import tempfile
+
         fd, path = tempfile.mkstemp(prefix="dscc-", suffix=".so")
+        remove = True
     try:
         write_all(fd, content)
-        loaded = library.invoke(load, path or f"/proc/self/fd/{fd}", "")
+        loaded = library.invoke(load, path, "")
     finally:
         os.close(fd)
-        if path:
+        if remove:
             os.unlink(path)
     if not isinstance(loaded, ffi.Ref):
         raise ffi.RuntimeFailure("InternalError", "it holds no module")
