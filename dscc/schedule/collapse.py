@@ -2,14 +2,15 @@
 
     y[n, h, w, c] = max(x[n, h, w, c] + bias[c], 0)   ->   y[r * C + c] = max(x[r * C + c] + bias[c], 0),  r < N * H * W
 
-Neighbouring axes are joined when every buffer has both side by side, or neither. Buffers are then read through one-dimensional
-views, so what is left of the other axes is one multiplication per loop.
+Neighbouring axes are joined when every buffer has both side by side, or neither. Buffers are then read through
+one-dimensional views, so what is left of the other axes is one multiplication per loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tvm_ffi
 from tvm import tirx
@@ -61,57 +62,38 @@ class Flattened:
 
     def value(self, at: Sequence[Expr]) -> Expr:
         """What is written there."""
-        values = self._values(at)
+        return self._rewritten(self._value, at, self._values(at))
 
-        def swap(var: Var) -> Expr:
-            return _cast(values.get(var, var), var)
+    def _rewritten(self, expr: Expr, at: Sequence[Expr], values: Mapping[Var, Expr]) -> Expr:
+        """`expr` at loop indices `at`, with its loads through the views."""
 
-        def load(node: Load) -> Expr:
+        def load(node: Load, _: object) -> Expr:
             return tirx.BufferLoad(self._view(node.source).buffer, [self._offset(node.source, node.indices, at)])
 
-        return _map_outermost(self._value, load, swap)
+        def swap(var: Var, _: object) -> Expr:
+            value = values.get(var, var)
+            return value if value.ty.dtype == var.ty.dtype else value.astype(var.ty.dtype)
+
+        return tvm_ffi.structural_mutate(expr, [(Load, load), (Var, swap)])
 
     def _values(self, at: Sequence[Expr]) -> dict[Var, Expr]:
+        """Of the variables; where several are joined, the last one counts through all of their product."""
         values = dict(self._fixed)
         for axis, i in zip(self.axes, at, strict=True):
-            if len(axis.vars) == 1:
-                values[axis.vars[0]] = axis.at(i)
+            values.update({var: tirx.const(0, var.ty.dtype) for var in axis.vars[:-1]})
+            values[axis.vars[-1]] = axis.at(i)
         return values
 
     def _offset(self, buffer: Var, indices: Sequence[Expr], at: Sequence[Expr]) -> Expr:
         values = self._values(at)
-        joined: dict[Var, Expr] = {}
-        for axis, i in zip(self.axes, at, strict=True):
-            if len(axis.vars) > 1:
-                joined[axis.vars[-1]] = axis.at(i)
-                joined.update({var: index(0) for var in axis.vars[:-1]})
         total: Expr = index(0)
         stride: Expr = index(1)
         for where, extent in zip(reversed(indices), reversed(buffer.shape), strict=True):
-            here = where
-            if isinstance(where, Var) and where in joined:
-                here = joined[where]
-            elif not is_zero(where):
-                here = _map_outermost(
-                    where,
-                    lambda node: tirx.BufferLoad(
-                        self._view(node.source).buffer, [self._offset(node.source, node.indices, at)]
-                    ),
-                    lambda var: _cast(values.get(var, var), var),
-                )
+            here = where if is_zero(where) else self._rewritten(where, at, values)
             if not is_zero(here):
                 total = total + index(here) * stride
             stride = stride * index(extent)
         return self._analyzer.simplify(total)
-
-
-def _cast(value: Expr, var: Var) -> Expr:
-    return value if value.ty.dtype == var.ty.dtype else value.astype(var.ty.dtype)
-
-
-def _map_outermost(expr: Expr, load: Callable[[Load], Expr], swap: Callable[[Var], Expr]) -> Expr:
-    """`expr` with loads and variables replaced; what `load` returns is not looked into again."""
-    return tvm_ffi.structural_mutate(expr, [(Load, lambda node, _: load(node)), (Var, lambda var, _: swap(var))])
 
 
 def collapse(
@@ -140,7 +122,7 @@ def collapse(
             runs
             and whole
             and not {var, runs[-1][-1]} & (loose | keep)
-            and all(_side_by_side(a, runs[-1][-1], var, where[var].high, analyzer) for a in accesses)
+            and all(_side_by_side(a, runs[-1], var, where[var].high, analyzer) for a in accesses)
         ):
             runs[-1].append(var)
         else:
@@ -150,7 +132,8 @@ def collapse(
         first = where[run[0]]
         length = analyzer.simplify(first.high - first.low)
         inner = product([where[var].high for var in run[1:]])
-        start = analyzer.simplify(index(first.low) * index(inner))
+        low: Any = index(first.low)
+        start = analyzer.simplify(low * index(inner))
         axes.append(Axis(tuple(run), start, product([length, inner])))
     return Flattened(tuple(axes), view(buffer), tuple(indices), buffer, value, view, fixed, analyzer)
 
@@ -163,9 +146,11 @@ def _loose_variables(value: Expr) -> set[Var]:
 
 
 def _side_by_side(
-    access: tuple[Var, tuple[Expr, ...]], left: Var, right: Var, extent: Expr, analyzer: Analyzer
+    access: tuple[Var, tuple[Expr, ...]], run: Sequence[Var], right: Var, extent: Expr, analyzer: Analyzer
 ) -> bool:
+    """Whether `right` continues `run` in memory; the first variable of a run may be shifted, as in x[i - 1, j]."""
     buffer, indices = access
+    left = run[-1]
     at_left = [i for i, where in enumerate(indices) if _mentions(where, left)]
     at_right = [i for i, where in enumerate(indices) if _mentions(where, right)]
     if not at_left and not at_right:
@@ -174,8 +159,10 @@ def _side_by_side(
         return False
     if any(not is_one(buffer.shape[i]) for i in range(at_left[0] + 1, at_right[0])):
         return False
-    plain = indices[at_left[0]].same_as(left) and indices[at_right[0]].same_as(right)
-    return plain and analyzer.can_prove_equal(buffer.shape[at_right[0]], extent)
+    shift = analyzer.simplify(indices[at_left[0]] - left)
+    shiftable = not loads(shift) and not _mentions(shift, left) and not _mentions(shift, right)
+    plain = indices[at_left[0]].same_as(left) or (len(run) == 1 and shiftable)
+    return plain and indices[at_right[0]].same_as(right) and analyzer.can_prove_equal(buffer.shape[at_right[0]], extent)
 
 
 def _mentions(expr: Expr, var: Var) -> bool:

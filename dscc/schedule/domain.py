@@ -49,7 +49,7 @@ class _Cut:
 
 
 def pieces(value: Expr, extents: Mapping[Var, Expr]) -> list[Piece]:
-    """The pieces of `value` over the box `extents`, in order; conditions that cannot be decided this way stay in them."""
+    """The pieces of `value` over the box `extents`, in order; conditions that no cut decides stay in them."""
     analyzer = bounded(extents)
     whole = {var: Interval(tirx.const(0, var.ty.dtype), extent) for var, extent in extents.items()}
     cuts: dict[Var, list[Expr]] = {}
@@ -101,7 +101,7 @@ def _conditions(value: Expr) -> list[Expr]:
             collect(condition.a)
         elif isinstance(condition, _COMPARISONS):
             found.append(condition)
-        elif isinstance(condition, ir.Call) and getattr(condition.op, "name", "") == "tirx.likely":
+        elif isinstance(condition, ir.Call) and getattr(condition.op, "name", "") == "prim.likely":
             collect(condition.args[0])
 
     def call(node: ir.Call) -> None:
@@ -114,7 +114,7 @@ def _conditions(value: Expr) -> list[Expr]:
 
 def is_if_then_else(node: Expr) -> bool:
     """Whether it is the lazy conditional expression."""
-    return isinstance(node, ir.Call) and getattr(node.op, "name", "") == "tirx.if_then_else"
+    return isinstance(node, ir.Call) and getattr(node.op, "name", "") == "prim.if_then_else"
 
 
 def _cut(comparison: Expr, extents: Mapping[Var, Expr], analyzer: Analyzer) -> _Cut | None:
@@ -200,6 +200,6 @@ def _fold(node: Expr) -> Expr:
             return node.true_value if node.condition.value else node.false_value
     elif is_if_then_else(node) and isinstance(node.args[0], tirx.IntImm):
         return node.args[1] if node.args[0].value else node.args[2]
-    elif getattr(node.op, "name", "") == "tirx.likely" and isinstance(node.args[0], tirx.IntImm):
+    elif getattr(node.op, "name", "") == "prim.likely" and isinstance(node.args[0], tirx.IntImm):
         return node.args[0]
     return node

@@ -1,9 +1,10 @@
 """Loops for any formula: vectors inside, full ones first, never a condition per lane; parallel outside.
 
-    y[r * C + c] = f(x[r * C + c], b[c])      r: parallel;  c: C // 16 vectors, the last one moved back over its neighbour
+    y[r * C + c] = f(x[r * C + c], b[c])      r: parallel;  c: C // 16 vectors, the last one moved back
 
-An extent that is no multiple of the vector's length ends with a vector that overlaps its neighbour and writes the same values
-once more; below one vector, elements are written one by one. Reductions accumulate in registers, several vectors wide.
+An extent that is no multiple of the vector's length ends with a vector that overlaps its neighbour and writes the same
+values once more; below one vector, elements are written one by one. Reductions accumulate in registers, several vectors
+wide.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from dscc.schedule.stages import Stage, loads
 _PARALLEL_ELEMENTS = 16 * 1024  # below this a second thread costs more than it saves
 _CHUNK_ELEMENTS = 8 * 1024  # 32 KB of float32 per task where one loop is cut up
 
+_WIDE = 4  # vectors of accumulators of a reduction
+
 Body = Callable[[Expr, int], None]
 
 
@@ -40,6 +43,13 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
     def store(at: Sequence[Expr]) -> None:
         code.add(tirx.BufferStore(flat.target.buffer, flat.value(at), [flat.place(at)]))
 
+    def vectors(at: Sequence[Expr]) -> Body:
+        def write(base: Expr, width: int) -> None:
+            with code.loop(width, "l", "vectorized") as lane:
+                store((*at, base if width == 1 else base + lane))
+
+        return write
+
     if not flat.axes:
         store(())
         return
@@ -49,22 +59,14 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
     vector = is_vector(flat, analyzer)
     if not outer:
         if vector:
-            chunked_lanes(
-                code,
-                inner.extent,
-                lanes,
-                parallel,
-                lambda base, width: _lanes(code, base, width, lambda i: store((i,))),
-            )
+            chunked_lanes(code, inner.extent, lanes, parallel, vectors(()))
         else:
             with code.loop(inner.extent, "i", "parallel" if parallel else "serial") as i:
                 store((i,))
         return
     with nest(code, [axis.extent for axis in outer], parallel) as at:
         if vector:
-            each_lanes(
-                code, inner.extent, lanes, lambda base, width: _lanes(code, base, width, lambda i: store((*at, i)))
-            )
+            each_lanes(code, inner.extent, lanes, vectors(at))
         else:
             with code.loop(inner.extent, "i") as i:
                 store((*at, i))
@@ -103,11 +105,6 @@ class nest:
     def __exit__(self, *error: object) -> None:
         for loop in reversed(self._loops):
             loop.__exit__(None, None, None)
-
-
-def _lanes(code: Code, base: Expr, width: int, body: Callable[[Expr], None]) -> None:
-    with code.loop(width, "l", "vectorized") as lane:
-        body(base if width == 1 else base + lane)
 
 
 def each_lanes(code: Code, extent: Index, lanes: int, body: Body) -> None:
@@ -206,44 +203,24 @@ def write_reduction(code: Code, stage: Stage, view: View, machine: Machine) -> N
     inner = next((var for var in reversed(stage.spatial) if constant(stage.extents[var]) != 1), None)
     keep = frozenset([*stage.reduce, *([inner] if inner is not None else [])])
     flat = collapse(stage.buffer, stage.indices, stage.value, where, view, analyzer, keep)
-    reduce_axes = [i for i, axis in enumerate(flat.axes) if axis.vars[0] in stage.reduce]
-    spatial_axes = [i for i, axis in enumerate(flat.axes) if axis.vars[0] not in stage.reduce]
     parallel = worth_threads([axis.extent for axis in flat.axes])
-    writer = _Reduction(code, stage, flat, reduce_axes, spatial_axes)
-    lanes = machine.lanes(32)
-    along = [flat.axes[i].extent for i in spatial_axes]
-    if spatial_axes and writer.is_vector_along_result(analyzer):
-        with nest(code, along[:-1], parallel and len(along) > 1) as at:
-            extent = along[-1]
-            known = constant(extent)
-            wide = 4 if known is None or known >= 4 * lanes else 1
-            if wide == 4 and known is None:
-                with code.when(index(extent) >= 4 * lanes):
-                    each_lanes(
-                        code, extent, 4 * lanes, lambda base, width: writer.tile(at, base, lanes, width // lanes)
-                    )
-                with code.when(index(extent) < 4 * lanes):
-                    each_lanes(code, extent, lanes, lambda base, width: writer.tile(at, base, width, 1))
-            else:
-                each_lanes(
-                    code,
-                    extent,
-                    wide * lanes,
-                    lambda base, width: writer.tile(at, base, min(width, lanes), max(width // lanes, 1)),
-                )
+    writer = _Reduction(code, stage, flat)
+    if writer.along and writer.is_vector_along_result(analyzer):
+        with nest(code, writer.along[:-1], parallel and len(writer.along) > 1) as at:
+            writer.tiles(at, machine.lanes(32))
         return
-    with nest(code, along, parallel and bool(along)) as at:
+    with nest(code, writer.along, parallel and bool(writer.along)) as at:
         writer.scalar(at)
 
 
 class _Reduction:
     """The inner part of a reduction."""
 
-    def __init__(
-        self, code: Code, stage: Stage, flat: Flattened, reduce_axes: Sequence[int], spatial_axes: Sequence[int]
-    ):
+    def __init__(self, code: Code, stage: Stage, flat: Flattened):
         self._code, self._stage, self._flat = code, stage, flat
-        self._reduce, self._spatial = list(reduce_axes), list(spatial_axes)
+        axes = range(len(flat.axes))
+        self._reduce = [i for i in axes if flat.axes[i].vars[0] in stage.reduce]
+        self._spatial = [i for i in axes if flat.axes[i].vars[0] not in stage.reduce]
 
     def is_vector_along_result(self, analyzer: Analyzer) -> bool:
         names = [Var(f"i{n}", "int64") for n in range(len(self._flat.axes))]
@@ -253,6 +230,25 @@ class _Reduction:
         value = self._flat.value(names)
         strides = [_stride(node.indices[0], inner, analyzer) for node in loads(value)]
         return all(stride in (0, 1) for stride in strides) and not _has_condition_on(value, inner)
+
+    @property
+    def along(self) -> list[Index]:
+        """Extents of the loops over results."""
+        return [self._flat.axes[i].extent for i in self._spatial]
+
+    def tiles(self, at: Sequence[Expr], lanes: int) -> None:
+        """All results along the innermost loop: four vectors at a time where there are as many."""
+        extent = self.along[-1]
+        known = constant(extent)
+        wide, size = _WIDE * lanes, index(extent)
+
+        def body(base: Expr, width: int) -> None:
+            self.tile(at, base, min(width, lanes), max(width // lanes, 1))
+
+        with self._code.when(size >= wide if known is None else known >= wide):
+            each_lanes(self._code, extent, wide, body)
+        with self._code.when(size < wide if known is None else known < wide):
+            each_lanes(self._code, extent, lanes, body)
 
     def tile(self, at: Sequence[Expr], base: Expr, lanes: int, vectors: int) -> None:
         """`vectors` neighbouring vectors of results, from `base` on."""

@@ -1,7 +1,7 @@
 """The last rule: takes any function whatever, and keeps its numbers.
 
-Every formula gets loops of its own, vectors inside and parallel outside; what is no formula (scans, sorts, extern calls) stays as
-it is.
+Every formula gets loops of its own, vectors inside and parallel outside; what is no formula (scans, sorts, extern
+calls) stays as it is.
 """
 
 from __future__ import annotations
