@@ -1,7 +1,8 @@
 """Write a TIR function statement by statement, with vectors of a fixed number of lanes.
 
-Schedule primitives have no good answer to symbolic extents: a split leaves a predicate in the inner loop. A rule that knows what
-it wants writes it down instead: full vectors in a loop, then one masked vector. Every buffer is seen as one-dimensional.
+Schedule primitives have no good answer to symbolic extents: a split leaves a predicate in the inner loop. A rule that
+knows what it wants writes it down instead: full vectors in a loop, then one masked vector. Every buffer is seen as
+one-dimensional.
 
     code = Code()
     with code.loop(n // 16, "i") as i:
@@ -14,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from tvm import ir, tirx
+from tvm import tirx
+from tvm.ir import Expr
 
-Expr = ir.Expr
-Index = Expr | int
+Index: TypeAlias = Expr | int
 
 _LOOPS = {
     "serial": tirx.ForKind.SERIAL,
@@ -88,7 +90,7 @@ class Flat:
     buffer: tirx.Var
 
     def load(self, offset: Index, lanes: int = 1, stride: Index = 1, mask: Expr | None = None) -> Expr:
-        """`lanes` elements from `offset` on; lanes outside `mask` are not touched in memory and undefined in the result."""
+        """`lanes` elements from `offset` on; those outside `mask` are not touched in memory and undefined in the result."""
         where = index(offset)
         if lanes > 1:
             where = tirx.Ramp(where, index(stride), lanes)
@@ -135,9 +137,7 @@ class Code:
 
     def view(self, buffer: tirx.Var) -> Flat:
         """`buffer`, a parameter, as one-dimensional."""
-        flat = tirx.decl_buffer(
-            (index(product(buffer.shape)),), buffer.dtype, f"{buffer.name}_flat", data=buffer.data
-        )
+        flat = tirx.decl_buffer((index(product(buffer.shape)),), buffer.dtype, f"{buffer.name}_flat", data=buffer.data)
         self.add(tirx.DeclBuffer(flat, data=buffer.data))
         return Flat(flat)
 
@@ -168,7 +168,7 @@ class Code:
 
     @contextmanager
     def loop(self, extent: Index, name: str, kind: str = "serial") -> Iterator[Expr]:
-        """A loop from 0; `kind` is serial, parallel, unrolled or vectorized. One step is only a scope without a loop."""
+        """A loop from 0; `kind` is serial, parallel, unrolled or vectorized. One step is only a scope, no loop."""
         if constant(extent) == 1:
             yield index(0)
             return

@@ -16,8 +16,8 @@ def lift(code: Code, expr: Expr, values: Mapping[Var, Expr]) -> Expr:
     """`expr` with variables replaced by scalars or by vectors, all with the same number of lanes.
 
     The result is a scalar where no vector is involved. Loads must have been named before. Elementary functions become
-    arithmetic, of which `code` receives the steps: TVM 0.27 refuses a Let in the value of a Bind (its analyzer binds the
-    variable twice and finds that its two ranges differ).
+    arithmetic, of which `code` receives the steps: TVM 0.27 refuses a Let in the value of a Bind (its analyzer binds
+    the variable twice and finds that its two ranges differ).
     """
     if isinstance(expr, Var):
         return values.get(expr, expr)

@@ -26,6 +26,7 @@ from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
 from dscc.schedule.lanes import parts_of, with_parts
+from dscc.schedule.math import BELOW_ONE
 from dscc.schedule.stages import Stage, is_one, stages, substitute
 
 COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -53,7 +54,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Access:
-    """A place in memory: `rest` plus, for every axis in `strides`, its coordinate times the product of these factors."""
+    """A place in memory: `rest` plus, for every axis in `strides`, its coordinate times the product of the factors."""
 
     buffer: Var
     strides: dict[Var, tuple[Expr, ...]]
@@ -165,6 +166,8 @@ class _Resolver:
         self._outputs = {p for p in func.params if tirx.is_buffer_var(p)} & {s.buffer for s in found}
         self._by_buffer = {stage.buffer: stage for stage in found}
         if len(self._by_buffer) != len(found):
+            raise NotRowwise
+        if any(str(v.ty.dtype) != "int64" for stage in found for v in stage.extents):
             raise NotRowwise
         self._analyzer = sym.Analyzer()
         self._kept: tuple[Axis, ...] = ()
@@ -314,7 +317,8 @@ class _Resolver:
                 raise NotRowwise
             if stage.is_reduction:
                 row = [at[v] for v in stage.spatial]
-                if buffer not in self._results or any(not i.same_as(a.var) for i, a in zip(row, self._kept, strict=True)):
+                this = all(i.same_as(axis.var) for i, axis in zip(row, self._kept, strict=True))
+                if buffer not in self._results or not this:
                     raise NotRowwise
                 return self._results[buffer]
             formula = visit(stage.value, at)
@@ -336,12 +340,33 @@ class _Resolver:
                     inverse = tirx.const(1.0, "float32") / b
                     return a * (inverse if isinstance(b, tirx.FloatImm) else step("r", inverse, False))
                 return a / b
-            if isinstance(expr, ir.Call) and isinstance(expr.op, ir.Op) and expr.op.name == "tirx.if_then_else":
+            if isinstance(expr, ir.Call) and isinstance(expr.op, ir.Op) and expr.op.name == "prim.if_then_else":
                 raise NotRowwise  # it guards a load that a vector of lanes would do unguarded
+            if isinstance(expr, ir.Call) and self._is_below_max(expr, at):
+                expr = ir.Call(expr.op, list(expr.args), {BELOW_ONE: True}, expr.ty_args, expr.span, expr.ty)
             out = with_parts(expr, [visit(part, at) for part in parts_of(expr)])
             return step("r", out, False) if isinstance(expr, ir.Call) and not varies(out) else out
 
         return visit(value, names)
+
+    def _is_below_max(self, call: ir.Call, at: dict[Var, Expr]) -> bool:
+        """Whether it is exp(x - max(x)) over the row of x."""
+        if not isinstance(call.op, ir.Op) or call.op.name != "tirx.exp" or not isinstance(call.args[0], tirx.Sub):
+            return False
+        x, most = call.args[0].a, call.args[0].b
+        if not isinstance(x, Load) or not isinstance(most, Load) or most.source not in self._by_buffer:
+            return False
+        stage = self._by_buffer[most.source]
+        if not stage.is_reduction:
+            return False
+        combine, operand = _operand(stage)
+        if combine != "Max" or not isinstance(operand, Load) or not operand.source.same_as(x.source):
+            return False
+        row = {v: substitute(i, at) for v, i in zip(stage.indices, most.indices, strict=True) if isinstance(v, Var)}
+        return all(
+            reduced in stage.reduce or tvm_ffi.structural_equal(substitute(reduced, row), substitute(index, at))
+            for reduced, index in zip(operand.indices, x.indices, strict=True)
+        )
 
     def _covers(self, indices: Sequence[Expr], sweep: Sweep) -> bool:
         """Whether an element at these indices is named by each coordinate once, those of the row in order."""

@@ -226,6 +226,7 @@ class _Across(_Writer):
         """The axis of the row along which most accesses are contiguous, if no access jumps along it."""
         if not sweep.axes:
             return None
+
         def score(axis: Axis) -> int:
             return sum(access.strides.get(axis.var) == () for access in sweep.accesses())
 

@@ -25,7 +25,7 @@ def argmin(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 def _first_index(x: te.Tensor, extreme, call: relax.Call) -> te.Tensor:  # type: ignore[no-untyped-def]
     """The extreme value first, then the least index at which it stands: two plain reductions instead of one over pairs.
 
-    Without an axis the index is that of the flattened tensor. A row of NaN gives the last index rather than one outside.
+    Without an axis the index is that of the flattened tensor. A row of NaN gives its last index, none outside.
     """
     rank = len(x.shape)
     axes = list(range(rank)) if call.attrs.axis is None else [int(call.attrs.axis) % rank]
