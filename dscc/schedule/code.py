@@ -90,7 +90,7 @@ class Flat:
     buffer: tirx.Var
 
     def load(self, offset: Index, lanes: int = 1, stride: Index = 1, mask: Expr | None = None) -> Expr:
-        """`lanes` elements from `offset` on; those outside `mask` are not touched in memory and undefined in the result."""
+        """`lanes` elements from `offset` on; those outside `mask` are not touched in memory, and undefined."""
         where = index(offset)
         if lanes > 1:
             where = tirx.Ramp(where, index(stride), lanes)

@@ -172,8 +172,8 @@ def _exp(let: _Lets, x: Expr) -> Expr:
 def _exp_below_one(let: _Lets, x: Expr) -> Expr:
     """e**x for x <= 0 (right up to 88), as a softmax needs it: half the instructions of `_exp`, 0 where x < -87.
 
-    The sum with 1.5 * 2**23 leaves the rounded exponent in the low bits of `shifted`, from where one shift brings it to its
-    place. The polynomial is of degree 5; the relative error is below 2.5e-7 for x > -20 and 4e-7 everywhere.
+    The sum with 1.5 * 2**23 leaves the rounded exponent in the low bits of `shifted`, from where one shift brings it to
+    its place. The polynomial is of degree 5; the relative error is below 2.5e-7 for x > -20 and 4e-7 everywhere.
     """
     integer = _like(x, "int32")
     # an intrinsic that TVM knows nothing about: its simplifier would make x * log2(e) of the sum less _ROUND

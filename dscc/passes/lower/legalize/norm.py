@@ -15,7 +15,7 @@ from dscc.passes.lower.legalize import legalize
 
 @legalize("relax.nn.instance_norm")
 def instance_norm(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
-    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, with mean and variance over `axes`, by batch and channel."""
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta, mean and variance over `axes`, by batch and channel."""
     x, gamma, beta = call.args
     rank = len(x.ty.shape)
     channel = int(call.attrs.channel_axis) % rank
