@@ -65,6 +65,7 @@ class Artifact:
         }
         digests = {name: digest(chunks) for name, chunks in contents.items()}
         text = encode(manifest, {name: asdict(found) for name, found in digests.items()})
+        manifest = Manifest.from_dict(json.loads(text))  # as a reader gets it: with lists for tuples in the summary
         outline = _outline(text, digests)
         # One buffer, so that an artifact that was just built is loaded by the code that loads a file.
         image = mmap.mmap(-1, outline.size)

@@ -14,6 +14,9 @@ from dscc.targets.base import Target
 from dscc.targets.x86 import cpu, toolchain
 from dscc.targets.x86.rules import RULES
 
+# The threads of a library's parallel loops come with it: the runtime sets how many there are.
+PARALLEL_LOOPS = Path(__file__).parents[2] / "runtime" / "parallel.c"
+
 
 class X86(Target):
     """Code for one x86-64 processor, linked by the system's C compiler or by `ziglang`."""
@@ -51,4 +54,4 @@ class X86(Target):
         return RULES
 
     def link(self, objects: Sequence[Path], library: Path) -> None:
-        toolchain.link(objects, library)
+        toolchain.link(objects, library, ("-O2", "-pthread", "-x", "c", str(PARALLEL_LOOPS)))
