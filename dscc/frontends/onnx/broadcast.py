@@ -69,8 +69,7 @@ def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
             node.require_equal(tirx.Select(equals(dim, 1), int64(wanted), dim), wanted, "a broadcast dimension")
         else:
             stated[axis] = wanted
-    if any(a is not b for a, b in zip(stated, shape, strict=True)):
-        x = node.bb.match_cast(x, relax.TensorType(shape_expr(stated), str(x.ty.dtype)))
+    x = node.restate(x, stated, "an operand")
     return node.emit(stretch(node, x, goal)) if stretched else x
 
 

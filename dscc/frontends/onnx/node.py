@@ -10,7 +10,7 @@ import onnx
 from tvm import relax
 
 from dscc.errors import FrontendError
-from dscc.frontends.onnx.shapes import Dims, require_equal, shape_expr
+from dscc.frontends.onnx.shapes import Dims, require_equal, restate, shape_expr
 from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype
 
 if TYPE_CHECKING:
@@ -126,6 +126,13 @@ class Node:
         """Refuse to go on unless actual == expected; what cannot be decided now is checked when the model runs."""
         if not require_equal(self.bb, self.dims, actual, expected):
             raise self.error(f"{what} is {actual}, expected {expected}")
+
+    def restate(self, x: relax.Expr, shape: Sequence[Dim], what: str) -> relax.Expr:
+        """x with its dimensions stated as `shape`, which is checked when the model runs where it cannot be proved."""
+        stated = restate(self.bb, self.dims, x, shape)
+        if stated is None:
+            raise self.error(f"{what} does not fit: shape {list(x.ty.shape.values)}, expected {list(shape)}")
+        return stated
 
     def axis(self, axis: int, ndim: int) -> int:
         """A possibly negative axis as one from 0 to ndim - 1."""

@@ -16,7 +16,7 @@ from tvm.sym import Analyzer
 
 from dscc.frontends.onnx.values import Dim, plain, static
 
-MAX_DIM = 2**31 - 1
+MAX_DIM = 10**9  # the bound of every symbol, so that `x[:1000000000]`, as some exporters write it, is seen to be all of x
 
 
 class Dims:
@@ -107,13 +107,34 @@ def shape_expr(dims: Sequence[Dim]) -> relax.ShapeExpr:
 
 
 def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected: Dim) -> bool:
-    """Check actual == expected, now if it can be decided, else when the model runs. False: they are known to differ."""
+    """Check actual == expected, now if it can be decided, else when the model runs. False: they are known to differ.
+
+    TVM 0.27 crashes in KillAfterLastUse on a `match_cast` to a lone symbol that is already defined, as in `R.Shape([n])`. So the side
+    that is not one becomes the pattern, and two lone symbols are compared doubled.
+    """
     if dims.equal(actual, expected):
         return True
     if static(actual) is not None and static(expected) is not None:
         return False
-    builder.match_cast(shape_expr([actual]), relax.ShapeType([int64(expected)]))
+    left, right = int64(actual), int64(expected)
+    if isinstance(right, tirx.Var):
+        left, right = (left * 2, right * 2) if isinstance(left, tirx.Var) else (right, left)
+    builder.match_cast(relax.ShapeExpr([left]), relax.ShapeType([right]))
     return True
+
+
+def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Sequence[Dim]) -> relax.Expr | None:
+    """x with its dimensions stated as `shape`, checked when the model runs where they cannot be proved; None: they are known to differ."""
+    pairs = [(dim, wanted) for dim, wanted in zip(x.ty.shape.values, shape, strict=True) if not dims.equal(dim, wanted)]
+    if any(static(dim) is not None and static(wanted) is not None for dim, wanted in pairs):
+        return None
+    if not pairs:
+        return x
+    if not any(isinstance(wanted, tirx.Var) for _, wanted in pairs):
+        return builder.match_cast(x, relax.TensorType(shape_expr(shape), str(x.ty.dtype)))
+    for dim, wanted in pairs:  # a match_cast to a lone symbol would crash: see `require_equal`
+        require_equal(builder, dims, dim, wanted)
+    return builder.emit(relax.op.reshape(x, shape_expr(shape)))
 
 
 def is_bare(dim: Dim) -> bool:

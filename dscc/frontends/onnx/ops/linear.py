@@ -7,7 +7,6 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape, fit
 from dscc.frontends.onnx.node import Node
-from dscc.frontends.onnx.ops.movement import state
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Value, is_float, scalar
@@ -28,7 +27,7 @@ def operands(node: Node, a: Value, b: Value) -> tuple[Expr, Expr]:
     x, y = a.expr, b.expr
     row = max(b.ndim - 2, 0)
     if not node.dims.equal(inner, b.shape[row]):
-        y = state(node, y, [inner if axis == row else dim for axis, dim in enumerate(b.shape)], "the inner dimension of the second operand")
+        y = node.restate(y, [inner if axis == row else dim for axis, dim in enumerate(b.shape)], "the second operand")
     batch_a, batch_b = list(a.shape[:-2]), list(b.shape[:-2])
     if batch_a and batch_b:
         target = broadcast_shape(node, [batch_a, batch_b])

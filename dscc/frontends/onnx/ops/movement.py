@@ -31,20 +31,8 @@ def concat(node: Node, *xs: Value) -> Expr | Value:
         if part.ndim != parts[0].ndim:
             raise node.error(f"inputs of rank {parts[0].ndim} and {part.ndim} cannot be joined")
         wanted = [dim if at == axis else parts[0].shape[at] for at, dim in enumerate(part.shape)]
-        stated.append(state(node, part.expr, wanted, "a dimension of an input"))
+        stated.append(node.restate(part.expr, wanted, "an input"))
     return R.concat(stated, axis)
-
-
-def state(node: Node, x: Expr, shape: list[Dim], what: str) -> Expr:
-    """x with its dimensions stated as `shape`, checked when the model runs where they cannot be proved."""
-    unproved = False
-    for dim, wanted in zip(x.ty.shape.values, shape, strict=True):
-        if node.dims.equal(dim, wanted):
-            continue
-        if static(dim) is not None and static(wanted) is not None:
-            raise node.error(f"{what} is {dim}, expected {wanted}")
-        unproved = True
-    return node.bb.match_cast(x, relax.TensorType(shape_expr(shape), str(x.ty.dtype))) if unproved else x
 
 
 @converter("Split")

@@ -9,7 +9,6 @@ from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.conv import convolve
 from dscc.frontends.onnx.ops.linear import operands
-from dscc.frontends.onnx.ops.movement import state
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import DTYPES, Value, numpy_dtype, scalar
@@ -26,7 +25,7 @@ def _per_axis(node: Node, parameter: Value, x: Value) -> Value:
     block = node.attr("block_size", 0)
     if block:
         repeated = node.value(R.repeat(parameter.expr, block, axis))
-        return node.value(state(node, repeated.expr, list(x.shape), "the blocks' size"))
+        return node.value(node.restate(repeated.expr, list(x.shape), "the scale's blocks"))
     shape = [1] * x.ndim
     shape[axis] = parameter.shape[0]
     return node.value(parameter.constant.reshape(shape)) if parameter.constant is not None else node.value(R.reshape(parameter.expr, shape_expr(shape)))
