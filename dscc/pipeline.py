@@ -37,7 +37,7 @@ O1 = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-O2 = (*O1, "fold-batch-norm", "fuse-silu", "eliminate-dead-code")
+O2 = (*O1, "fold-batch-norm", "fuse-silu", "eliminate-dead-code", "channels-last")
 O3 = O2
 PRESETS = (O0, O1, O2, O3)
 

@@ -11,6 +11,7 @@ from dscc.passes.cleanup.simplify_arithmetic import SimplifyArithmetic
 from dscc.passes.cleanup.simplify_shapes import SimplifyShapes
 from dscc.passes.fusion.fold_batch_norm import FoldBatchNorm
 from dscc.passes.fusion.fuse_silu import FuseSilu
+from dscc.passes.layout.channels_last import ChannelsLast
 from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
@@ -24,6 +25,7 @@ PASSES: tuple[type[Pass], ...] = (
     EliminateDeadCode,
     FoldBatchNorm,
     FuseSilu,
+    ChannelsLast,
     LegalizeOperators,
     FuseOperators,
     ScheduleKernels,

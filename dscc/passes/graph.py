@@ -81,6 +81,7 @@ class Graph:
         self.func = func
         self.changed = False
         self._builder = relax.BlockBuilder()
+        self._builder.begin_scope(func.params)  # from here on it knows that their dimensions are not negative
         self._blocks: list[tuple[relax.BindingBlock, list[Node]]] = []
         self._definition: dict[relax.Var, Node] = {}
         self._users: dict[relax.Var, dict[Node, int]] = {}
@@ -120,6 +121,12 @@ class Graph:
                 break
         return expr
 
+    def resolve(self, expr: Expr) -> Expr:
+        """What edits have put in the place of a variable; `expr` itself if nothing."""
+        while isinstance(expr, relax.Var) and expr in self._alias and expr not in self._definition:
+            expr = self._alias[expr]
+        return expr
+
     def users(self, var: relax.Var) -> list[Node]:
         """The live nodes that read `var`, in the order in which they began to."""
         return list(self._users.get(var, ()))
@@ -152,6 +159,21 @@ class Graph:
         self._add(node)
         self.changed = True
         return node.var
+
+    def emit_cast(self, before: Node, value: Expr, ty: relax.Type, name: str = "lv") -> Expr:
+        """Bind `match_cast(value, ty)` in front of `before`; returns the variable."""
+        kind = relax.DataflowVar if before.dataflow else relax.Var
+        node = Node(kind(name, ty), value, ty, before.dataflow)
+        before.before.append(node)
+        self._add(node)
+        self.changed = True
+        return node.var
+
+    def remove_cast(self, node: Node) -> None:
+        """Remove a match_cast that another one makes superfluous, if nobody reads it."""
+        if node.cast is not None:
+            node.cast = None
+            self.drop_if_dead(node)
 
     def replace(self, node: Node, expr: Expr) -> None:
         """Let `node` compute `expr` instead. Its name and variable stay if the type does; its users read the new

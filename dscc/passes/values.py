@@ -86,9 +86,9 @@ def attr(call: relax.Call, name: str) -> Any:
 def plain(value: Any) -> Any:
     """TVM's boxed numbers, strings and arrays as Python's own."""
     if isinstance(value, tirx.IntImm):
-        return int(value)
+        return int(value.value)
     if isinstance(value, tirx.FloatImm):
-        return float(value)
+        return float(value.value)
     if isinstance(value, str):
         return str(value)
     if value is None or isinstance(value, bool | int | float):

@@ -13,6 +13,7 @@ import tvm
 from tvm import relax, tirx
 
 from dscc.passes.base import PassContext
+from dscc.passes.lower import legalize
 from dscc.passes.values import dims, dtype
 from dscc.pipeline import parse
 from dscc.plugins import registry
@@ -51,6 +52,7 @@ def execute(mod: tvm.IRModule, feeds: dict[str, list[np.ndarray]]) -> dict[str, 
     """
     for gvar, func in mod.functions_items():
         mod[gvar] = func.with_attr("global_symbol", gvar.name_hint)
+    mod = relax.transform.LegalizeOps(legalize.table())(mod)  # TVM itself has no transposed convolution in NHWC
     target = tvm.target.Target({"kind": "llvm", "opt-level": 0})
     machine = relax.VirtualMachine(tvm.compile(mod, target), tvm.cpu())
     results = {}

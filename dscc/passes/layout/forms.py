@@ -1,0 +1,146 @@
+"""The forms in which each value of a function is at hand: itself, or with its dimensions in another order.
+
+A *form* of a value `v` is a pair of an order and an expression: `expr` is `permute_dims(v, order)`. Operators put the
+forms that they produce here and ask for the forms that they need; a `permute_dims` is written only when somebody asks
+for one that is not there. So a permutation in the source costs nothing by itself, and two that undo each other never
+come about.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+import tvm
+from tvm import relax, tirx
+
+from dscc.passes.graph import Graph, Node
+from dscc.passes.values import Dim, const, constant, dims, dtype, rank
+
+Order: TypeAlias = tuple[int, ...]
+
+NOMINAL = 32  # what an open dimension counts as when bytes are compared
+
+
+def identity(ndim: int) -> Order:
+    """The order that changes nothing."""
+    return tuple(range(ndim))
+
+
+def inverse(order: Order) -> Order:
+    """The order that undoes `order`."""
+    return tuple(order.index(axis) for axis in range(len(order)))
+
+
+def channels_last(ndim: int) -> Order:
+    """(0, 2, 3, 1) and its like."""
+    return (0, *range(2, ndim), 1)
+
+
+def permuted(shape: tuple[Dim, ...], order: Order) -> tuple[Dim, ...]:
+    """The dimensions in another order."""
+    return tuple(shape[axis] for axis in order)
+
+
+class Forms:
+    """What is at hand while a function is walked from its inputs to its outputs."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._forms: dict[relax.Var, dict[Order, relax.Expr]] = {}
+        self._fields: dict[relax.Var, list[dict[Order, relax.Expr]]] = {}
+
+    def at_hand(self, value: relax.Expr) -> dict[Order, relax.Expr]:
+        """The forms of a variable or constant that exist, the one that was made first in front."""
+        if isinstance(value, relax.Var) and value in self._forms:
+            return self._forms[value]
+        ndim = rank(value)
+        return {} if ndim is None else {identity(ndim): value}
+
+    def put(self, value: relax.Var, order: Order, expr: relax.Expr) -> None:
+        """`expr` is a form of `value`."""
+        forms = self._forms.setdefault(value, {})
+        if order not in forms:
+            forms[order] = expr
+            if order == identity(len(order)) and not expr.same_as(value):
+                self._define(value, expr)
+
+    def _define(self, value: relax.Var, expr: relax.Expr) -> relax.Expr:
+        """Let `value` itself be `expr`, for all its readers; returns the variable that they read from now on."""
+        definition = self.graph.node(value)
+        if definition is not None:
+            self.graph.replace(definition, expr)
+        made = self.graph.resolve(value)
+        forms = self._forms[value]
+        forms[identity(rank(value) or 0)] = made
+        if isinstance(made, relax.Var):
+            self._forms[made] = forms
+        return made
+
+    def put_fields(self, value: relax.Var, order: Order, expr: relax.Expr) -> None:
+        """`expr` is a tuple whose fields are forms of those of `value`."""
+        self._fields[value] = [{order: relax.TupleGetItem(expr, i)} for i in range(len(value.ty.fields))]
+
+    def field(self, value: relax.Var, index: int) -> dict[Order, relax.Expr] | None:
+        """The forms of a field of a tuple, where an operator put them."""
+        return self._fields[value][index] if value in self._fields else None
+
+    def is_moved(self, value: relax.Expr) -> bool:
+        """Whether `value` itself is not at hand, only other forms of it."""
+        return (
+            isinstance(value, relax.Var)
+            and value in self._forms
+            and identity(rank(value) or 0) not in self._forms[value]
+        )
+
+    def get(self, value: relax.Expr, order: Order, before: Node) -> relax.Expr:
+        """`value` in the order asked for, permuted in front of `before` if it is not at hand."""
+        forms = self.at_hand(value)
+        if order in forms:
+            return forms[order]
+        fixed = constant(self.graph.value(value))
+        if fixed is not None:
+            return const(np.transpose(fixed, order))
+        found = self._without_moving(value, forms, order)
+        if found is None:
+            have, expr = next(iter(forms.items()))
+            found = relax.op.permute_dims(expr, [have.index(axis) for axis in order])
+        self._forms.setdefault(value, dict(forms))
+        if order == identity(len(order)) and self.graph.node(value) is not None:
+            return self._define(value, found)  # under its own name, where it was computed before
+        made = self.graph.emit(before, found, value.name)
+        self._forms[value][order] = made
+        return made
+
+    def _without_moving(self, value: relax.Expr, forms: dict[Order, relax.Expr], order: Order) -> relax.Expr | None:
+        """A reshape, where some form differs only in the places of dimensions that are 1."""
+        shape = dims(value)
+        if shape is None:
+            return None
+        for have, expr in forms.items():
+            if [a for a in have if shape[a] != 1] == [a for a in order if shape[a] != 1]:
+                return relax.op.reshape(expr, list(permuted(shape, order)))
+        return None
+
+    def cost(self, value: relax.Expr, order: Order) -> float:
+        """The bytes that asking for this form would move; 0 if nothing would be."""
+        forms, shape = self.at_hand(value), dims(value)
+        if order in forms or isinstance(self.graph.value(value), tvm.ir.GenericConst):
+            return 0.0
+        if shape is None:
+            return math.inf
+        for have in forms:
+            if [a for a in have if shape[a] != 1] == [a for a in order if shape[a] != 1]:
+                return 0.0
+        return math.prod(_nominal(d) for d in shape) * np.dtype(dtype(value)).itemsize
+
+
+def _nominal(dim: Dim) -> float:
+    if isinstance(dim, int):
+        return float(dim)
+    analyzer = tvm.sym.Analyzer()
+    for var in tirx.analysis.undefined_vars(dim):
+        analyzer.bind(var, tirx.IntImm(str(var.ty.dtype), NOMINAL))
+    value = analyzer.simplify(dim)
+    return float(value.value) if isinstance(value, tirx.IntImm) else float(NOMINAL)
