@@ -18,7 +18,7 @@ from tvm.ir import TensorLoad as Load
 
 from dscc.schedule.code import Code
 from dscc.schedule.epilogue import Fused, Step
-from dscc.schedule.stages import is_zero, product, substitute
+from dscc.schedule.stages import is_one, is_zero, product, substitute, unravel
 
 
 class Merge:
@@ -74,7 +74,8 @@ class Merge:
         count = len(self.run)
         for start in range(len(indices) - count + 1):
             there = indices[start : start + count]
-            if all(isinstance(index, Var) and index.same_as(var) for index, var in zip(there, self.run, strict=True)):
+            axes = zip(there, self.run, self._extents, strict=True)
+            if all(index.same_as(var) or (is_zero(index) and is_one(extent)) for index, var, extent in axes):
                 inner = zip(buffer.shape[start + 1 : start + count], self._extents[1:], strict=True)
                 if all(tvm_ffi.structural_equal(a, b) for a, b in inner):
                     return start
@@ -91,9 +92,4 @@ class Merge:
         return self._views[buffer, start], [*indices[:start], self.row, *indices[stop:]]
 
     def _divided(self) -> dict[Var, Expr]:
-        values: dict[Var, Expr] = {}
-        rest: Expr = self.row
-        for var, extent in reversed(list(zip(self.run, self._extents, strict=True))):
-            values[var] = rest if var.same_as(self.run[0]) else tirx.floormod(rest, extent)
-            rest = tirx.floordiv(rest, extent)
-        return {var: tirx.const(0, "int64") if is_zero(value) else value for var, value in values.items()}
+        return dict(zip(self.run, unravel(self.row, self._extents), strict=True))

@@ -61,7 +61,10 @@ def write_product(code: Code, product: Product, machine: Machine) -> None:
     if rows is not None:
         _write(code, product, machine, tile.with_rows(min(tile.rows, rows)))
         return
-    enough = product.rows >= index(tile.rows)
+    # Through memory, or TVM 0.27 concludes from 13 * w < 6 that w is 0, and then refuses to divide by w.
+    memory = code.stack("rows", 1, "int64")
+    memory.store(code, 0, index(product.rows))
+    enough = tirx.GE(memory.load(0), index(tile.rows))
     with code.when(enough):
         _write(code, product, machine, tile)
     with code.when(tirx.Not(enough)):

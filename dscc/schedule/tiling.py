@@ -73,17 +73,20 @@ class PanelPacking(Packing):
     """Weights as [panel][depth][column]: `axes` brings them into the order (depth..., column) first.
 
     Attributes:
-        columns: how the columns are cut into panels.
+        columns: how the columns of one group are cut into panels.
         axes: the order of the weight's axes that puts the column last.
+        groups: the column's axis is made of this many groups, which follow one another in the panels.
     """
 
     columns: Columns
     axes: tuple[int, ...]
+    groups: int = 1
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        matrix = weight.transpose(self.axes).reshape(-1, self.columns.count)
-        table = self.columns.table()
-        packed = np.where(table[:, None, :] >= 0, matrix[:, table].transpose(1, 0, 2), np.zeros((), weight.dtype))
+        count, table = self.columns.count, self.columns.table()
+        matrix = weight.transpose(self.axes).reshape(-1, self.groups, count)
+        chosen = np.where(table >= 0, matrix[:, :, table], np.zeros((), weight.dtype))  # depth, group, panel, column
+        packed = chosen.transpose(1, 2, 0, 3).reshape(self.groups * self.columns.panels, -1, table.shape[1])
         return np.ascontiguousarray(packed)
 
 

@@ -12,20 +12,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
+from tvm.sym import Analyzer
 
 from dscc.schedule.base import Packing, Rule, Scheduled
-from dscc.schedule.code import Code, constant
+from dscc.schedule.code import Code, constant, index
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.merge import Merge
 from dscc.schedule.microkernel import has_long_functions
 from dscc.schedule.product import Product, write_product
-from dscc.schedule.stages import is_one, product, substitute, unravel
+from dscc.schedule.stages import is_one, product, product_of, substitute, unravel, variables
 from dscc.schedule.tiling import Columns, PanelPacking, choose
 
 
@@ -52,13 +52,22 @@ class Roles:
 def roles(fused: Fused) -> Roles | None:
     """The roles of the anchor's axes, or None if it is no sum of products of two factors."""
     anchor = fused.anchor
-    factors = product_of(fused)
-    if factors is None or len(anchor.reduce) != 1:
+    factors = product_of(anchor)
+    if factors is None or not anchor.reduce or not anchor.spatial:
         return None
-    depth = anchor.reduce[0]
-    if constant(anchor.extents[depth]) is None or not anchor.spatial:
+    # A convolution with a kernel of one element sums over two axes of extent 1 as well.
+    unit = {var: tirx.const(0, "int64") for var in anchor.reduce if is_one(anchor.extents[var])}
+    depths = [var for var in anchor.reduce if var not in unit] or [anchor.reduce[-1]]
+    if len(depths) != 1 or constant(anchor.extents[depths[0]]) is None:
         return None
-    used = [variables(fused.inline(factor)) for factor in factors]
+    depth = depths[0]
+    unit.pop(depth, None)
+    simplify = Analyzer().simplify
+    factors = (
+        simplify(substitute(fused.inline(factors[0]), unit)),
+        simplify(substitute(fused.inline(factors[1]), unit)),
+    )
+    used = [variables(factor) for factor in factors]
     column = anchor.spatial[-1]
     if column in used[0]:
         factors, used = (factors[1], factors[0]), [used[1], used[0]]
@@ -70,28 +79,7 @@ def roles(fused: Fused) -> Roles | None:
     rows = tuple(var for var in anchor.spatial[:-1] if var not in used[1])
     if anchor.spatial != (*batch, *rows, column) or not rows:
         return None
-    return Roles(fused.inline(factors[0]), fused.inline(factors[1]), batch, rows, column, depth)
-
-
-def product_of(fused: Fused) -> tuple[Expr, Expr] | None:
-    """The factors if the anchor is a float32 sum of products that starts from zero."""
-    anchor = fused.anchor
-    value = anchor.value
-    if str(anchor.buffer.dtype) != "float32" or not isinstance(value, tirx.Add):
-        return None
-    if not (isinstance(anchor.init, tirx.FloatImm) and anchor.init.value == 0.0):
-        return None
-    before, term = value.a, value.b
-    if not (isinstance(before, Load) and before.source.same_as(anchor.buffer)):
-        return None
-    return (term.a, term.b) if isinstance(term, tirx.Mul) else None
-
-
-def variables(expr: Expr) -> frozenset[Var]:
-    """The variables that occur in `expr`."""
-    found: list[Var] = []
-    tvm_ffi.structural_walk(expr, (Var, found.append))
-    return frozenset(found)
+    return Roles(factors[0], factors[1], batch, rows, column, depth)
 
 
 class Matmul(Rule):
@@ -122,7 +110,7 @@ class Matmul(Rule):
             if axes is not None:
                 packings[which] = PanelPacking(columns, axes)
                 packed_shape = (columns.panels, depth, columns.tile.width)
-                panels = tirx.decl_buffer(packed_shape, "float32", right.source.name)
+                panels = tirx.decl_buffer([index(extent) for extent in packed_shape], "float32", right.source.name)
                 params[which] = panels
         view = merge.fused(fused)
 

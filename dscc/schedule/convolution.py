@@ -1,0 +1,191 @@
+"""Recognises a two-dimensional convolution over channels-last data by its formula.
+
+out[n, y, x, f] = sum over ry, rx, rc of
+    pad[n, y * stride + ry * dilation, x * stride + rx * dilation, f // (F / G) * (C / G) + rc] * weight[f, ry, rx,
+    rc]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from tvm import ir, tirx
+from tvm.ir import Expr, Var
+from tvm.ir import TensorLoad as Load
+from tvm.sym import Analyzer, detect_linear_equation
+
+from dscc.schedule.code import constant
+from dscc.schedule.epilogue import Fused
+from dscc.schedule.stages import is_zero, product_of, substitute
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis.
+
+    Attributes:
+        out: extent of the output.
+        size: extent of the data without padding.
+        before: padding before the first element.
+        kernel, stride, dilation: of the window.
+    """
+
+    out: Expr
+    size: Expr
+    before: int
+    kernel: int
+    stride: int
+    dilation: int
+    padded: bool
+
+    @property
+    def reach(self) -> int:
+        """Elements from the first to the last that a window covers."""
+        return (self.kernel - 1) * self.dilation + 1
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """What a convolution computes; all of one output element's inputs lie within one group of channels.
+
+    Attributes:
+        data: the formula of an element of the data without padding, in terms of the variables `at`.
+        at: (image, row, column, channel) of `data`.
+        source: the parameter, if `data` is nothing but a load of it at `at`.
+        weight: the load of the weight, with the axes (f, ry, rx, rc).
+        batch: number of images.
+        height, width: the spatial axes.
+        groups: number of groups.
+        inputs, outputs: channels of one group.
+    """
+
+    data: Expr
+    at: tuple[Var, Var, Var, Var]
+    source: Var | None
+    weight: Load
+    batch: Expr
+    height: Axis
+    width: Axis
+    groups: int
+    inputs: int
+    outputs: int
+
+    @property
+    def channels(self) -> int:
+        """Channels of the data, of all groups."""
+        return self.groups * self.inputs
+
+    @staticmethod
+    def of(fused: Fused) -> Convolution | None:
+        """The convolution, or None if the anchor is none."""
+        anchor = fused.anchor
+        factors = product_of(anchor)
+        if factors is None or len(anchor.spatial) != 4 or len(anchor.reduce) != 3:
+            return None
+        n, y, x, f = anchor.spatial
+        ry, rx, rc = anchor.reduce
+        data, weight = factors
+        if not (isinstance(data, Load) and isinstance(weight, Load) and len(data.indices) == 4):
+            return None
+        axes = (f, ry, rx, rc)
+        if len(weight.indices) != 4 or any(not a.same_as(b) for a, b in zip(weight.indices, axes, strict=True)):
+            return None
+        kernel = [constant(anchor.extents[var]) for var in (ry, rx, rc, f)]
+        if any(extent is None for extent in kernel) or not data.indices[0].same_as(n):
+            return None
+        rows, columns, inputs, filters = (int(extent) for extent in kernel if extent is not None)
+        down = _window(data.indices[1], y, ry)
+        along = _window(data.indices[2], x, rx)
+        channels = constant(data.source.shape[3])
+        if down is None or along is None or channels is None or channels % inputs:
+            return None
+        groups = channels // inputs
+        if filters % groups or not _is_channel(fused, data.indices[3], f, rc, filters // groups, inputs):
+            return None
+        inner = _unpadded(fused, data.source)
+        if inner is None:
+            return None
+        (top, tall), (left, wide) = inner.bounds
+        return Convolution(
+            data=inner.formula,
+            at=inner.at,
+            source=inner.source,
+            weight=weight,
+            batch=anchor.extents[n],
+            height=Axis(anchor.extents[y], tall, top, rows, *down, inner.padded),
+            width=Axis(anchor.extents[x], wide, left, columns, *along, inner.padded),
+            groups=groups,
+            inputs=inputs,
+            outputs=filters // groups,
+        )
+
+
+def _window(index: Expr, out: Var, within: Var) -> tuple[int, int] | None:
+    """(stride, dilation) if the index is `out * stride + within * dilation`."""
+    factors = detect_linear_equation(index, [out, within])
+    if len(factors) != 3 or not is_zero(Analyzer().simplify(factors[2])):
+        return None
+    stride, dilation = constant(factors[0]), constant(factors[1])
+    # A window of one element or an output of one has no factor left.
+    return None if stride is None or dilation is None else (max(stride, 1), max(dilation, 1))
+
+
+def _is_channel(fused: Fused, index: Expr, f: Var, rc: Var, outputs: int, inputs: int) -> bool:
+    analyzer = Analyzer()
+    for var in (f, rc):
+        analyzer.bind(var, ir.Range(0, fused.anchor.extents[var]))
+    expected = tirx.floordiv(f, tirx.const(outputs, "int64")) * inputs + rc
+    return analyzer.can_prove_equal(index, expected)
+
+
+class _Data(NamedTuple):
+    """What the data is within its padding; for both spatial axes (padding before, size without padding)."""
+
+    formula: Expr
+    at: tuple[Var, Var, Var, Var]
+    source: Var | None
+    bounds: Sequence[tuple[int, Expr]]
+    padded: bool
+
+
+def _unpadded(fused: Fused, buffer: Var) -> _Data | None:
+    at = tuple(Var(name, "int64") for name in ("image", "row", "column", "channel"))
+    value = fused.inline(tirx.BufferLoad(buffer, list(at)))
+    bounds: list[tuple[int, Expr]] = [(0, buffer.shape[1]), (0, buffer.shape[2])]
+    padded = isinstance(value, ir.Call) and isinstance(value.op, ir.Op) and value.op.name == "prim.if_then_else"
+    if padded:
+        condition, value, outside = value.args
+        if not (isinstance(outside, tirx.FloatImm) and outside.value == 0.0):
+            return None
+        low: dict[Var, Expr] = {}
+        high: dict[Var, Expr] = {}
+        spatial = set(at[1:3])
+        for part in _conjuncts(condition):
+            if isinstance(part, tirx.LE) and part.b in spatial:
+                low[part.b] = part.a
+            elif isinstance(part, tirx.LT) and part.a in spatial:
+                high[part.a] = part.b
+            elif isinstance(part, tirx.LE) and part.a in spatial:
+                high[part.a] = part.b + 1
+            else:
+                return None
+        analyzer = Analyzer()
+        for axis in (0, 1):
+            before = constant(low.get(at[axis + 1], 0))
+            if before is None:
+                return None
+            end = high.get(at[axis + 1], buffer.shape[axis + 1])
+            bounds[axis] = before, analyzer.simplify(end - before)
+        value = substitute(value, {at[1]: at[1] + bounds[0][0], at[2]: at[2] + bounds[1][0]})
+    value = Analyzer().simplify(value)
+    plain = isinstance(value, Load) and all(a.same_as(b) for a, b in zip(value.indices, at, strict=True))
+    source = value.source if plain else None
+    return _Data(value, (at[0], at[1], at[2], at[3]), source, bounds, padded)
+
+
+def _conjuncts(condition: Expr) -> list[Expr]:
+    if isinstance(condition, tirx.And):
+        return _conjuncts(condition.a) + _conjuncts(condition.b)
+    return [condition]
