@@ -33,13 +33,14 @@ def command(model: Path, emit: str, target_file: Path | None, **values: Any) -> 
 
     Without -o the artifact goes to the current folder under the model's name, and other forms to standard output.
     """
+    started = time.perf_counter()  # importing TVM is part of what the user waits for
     from dscc import emit as forms
     from dscc import files
     from dscc.artifact import store
 
     options = flags.compile_options(values)
     if emit == "artifact":
-        _artifact(model, options, target_file or Path(f"{model.stem}.dscc"))
+        _artifact(model, options, target_file or Path(f"{model.stem}.dscc"), started)
         return
     if target_file:
         files.check_writable(target_file)
@@ -51,10 +52,9 @@ def command(model: Path, emit: str, target_file: Path | None, **values: Any) -> 
         click.echo(text)
 
 
-def _artifact(model: Path, options: CompileOptions, target_file: Path) -> None:
+def _artifact(model: Path, options: CompileOptions, target_file: Path, started: float) -> None:
     from dscc import compiler, files
 
-    started = time.perf_counter()
     files.check_writable(target_file)
     with Stages(f"compile {model.name}") as stages:
         artifact = compiler.compile(model, options, progress=stages)

@@ -56,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 for an error that we explain, 130 for Ctrl-C."""
     warnings.showwarning = _show_warning
     try:
-        cli.main(args=list(sys.argv[1:] if args is None else args), prog_name="dscc", standalone_mode=False)
+        # A command that ends with click's Exit makes its status the value of this call; all others return None.
+        status = cli.main(args=list(sys.argv[1:] if args is None else args), prog_name="dscc", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as err:
         click.echo(err.ctx.get_help() if err.ctx else "", err=True)
         return 1
@@ -69,8 +70,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         _say("error", "interrupted")
         return 130
-    except click.exceptions.Exit as err:
-        return err.exit_code
     except MemoryError:
         _say("error", "out of memory; give the machine more, or compile a smaller model")
         return 1
@@ -78,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         # TVM replaces the hook by one that hides tracebacks, and what arrives here is a bug of ours.
         sys.excepthook = sys.__excepthook__
         raise
-    return 0
+    return status or 0
 
 
 def _say(kind: str, text: str) -> None:

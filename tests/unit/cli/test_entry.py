@@ -47,6 +47,12 @@ def test_known_errors_are_one_line(command: list[Any], capsys: Any, raised: Any,
     assert capsys.readouterr() == ("", said)
 
 
+@pytest.mark.parametrize("status", [0, 1, 3])
+def test_a_command_may_choose_its_exit_status(command: list[Any], status: int) -> None:
+    command.append(click.exceptions.Exit(status))
+    assert cli.main(["raise"]) == status
+
+
 def test_bugs_keep_their_traceback(command: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "excepthook", lambda *args: None)  # as TVM leaves it
     command.append(ZeroDivisionError("bug"))
