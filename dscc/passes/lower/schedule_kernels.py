@@ -40,13 +40,11 @@ class ScheduleKernels(Pass):
             plan, rule = _schedule(mod[name], constants, ctx)
             plans[name] = plan
             ctx.remark(f"{self.name}: {name}: {rule}")
-        for gvar, func in list(mod.functions.items()):
+        retarget = _Retarget(mod, plans, representatives)
+        for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
-                mod[gvar] = _Retarget(mod, plans, representatives).visit_expr(func)
-        for name, plan in plans.items():
-            func = vector_math(plan.func).with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
-            mod.update_func(mod.get_global_var(name), func)
-        return relax.transform.DeadCodeElimination()(mod)
+                retarget.builder_.update_func(gvar, retarget.visit_expr(func))
+        return relax.transform.DeadCodeElimination()(retarget.builder_.get())
 
 
 def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) -> tuple[Scheduled, str]:
@@ -57,6 +55,10 @@ def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) 
         if plan is not None:
             return plan, rule.name
     raise PassError(f"pass 'schedule-kernels': no rule of target '{ctx.target}' takes a function; its last rule must take any")
+
+
+def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    return vector_math(func).with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
 
 def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
@@ -98,9 +100,11 @@ class _Retarget(PyExprMutator):
     """Lets every call reach the one function that stands for its equals, with its constants packed."""
 
     def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
-        super().__init__(mod)
-        self._mod, self._plans, self._representatives = mod, plans, representatives
+        # Packing changes a function's signature, and a GlobalVar keeps the type that it was made with: so new ones are made.
+        super().__init__(tvm.IRModule({g: f for g, f in mod.functions.items() if not isinstance(f, tirx.PrimFunc)}))
+        self._plans, self._representatives = plans, representatives
         self._packed: dict[tuple[tvm.runtime.Tensor, Packing], GenericConst] = {}
+        self._gvars = {name: self.builder_.add_func(_finish(plan.func), name) for name, plan in plans.items()}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if call.op != _CALL_TIR:
@@ -109,8 +113,7 @@ class _Retarget(PyExprMutator):
         args = [self.visit_expr(arg) for arg in call.args[1]]
         for index, packing in self._plans[name].packings.items():
             args[index] = self._pack(args[index], packing)
-        gvar = self._mod.get_global_var(name)
-        return relax.Call(call.op, [gvar, relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span)
+        return relax.Call(call.op, [self._gvars[name], relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span)
 
     def _pack(self, constant: GenericConst, packing: Packing) -> GenericConst:
         key = (constant.value, packing)  # tensors compare by identity

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from dscc.schedule.base import Rule
+from dscc.schedule.rules.conv import Conv
 from dscc.schedule.rules.fallback import Fallback
+from dscc.schedule.rules.matmul import Matmul
+from dscc.schedule.rules.rows import RowsRule
 
-RULES: tuple[Rule, ...] = (Fallback(),)
+RULES: tuple[Rule, ...] = (
+    Matmul(),
+    Conv(),
+    RowsRule(),
+    Fallback(),
+)
