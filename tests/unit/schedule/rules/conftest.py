@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, tirx
 
 from dscc.passes.lower import legalize
-from dscc.schedule.base import Rule
+from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.machine import Machine
 
 MACHINES = {
@@ -21,8 +21,13 @@ MACHINES = {
 
 
 def _compile(
-    rule: Rule, shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr], machine: Machine
+    rule: Rule,
+    shapes: dict[str, tuple[int | str, ...]],
+    body: Callable[..., relax.Expr],
+    machine: Machine,
+    constants: Sequence[str] = (),
 ) -> Callable[..., np.ndarray]:
+    """What `rule` makes of the one function that `body` lowers to; the parameters in `constants` may be packed."""
     symbols: dict[str, tirx.Var] = {}
 
     def dim(d: int | str) -> int | tirx.Var:
@@ -46,8 +51,11 @@ def _compile(
     funcs = {gvar: func for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)}
     assert len(funcs) == 1, f"not one function: {[gvar.name_hint for gvar in funcs]}"
     ((gvar, func),) = funcs.items()
-    plan = rule.apply(func, frozenset(), machine)
+    names = list(shapes)
+    plan = rule.apply(func, frozenset(names.index(name) for name in constants), machine)
     assert plan is not None, f"refused:\n{func.script()}"
+    if constants:
+        return _kernel(plan)
     mod.update_func(gvar, plan.func.with_attr("tirx.is_scheduled", True))
     executable = tvm.compile(mod, tvm.target.Target("llvm"))
     vm = relax.VirtualMachine(executable, tvm.cpu())
@@ -56,6 +64,34 @@ def _compile(
         return vm["main"](*(tvm.runtime.tensor(a) for a in arrays)).numpy()
 
     return run
+
+
+def _kernel(plan: Scheduled) -> Callable[..., np.ndarray]:
+    """The scheduled function itself: its packed parameters have other shapes than `main` knows."""
+    func = plan.func.with_attr("tirx.is_scheduled", True).with_attr("global_symbol", "kernel")
+    library = tvm.compile(tvm.IRModule({"kernel": func}), tvm.target.Target("llvm"))
+    output = plan.func.params[-1]
+
+    def run(*arrays: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        packed = [plan.packings[i].pack(a) if i in plan.packings else a for i, a in enumerate(arrays)]
+        out = tvm.runtime.tensor(np.full(shape, np.nan, str(output.dtype)))
+        library["kernel"](*(tvm.runtime.tensor(np.ascontiguousarray(a)) for a in packed), out)
+        return out.numpy()
+
+    return run
+
+
+@pytest.fixture(params=["baseline", "avx512"])
+def compile_packed(request):
+    """`compile_packed(rule, {"x": ("n", 64), "w": (64, 8)}, lambda bb, x, w: ..., ["w"])(x, w, shape=...)`.
+
+    The parameters named in the list are constants, which the rule may have packed.
+    """
+
+    def fixed(rule, shapes, body, constants):
+        return _compile(rule, shapes, body, MACHINES[request.param], constants)
+
+    return fixed
 
 
 @pytest.fixture(params=["baseline", "avx512"])
