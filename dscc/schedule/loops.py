@@ -111,7 +111,7 @@ def each_lanes(code: Code, extent: Index, lanes: int, body: Body) -> None:
     """Write `body(first, width)` so that all of `extent` is covered by vectors of `lanes`; see the module."""
     known = constant(extent)
     if known is not None:
-        for first, width, times in _static_cover(known, lanes):
+        for first, width, times in static_cover(known, lanes):
             with code.loop(times, "j") as j:
                 body(index(first) + j * width, width)
         return
@@ -125,7 +125,7 @@ def each_lanes(code: Code, extent: Index, lanes: int, body: Body) -> None:
         body(j, 1)
 
 
-def _static_cover(extent: int, lanes: int) -> list[tuple[int, int, int]]:
+def static_cover(extent: int, lanes: int) -> list[tuple[int, int, int]]:
     """(first, width, times): vectors that cover `extent`; the last one may overlap its neighbour."""
     while lanes > extent:
         lanes //= 2

@@ -1,0 +1,93 @@
+"""Depthwise convolutions: numbers over widths around the tile, strides, dilations, padding, symbolic sizes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tvm import relax
+
+from dscc.schedule.rules.depthwise import Depthwise
+
+
+def reference(x, weight, stride, padding, dilation):
+    """x: (n, h, w, c); weight: (c, kh, kw, 1)."""
+    _, rows, columns, _ = weight.shape
+    top, left, bottom, right = padding
+    x = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0))).astype("float64")
+    high = (x.shape[1] - (rows - 1) * dilation - 1) // stride + 1
+    wide = (x.shape[2] - (columns - 1) * dilation - 1) // stride + 1
+    total = 0.0
+    for i in range(rows):
+        for j in range(columns):
+            y0, x0 = i * dilation, j * dilation
+            part = x[:, y0 : y0 + (high - 1) * stride + 1 : stride, x0 : x0 + (wide - 1) * stride + 1 : stride]
+            total = total + part * weight[:, i, j, 0]
+    return total
+
+
+def convolution(stride, padding, dilation, channels):
+    def body(bb, x, w, bias):
+        out = bb.emit(
+            relax.op.nn.conv2d(
+                x, w, stride, padding, dilation, channels, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC"
+            )
+        )
+        return relax.op.nn.relu(bb.emit(relax.op.add(out, bias)))
+
+    return body
+
+
+def check(run, shape, kernel, stride, padding, dilation):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype("float32")
+    weight = rng.standard_normal((shape[3], kernel, kernel, 1)).astype("float32")
+    bias = rng.standard_normal(shape[3]).astype("float32")
+    want = np.maximum(reference(x, weight, stride, padding, dilation) + bias, 0)
+    np.testing.assert_allclose(run(x, weight, bias, shape=want.shape), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding", "dilation"),
+    [
+        ((1, 7, 7, 32), 3, 1, (1, 1, 1, 1), 1),
+        ((2, 14, 13, 19), 3, 1, (1, 1, 1, 1), 1),
+        ((1, 9, 40, 16), 3, 2, (1, 1, 1, 1), 1),
+        ((1, 9, 41, 16), 3, 2, (0, 0, 1, 1), 1),
+        ((1, 12, 37, 5), 5, 1, (2, 2, 2, 2), 1),
+        ((1, 12, 30, 8), 3, 1, (4, 4, 4, 4), 4),
+        ((1, 3, 1, 1), 3, 1, (1, 1, 1, 1), 1),
+        ((1, 11, 29, 24), 3, 1, (0, 0, 0, 0), 1),
+    ],
+)
+def test_fixed_sizes(compile_packed, shape, kernel, stride, padding, dilation):
+    shapes = {"x": shape, "w": (shape[3], kernel, kernel, 1), "bias": (shape[3],)}
+    run = compile_packed(Depthwise(), shapes, convolution(stride, padding, dilation, shape[3]), ["w"])
+    check(run, shape, kernel, stride, padding, dilation)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1)])
+def test_symbolic_sizes(compile_packed, kernel, stride):
+    edge = (kernel // 2,) * 4
+    shapes = {"x": ("n", "h", "w", 19), "w": (19, kernel, kernel, 1), "bias": (19,)}
+    run = compile_packed(Depthwise(), shapes, convolution(stride, edge, 1, 19), ["w"])
+    for n, h, w in [(1, 1, 1), (1, 2, 3), (2, 5, 7), (1, 6, 8), (1, 9, 9), (2, 10, 33), (1, 70, 26)]:
+        check(run, (n, h, w, 19), kernel, stride, edge, 1)
+
+
+def test_weights_that_are_no_constants(compile_one):
+    shapes = {"x": (1, 8, 8, 20), "w": (20, 3, 3, 1), "bias": (20,)}
+    run = compile_one(Depthwise(), shapes, convolution(1, (1, 1, 1, 1), 1, 20))
+    check(lambda *arrays, shape: run(*arrays), (1, 8, 8, 20), 3, 1, (1, 1, 1, 1), 1)
+
+
+def test_a_long_epilogue(compile_packed):
+    def body(bb, x, w):
+        out = relax.op.nn.conv2d(x, w, 1, 1, 1, 16, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC")
+        out = bb.emit(out)
+        return relax.op.multiply(out, bb.emit(relax.op.sigmoid(out)))
+
+    run = compile_packed(Depthwise(), {"x": (1, 9, 9, 16), "w": (16, 3, 3, 1)}, body, ["w"])
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 9, 9, 16)).astype("float32"), rng.standard_normal((16, 3, 3, 1)).astype("float32")
+    want = reference(x, w, 1, (1, 1, 1, 1), 1)
+    np.testing.assert_allclose(run(x, w, shape=want.shape), want / (1 + np.exp(-want)), rtol=1e-4, atol=1e-5)
