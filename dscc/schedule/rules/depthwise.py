@@ -7,8 +7,8 @@
 
 An element of the data is loaded once per tile and row of the window. Rows outside the data are skipped by a branch
 around all of their products. Columns outside are known at compile time where the width is: the tiles that touch the
-border are written out without them. Where the width is symbolic, tiles cover the inside, and the few pixels at the border
-are computed one by one. The last tile is moved back over its neighbour. The weight is packed as [ry, rx][c].
+border are written out without them. Where the width is symbolic, tiles cover the inside, and the few pixels at the
+border are computed one by one. The last tile is moved back over its neighbour. The weight is packed as [ry, rx][c].
 """
 
 from __future__ import annotations

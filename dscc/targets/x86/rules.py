@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dscc.schedule.base import Rule
 from dscc.schedule.rules.conv import Conv
+from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.rows import RowsRule
@@ -11,6 +12,7 @@ from dscc.schedule.rules.rows import RowsRule
 RULES: tuple[Rule, ...] = (
     Matmul(),
     Conv(),
+    Depthwise(),
     RowsRule(),
     Fallback(),
 )
