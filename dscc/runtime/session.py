@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 ALIGN = 64  # kernels load and store whole vectors, which must start at a multiple of this
 SMALL_BYTES = 8 << 10  # up to here, copying an array is cheaper than finding out where it is or who owns it
-_POOLED = 2  # TVM's allocator that keeps what it frees
+# TVM's allocator that leaves reuse to malloc. The other one keeps all that it ever allocated, by exact size: on a model
+# with a dynamic width, 150 widths took 1309 MB with it and 245 MB with malloc, at the same speed.
+_NAIVE = 1
 
 
 class Session:
@@ -35,7 +37,7 @@ class Session:
         load = library.invoke(program.get_function, program.executable, "vm_load_executable", 0)
         self._machine = _object(library.invoke(_object(load)))
         start = library.invoke(program.get_function, self._machine, "vm_initialization", 0)
-        program.initialize(_object(start), ffi.CPU_DEVICE, 0, _POOLED)
+        program.initialize(_object(start), ffi.CPU_DEVICE, 0, _NAIVE)
         self._main = _object(library.invoke(program.get_function, self._machine, "main", 0))
         self._ports = [_Port(library, spec) for spec in program.inputs]
         self._outputs = [_Output(dtype) for dtype in program.output_dtypes]
