@@ -119,7 +119,9 @@ def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected
     left, right = int64(actual), int64(expected)
     if isinstance(right, tirx.Var):
         left, right = (left * 2, right * 2) if isinstance(left, tirx.Var) else (right, left)
-    builder.match_cast(relax.ShapeExpr([left]), relax.ShapeType([right]))
+    # VMShapeLower of TVM 0.27 computes what a pattern mentions, but not what the matched value does ("it != slot_map_.end()"); so the
+    # value stands in the pattern too, where it equals itself.
+    builder.match_cast(relax.ShapeExpr([left, left]), relax.ShapeType([right, left]))
     return True
 
 
