@@ -96,8 +96,8 @@ class DsccBackend(Backend):
         version = kwargs.pop("opset_version", onnx.defs.onnx_opset_version())
         names = [name for name in node.input if name]
         arrays = [np.asarray(a) for a in (inputs.values() if isinstance(inputs, Mapping) else inputs)]
-        kinds: Sequence[tuple[np.dtype[Any], tuple[int, ...] | None]]
-        kinds = outputs_info or [(np.dtype(np.float32), None)] * len(node.output)
+        unknown: list[tuple[np.dtype[Any], Any]] = [(np.dtype(np.float32), None)] * len(node.output)
+        kinds = outputs_info or unknown
         graph = onnx.helper.make_graph(
             [node],
             node.op_type,

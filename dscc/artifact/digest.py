@@ -7,11 +7,12 @@ tenth of the time that the first run takes. hashlib releases the interpreter loc
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from dscc.artifact.host import cores
 
 PIECE_BYTES = 4 << 20
 
@@ -63,17 +64,13 @@ def altered(contents: Sequence[tuple[str, memoryview, Sequence[str]]]) -> str | 
                 bad.append(name)
 
     # Not concurrent.futures, whose import takes as long as hashing 20 MB.
-    helpers = [threading.Thread(target=work) for _ in range(min(_cores(), total // PIECE_BYTES) - 1)]
+    helpers = [threading.Thread(target=work) for _ in range(min(cores(), total // PIECE_BYTES) - 1)]
     for helper in helpers:
         helper.start()
     work()
     for helper in helpers:
         helper.join()
     return bad[0] if bad else None
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _split(chunk: bytes | memoryview, at: int) -> Iterable[memoryview]:

@@ -1,7 +1,9 @@
-"""Whether this machine can run what an artifact was compiled for. Asked before any of its code is loaded."""
+"""What this machine has: how many processor cores, and whether they can run what an artifact was compiled for."""
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 from functools import cache
 from pathlib import Path
@@ -9,6 +11,16 @@ from pathlib import Path
 from dscc.artifact.manifest import Manifest
 
 _ALIASES = {"AMD64": "x86_64", "arm64": "aarch64"}
+
+
+def cores() -> int:
+    """How many processor cores this process may use; its container may have a quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()  # cgroup 2, in a container
+        return max(1, min(count, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no such file, or `max`: no quota
+        return count
 
 
 def unfit(manifest: Manifest) -> str | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import struct
 from ctypes import (
     POINTER,
     Structure,
@@ -84,7 +83,10 @@ class _ErrorCell(Structure):
     _fields_ = [("kind", Text), ("message", Text), ("backtrace", Text)]
 
 
-_SEQUENCE = struct.Struct("=Qq")  # the start of TVMFFISeqCell: data, size
+class _Sequence(Structure):
+    """The start of TVMFFISeqCell."""
+
+    _fields_ = [("data", c_void_p), ("size", c_int64)]
 
 
 class RuntimeFailure(Exception):
@@ -238,8 +240,8 @@ def tensor_of(handle: int) -> DLTensor:
 
 def items_of(handle: int) -> tuple[int, ...]:
     """The handles of the objects in an array object."""
-    data, size = _SEQUENCE.unpack(ctypes.string_at(handle + CELL, _SEQUENCE.size))
-    return struct.unpack("=" + "8xq" * size, ctypes.string_at(data, 16 * size)) if size else ()
+    cell = _Sequence.from_address(handle + CELL)
+    return tuple((c_int64 * (2 * cell.size)).from_address(cell.data)[1::2]) if cell.size else ()
 
 
 @cache

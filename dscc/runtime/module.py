@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dscc.artifact.host import cores
 from dscc.errors import InputError, unknown
 from dscc.runtime import ffi
 from dscc.runtime.inputs import Array, InputSpecs
@@ -41,18 +41,18 @@ class Module:
     """
 
     def __init__(self, artifact: Artifact, threads: int | None = None):
-        cores = _cores()
+        available = cores()
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         self.manifest: Manifest = artifact.manifest
-        self.threads = cores if threads is None else threads
+        self.threads = available if threads is None else threads
         self._program = Program(artifact, self.threads)
         self._inputs = InputSpecs(self.manifest.inputs)
         self._outputs = {spec.name: i for i, spec in enumerate(self.manifest.outputs)}
         self._all = tuple(range(len(self.manifest.outputs)))
         self._known: set[tuple[tuple[int, ...], ...]] = set()
         self._idle: list[Session] = [Session(self._program)]
-        self._made, self._limit = 1, cores
+        self._made, self._limit = 1, available
         self._waiting = 0
         self._returned = threading.Condition()
 
@@ -154,10 +154,6 @@ def load(path: Path | str, threads: int | None = None) -> Module:
     from dscc.artifact import Artifact
 
     return Artifact.open(path).load(threads)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:

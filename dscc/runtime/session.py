@@ -39,10 +39,10 @@ class Session:
         start = library.invoke(program.get_function, self._machine, "vm_initialization", 0)
         program.initialize(_object(start), ffi.CPU_DEVICE, 0, _NAIVE)
         self._main = _object(library.invoke(program.get_function, self._machine, "main", 0))
-        self._ports = [_Port(library, spec) for spec in program.inputs]
         self._outputs = [_Output(dtype) for dtype in program.output_dtypes]
-        self._count = len(self._ports) + len(program.weights)
+        self._count = len(program.inputs) + len(program.weights)
         self._arguments = (ffi.Value * max(self._count, 1))()
+        self._ports = [_Port(library, spec, self._arguments[i]) for i, spec in enumerate(program.inputs)]
         for i, weight in enumerate(program.weights, len(self._ports)):
             self._arguments[i].kind, self._arguments[i].bits = ffi.TENSOR, weight.handle
         self._result = ffi.Value()
@@ -59,10 +59,8 @@ class Session:
         Raises:
             RuntimeFailure: TVM raised an error.
         """
-        arguments = self._arguments
-        for i, (port, array) in enumerate(zip(self._ports, arrays, strict=True)):
-            if port.bind(array):
-                arguments[i].kind, arguments[i].bits = ffi.TENSOR, port.handle
+        for port, array in zip(self._ports, arrays, strict=True):
+            port.bind(array)
         result, library = self._result, self._library
         result.kind = result.bits = 0
         status = library.call(self._main.handle, self._arguments_address, self._count, self._result_address)
@@ -86,10 +84,11 @@ class Session:
 
 
 class _Port:
-    """An input: a tensor of TVM whose address and shape are set for every run."""
+    """An input: an argument of `main` that is a tensor of TVM, which is made to describe the array of every run."""
 
-    def __init__(self, library: ffi.Library, spec: TensorSpec):
+    def __init__(self, library: ffi.Library, spec: TensorSpec, argument: ffi.Value):
         self._library = library
+        self._argument = argument
         self._dtype = numpy_dtype(spec.dtype)
         self._code = library.dtype(spec.dtype)
         self._shape: tuple[int, ...] | None = None
@@ -99,21 +98,19 @@ class _Port:
         self._staged: Array | None = None
         self._staged_address = 0
 
-    def bind(self, array: Array) -> bool:
-        """Make the tensor describe `array`, or an aligned copy of it. True if it has become another tensor."""
-        changed = array.shape != self._shape
-        if changed:
+    def bind(self, array: Array) -> None:
+        """Make the tensor describe `array`, or an aligned copy of it."""
+        if array.shape != self._shape:
             self._reshape(array)
         if self._bytes > SMALL_BYTES and array.flags.c_contiguous and array.dtype.isnative:
             address = array.__array_interface__["data"][0]
             if address % ALIGN == 0:
                 self._point(address)
-                return changed
+                return
         if self._staged is None:
             self._stage()
         np.copyto(self._staged, array)  # type: ignore[arg-type]
         self._point(self._staged_address)
-        return changed
 
     def covers(self, address: int) -> bool:
         """Whether the address lies in what the tensor describes now."""
@@ -124,13 +121,14 @@ class _Port:
             self._tensor.data = self._data = address
 
     def _reshape(self, array: Array) -> None:
-        self._shape = array.shape
+        ref = self._library.tensor(0, self._code, array.shape)
+        self._argument.kind, self._argument.bits = ffi.TENSOR, ref.handle
+        self._ref = ref
+        self._tensor = ffi.tensor_of(ref.handle)
         self._bytes = array.size * self._dtype.itemsize
         self._staged = None
         self._data = 0
-        self._ref = self._library.tensor(0, self._code, array.shape)
-        self._tensor = ffi.tensor_of(self._ref.handle)
-        self.handle = self._ref.handle
+        self._shape = array.shape
 
     def _stage(self) -> None:
         assert self._shape is not None  # bind has set it
