@@ -81,21 +81,29 @@ def write_tile(
         guard: row within the tile to the condition that it is stored at all.
         partial: the reduction is cut into blocks, and this is one of them.
     """
-    acc = _local(code, "acc", tile)
-    with _Each(code, tile) as (i, at):
-        start = tirx.const(0.0, "float32")
-        code.add(tirx.BufferStore(acc, start, [i * tile.width + at]))
-    if partial is not None:
-        with code.when(partial.block > 0), _Each(code, tile) as (i, at):
-            code.add(tirx.BufferStore(acc, partial.load(i, at), [i * tile.width + at]))
-    _multiply(code, tile, operands, acc)
-    if partial is not None:
-        with code.when(partial.block < partial.last), _Each(code, tile) as (i, at):
-            code.add(partial.store(i, at, tirx.BufferLoad(acc, [i * tile.width + at])))
-        with code.when(tirx.EQ(partial.block, index(partial.last))):
-            _finish(code, tile, acc, store, columns, base, rolled, guard)
-    else:
+    acc = _local(code, tile)
+
+    def zero(i: Expr, at: Expr) -> tirx.Stmt:
+        return tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at])
+
+    def load(i: Expr, at: Expr) -> Expr:
+        return tirx.BufferLoad(acc, [i * tile.width + at])
+
+    def finish() -> None:
         _finish(code, tile, acc, store, columns, base, rolled, guard)
+
+    _each(code, tile, zero)
+    if partial is None:
+        _multiply(code, tile, operands, acc)
+        finish()
+        return
+    with code.when(partial.block > 0):
+        _each(code, tile, lambda i, at: tirx.BufferStore(acc, partial.load(i, at), [i * tile.width + at]))
+    _multiply(code, tile, operands, acc)
+    with code.when(partial.block < partial.last):
+        _each(code, tile, lambda i, at: partial.store(i, at, load(i, at)))
+    with code.when(tirx.EQ(partial.block, index(partial.last))):
+        finish()
 
 
 @dataclass(frozen=True)
@@ -122,10 +130,13 @@ def _multiply(code: Code, tile: Tile, operands: Operands, acc: tirx.Var) -> None
             with code.loop(extent, name) as k:
                 nest(level + 1, [*ks, k])
             return
-        with _Each(code, tile) as (i, at):
+
+        def step(i: Expr, at: Expr) -> tirx.Stmt:
             where = [i * tile.width + at]
             product = operands.left(i, ks) * operands.right(ks, at)
-            code.add(tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + product, where))
+            return tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + product, where)
+
+        _each(code, tile, step)
 
     nest(0, [])
 
@@ -144,41 +155,32 @@ def _finish(
     if rolled:
         source = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", "sums")
         code.add(tirx.AllocBuffer(source, {"disable_lower_builtin": tirx.IntImm("int32", 1)}))
-        with _Each(code, tile) as (i, at):
+
+        def copy(i: Expr, at: Expr) -> tirx.Stmt:
             where = [i * tile.width + at]
-            code.add(tirx.BufferStore(source, tirx.BufferLoad(acc, where), where))
-    lanes = columns.count if columns.padded else tile.lanes
-    kind = "unrolled" if columns.padded else "vectorized"
-    with code.loop(tile.rows, "i", "serial" if rolled else "unrolled") as i:
-        with code.when(True if guard is None else guard(i)):
-            with code.loop(tile.vectors, "j", "serial" if rolled else "unrolled") as j:
-                first = base + vector_base(j, columns)
-                with code.loop(lanes, "l", kind) as lane:
-                    value = tirx.BufferLoad(source, [i * tile.width + j * tile.lanes + lane])
-                    code.add(store(i, first + lane, value))
+            return tirx.BufferStore(source, tirx.BufferLoad(acc, where), where)
+
+        _each(code, tile, copy)
+    kind = "serial" if rolled else "unrolled"
+    with code.loop(tile.rows, "i", kind) as i, code.when(True if guard is None else guard(i)):
+        for run in tile.runs:
+            with code.loop(run.count, "j", kind) as j:
+                start = base + vector_base(run, j, columns)
+                lanes = columns.count if columns.padded else run.lanes
+                with code.loop(lanes, "l", "unrolled" if columns.padded else "vectorized") as lane:
+                    value = tirx.BufferLoad(source, [i * tile.width + run.first + j * run.lanes + lane])
+                    code.add(store(i, start + lane, value))
 
 
-class _Each:
-    """The unrolled loops over a tile: yields (row, column within the panel)."""
-
-    def __init__(self, code: Code, tile: Tile):
-        self._loops = [
-            code.loop(tile.rows, "i", "unrolled"),
-            code.loop(tile.vectors, "j", "unrolled"),
-            code.loop(tile.lanes, "l", "vectorized"),
-        ]
-        self._lanes = tile.lanes
-
-    def __enter__(self) -> tuple[Expr, Expr]:
-        i, j, lane = (loop.__enter__() for loop in self._loops)
-        return i, j * self._lanes + lane
-
-    def __exit__(self, *error: object) -> None:
-        for loop in reversed(self._loops):
-            loop.__exit__(None, None, None)
+def _each(code: Code, tile: Tile, write: Callable[[Expr, Expr], tirx.Stmt]) -> None:
+    """Write a statement for every element of a tile, given its row and its column within the panel."""
+    with code.loop(tile.rows, "i", "unrolled") as i:
+        for run in tile.runs:
+            with code.loop(run.count, "j", "unrolled") as j, code.loop(run.lanes, "l", "vectorized") as lane:
+                code.add(write(i, run.first + j * run.lanes + lane))
 
 
-def _local(code: Code, name: str, tile: Tile) -> tirx.Var:
-    buffer = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", name, scope="local")
+def _local(code: Code, tile: Tile) -> tirx.Var:
+    buffer = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", "acc", scope="local")
     code.add(tirx.AllocBuffer(buffer))
     return buffer

@@ -136,15 +136,15 @@ def _right(code: Code, product: Product, panel: Expr, scratch: Var | None) -> Ca
     columns, fill = product.columns, product.fill
     tile = columns.tile
     assert scratch is not None and fill is not None  # one of the two ways
-    with (
-        code.loop(product.depth, "k") as k,
-        code.loop(tile.vectors, "j") as j,
-        code.loop(tile.lanes, "l", "vectorized") as lane,
-    ):
-        column = panel_base(panel, columns) + vector_base(j, columns) + lane
-        if columns.padded:
-            column = tirx.min(column, index(columns.count - 1))
-        code.add(tirx.BufferStore(scratch, fill(k, column), [k * tile.width + j * tile.lanes + lane]))
+    base = panel_base(panel, columns)
+    with code.loop(product.depth, "k") as k:
+        for run in tile.runs:
+            with code.loop(run.count, "j") as j, code.loop(run.lanes, "l", "vectorized") as lane:
+                column = base + vector_base(run, j, columns) + lane
+                if columns.padded:
+                    column = tirx.min(column, index(columns.count - 1))
+                value = fill(k, column)
+                code.add(tirx.BufferStore(scratch, value, [k * tile.width + run.first + j * run.lanes + lane]))
     return lambda k, at: tirx.BufferLoad(scratch, [k * tile.width + at])
 
 

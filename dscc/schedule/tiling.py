@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 from tvm import tirx
@@ -13,33 +16,54 @@ from dscc.schedule.code import Index, constant, index
 from dscc.schedule.machine import Machine
 
 _TYPICAL_ROWS = 200  # stands for a symbolic extent when tiles are compared
+_MOST_VECTORS = 6
+_LATENCY = 4.0  # cycles of a multiply-add, before the next one to the same accumulator
+_LOAD = 0.5  # cycles of a load
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring vectors of equal length: `count` of `lanes` elements, from column `first` of the panel on."""
+
+    first: int
+    count: int
+    lanes: int
 
 
 @dataclass(frozen=True)
 class Tile:
-    """`rows` x `vectors` accumulators of `lanes` elements each."""
+    """`rows` times vectors of accumulators; the vectors may be of several lengths, `lanes` in order."""
 
     rows: int
-    vectors: int
-    lanes: int
+    lanes: tuple[int, ...]
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Columns that a tile covers."""
-        return self.vectors * self.lanes
+        return sum(self.lanes)
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The vectors, those of equal length together."""
+        found, first = [], 0
+        for lanes, group in groupby(self.lanes):
+            count = len(list(group))
+            found.append(Run(first, count, lanes))
+            first += count * lanes
+        return tuple(found)
 
     def with_rows(self, rows: int) -> Tile:
         """The same columns, other rows."""
-        return Tile(rows, self.vectors, self.lanes)
+        return Tile(rows, self.lanes)
 
 
 @dataclass(frozen=True)
 class Columns:
     """How the columns of the result are cut into panels of `tile.width`.
 
-    No mask is needed: where the last vector of the only panel, or the last of several panels, would hang over the
-    edge, it is moved back and repeats columns of its neighbour. Fewer than four columns are padded, and stored one by
-    one.
+    No mask is needed: where the last vectors of the only panel, or the last of several panels, would hang over the
+    edge, they are moved back and repeat columns of their neighbours. Columns that fill no vector at all are padded,
+    and stored one by one.
     """
 
     count: int
@@ -52,18 +76,19 @@ class Columns:
 
     @property
     def padded(self) -> bool:
-        """Whether a vector is longer than there are columns."""
-        return self.count < self.tile.lanes
+        """Whether the only vector is longer than there are columns."""
+        return self.count < min(self.tile.lanes)
 
     def table(self) -> np.ndarray:
         """The column at every position of every panel, -1 for padding: (panels, width)."""
         tile = self.tile
-        lanes = np.arange(tile.lanes)
         if self.padded:
+            lanes = np.arange(tile.width)
             return np.where(lanes < self.count, lanes, -1)[None, :]
         if self.panels == 1:
-            starts = np.minimum(np.arange(tile.vectors) * tile.lanes, self.count - tile.lanes)
-            return (starts[:, None] + lanes).reshape(1, tile.width)
+            starts = np.cumsum((0, *tile.lanes[:-1]))
+            vectors = zip(starts, tile.lanes, strict=True)
+            return np.concatenate([min(start, self.count - n) + np.arange(n) for start, n in vectors])[None, :]
         bases = np.minimum(np.arange(self.panels) * tile.width, self.count - tile.width)
         return bases[:, None] + np.arange(tile.width)
 
@@ -103,39 +128,52 @@ def panel_base(panel: Expr, columns: Columns) -> Expr:
     return index(0) if columns.panels == 1 else start_of(panel, columns.tile.width, columns.count)
 
 
-def vector_base(number: Expr, columns: Columns) -> Expr:
-    """Where vector `number` of a panel starts within it, in columns of the result."""
-    lanes = columns.tile.lanes
-    if columns.panels > 1 or columns.padded or columns.count % lanes == 0:
-        return number * lanes
-    return tirx.min(number * lanes, index(columns.count - lanes))
+def vector_base(run: Run, number: Expr, columns: Columns) -> Expr:
+    """Where vector `number` of `run` starts, in columns of the result from the panel's first one on."""
+    start = run.first + number * run.lanes
+    if columns.panels > 1 or columns.padded or columns.count >= run.first + run.count * run.lanes:
+        return start
+    return tirx.min(start, index(columns.count - run.lanes))
 
 
 def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0) -> Tile:
-    """The tile that covers `rows` x `columns` with the least work; `rows` is None if it is not known.
+    """The tile that covers `rows` x `columns` in the least time; `rows` is None if it is not known.
 
-    A step of the reduction costs its multiply-adds, or its loads where those are more; a tile with fewer accumulators
-    than it takes to hide the latency of a multiply-add costs as much as one that has them. Rows that lie `row_bytes`
-    apart, a multiple of what one way of the L1 cache holds, compete for the same few lines: then a tile has fewer rows
-    than there are ways.
+    A step of the reduction takes as long as its multiply-adds, or its loads where those take longer, or the latency of
+    one multiply-add. Rows that lie `row_bytes` apart, a multiple of what one way of the L1 cache holds, compete for
+    the same few lines: then a tile has fewer rows than there are ways.
     """
-    lanes = machine.lanes()
-    while lanes > max(columns, 4):
-        lanes //= 2
-    vectors = -(-columns // lanes)
     limit = _rows_without_conflict(machine, row_bytes)
     best: tuple[float, Tile] | None = None
-    for across in range(1, min(vectors, 6) + 1):
+    for lanes in _panels(machine, columns):
+        across = len(lanes)
+        panels = -(-columns // sum(lanes))
+        each = sum(max(0.5, n / 16) for n in lanes)
         broadcasts = 0 if across == 1 and machine.embedded_broadcast else 1
         most = min((machine.vector_registers - across - broadcasts) // across, limit)
         for down in range(1, most + 1 if rows is None else min(most, rows) + 1):
-            step = max(down * across, 0.75 * (down + across), 8.0) + 0.1 * (down + across)
+            step = max(down * each, _LOAD * (down + across), _LATENCY) + 0.05 * (down + across)
             tiles_down = -(-rows // down) if rows is not None else _TYPICAL_ROWS / down + 0.5
-            cost = step * tiles_down * -(-vectors // across)
+            cost = step * tiles_down * panels
             if best is None or cost < best[0]:
-                best = cost, Tile(down, across, lanes)
+                best = cost, Tile(down, lanes)
     assert best is not None  # one row of one vector always fits
     return best[1]
+
+
+def _panels(machine: Machine, columns: int) -> Iterator[tuple[int, ...]]:
+    """The vectors that a panel may be made of: equal ones, and perhaps a shorter one at the end."""
+    lanes = machine.lanes()
+    while lanes > 4 and lanes > columns:
+        lanes //= 2
+    sizes = [size for size in (lanes, lanes // 2, lanes // 4) if size >= 4]
+    for size in sizes:
+        for count in range(1, _MOST_VECTORS + 1):
+            yield (size,) * count
+            if count < _MOST_VECTORS:
+                yield from ((size,) * count + (short,) for short in sizes if short < size)
+            if size * count >= columns:
+                break
 
 
 def _rows_without_conflict(machine: Machine, row_bytes: int) -> int:

@@ -20,11 +20,11 @@ from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Index, ceildiv, constant, index, product
 from dscc.schedule.convolution import Convolution
 from dscc.schedule.epilogue import Fused
+from dscc.schedule.lines import Block, Lines, Window
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.microkernel import Operands, Partial, has_long_functions, write_tile
 from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of
-from dscc.schedule.window import Block, Lines, Window
 
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
 _LEAST_ROWS = 4
@@ -116,7 +116,7 @@ class _Writer:
         conv = self._conv
         if constant(conv.batch) != 1 or blocks is None or blocks >= _TASKS:
             return panels
-        uses = conv.height.kernel * conv.width.kernel * self._columns.tile.vectors
+        uses = conv.height.kernel * conv.width.kernel * len(self._columns.tile.lanes)
         least = -(-_COPY_USES // uses) if self._window.copies else 1
         parts = max(1, min(-(-_TASKS // blocks), panels // least))
         return -(-panels // parts)
