@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import tvm
 from tvm import relax
@@ -147,7 +148,7 @@ class Importer:
         domain = registry.canonical_domain(proto.domain)
         opset = opsets.get(domain, 1)
         node = Node(proto, label, opset, self, attributes)
-        node.scope = scope
+        node.scope, node.opsets = scope, opsets
         if not domain and "" in opsets and inputs and all(value is None or value.data is not None for value in inputs):
             if all(value is None or value.constant is not None for value in inputs):
                 folded = fold.fold(proto, [None if value is None else value.constant for value in inputs], opsets, list(attributes.values()))
@@ -177,14 +178,25 @@ class Importer:
             )
         scope: Scope = {name: value for name, value in zip(body.input, inputs, strict=False) if value is not None}
         absent = [name for name in body.input if name not in scope]
-        bound = {attribute.name: attribute for attribute in body.attribute_proto} | dict(node.attributes)
+        bound = _schema_defaults(node) | {attribute.name: attribute for attribute in body.attribute_proto} | dict(node.attributes)
         inner = dict(opsets) | _opsets(body.opset_import)
-        nodes = [(index, _without(proto, absent)) for index, proto in _needed(body.node, list(body.output))]
+        wanted = [inside for inside, outside in zip(body.output, node.proto.output, strict=False) if outside]
+        nodes = [(index, _without(proto, absent)) for index, proto in _needed(body.node, wanted)]
         try:
             self.convert(nodes, scope, inner, bound)
         except FrontendError as err:
             raise FrontendError(f"{node.label}, in its body: {err}") from err
-        return [scope[name] for name in body.output]
+        absent_output = Value("", self.bb, data=np.empty(0))
+        return [scope.get(name, absent_output) for name in body.output]
+
+    def inline(self, node: Node, graph: onnx.GraphProto) -> list[Value]:
+        """Convert a subgraph of `node` in its place; it sees the names of the graph around it. Its outputs."""
+        scope = dict(node.scope)
+        for tensor in graph.initializer:
+            scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
+        names = [output.name for output in graph.output]
+        self.convert(_needed(graph.node, names), scope, node.opsets)
+        return [self._lookup(scope, name, node.label) for name in names]
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
@@ -198,6 +210,15 @@ def _qualified(proto: onnx.NodeProto) -> str:
 def _reason(err: BaseException) -> str:
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return lines[0] if lines else type(err).__name__
+
+
+def _schema_defaults(node: Node) -> dict[str, onnx.AttributeProto]:
+    """What the standard says for attributes that the node leaves out; a body refers to them all the same."""
+    try:
+        schema = onnx.defs.get_schema(node.op, node.opset, node.domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {name: attribute.default_value for name, attribute in schema.attributes.items() if attribute.default_value.name}
 
 
 def _without(proto: onnx.NodeProto, absent: Sequence[str]) -> onnx.NodeProto:

@@ -39,6 +39,7 @@ class Node:
         self.dims: Dims = importer.dims
         self.attributes = attributes
         self.scope: dict[str, Value] = {}
+        self.opsets: Mapping[str, int] = {}
 
     def attr(self, name: str, default: T = None) -> T:  # type: ignore[assignment]
         """The attribute, or `default`; strings are decoded, tensors are NumPy arrays."""
