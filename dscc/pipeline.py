@@ -37,7 +37,20 @@ O1 = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-O2 = (*O1, "fold-batch-norm", "fuse-silu", "eliminate-dead-code", "channels-last")
+O2 = (
+    *O1,
+    "fuse-softmax",
+    "fuse-layer-norm",
+    "fuse-rms-norm",
+    "fuse-gelu",
+    "fuse-gelu-tanh",
+    "fuse-silu",
+    "fuse-attention",
+    "fold-batch-norm",  # after the fusions: it would move their factors into weights
+    "simplify-shapes",
+    "eliminate-dead-code",
+    "channels-last",
+)
 O3 = O2
 PRESETS = (O0, O1, O2, O3)
 

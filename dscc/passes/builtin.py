@@ -10,7 +10,13 @@ from dscc.passes.cleanup.fold_padding import FoldPadding
 from dscc.passes.cleanup.simplify_arithmetic import SimplifyArithmetic
 from dscc.passes.cleanup.simplify_shapes import SimplifyShapes
 from dscc.passes.fusion.fold_batch_norm import FoldBatchNorm
+from dscc.passes.fusion.fuse_attention import FuseAttention
+from dscc.passes.fusion.fuse_gelu import FuseGelu
+from dscc.passes.fusion.fuse_gelu_tanh import FuseGeluTanh
+from dscc.passes.fusion.fuse_layer_norm import FuseLayerNorm
+from dscc.passes.fusion.fuse_rms_norm import FuseRmsNorm
 from dscc.passes.fusion.fuse_silu import FuseSilu
+from dscc.passes.fusion.fuse_softmax import FuseSoftmax
 from dscc.passes.layout.channels_last import ChannelsLast
 from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.legalize_operators import LegalizeOperators
@@ -23,8 +29,14 @@ PASSES: tuple[type[Pass], ...] = (
     FoldPadding,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
-    FoldBatchNorm,
+    FuseSoftmax,
+    FuseLayerNorm,
+    FuseRmsNorm,
+    FuseGelu,
+    FuseGeluTanh,
     FuseSilu,
+    FuseAttention,
+    FoldBatchNorm,
     ChannelsLast,
     LegalizeOperators,
     FuseOperators,

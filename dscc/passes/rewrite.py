@@ -11,7 +11,8 @@
 
 Each argument of `pattern` is a wildcard; `check` and `rewrite` take those of them that they name, as the matched
 expressions.
-`root`, where they name it, is the variable that the whole pattern matched.
+A wildcard that the matched alternative does not mention is None. Besides, `root` is the variable that the whole
+pattern matched, and `graph` the `dscc.passes.graph.Graph` around it, to look at what a value is bound to.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class RewritePass(Pass):
         names = list(inspect.signature(self.pattern).parameters)
         wildcards = {name: dpl.wildcard() for name in names}
         pattern = self.pattern(*wildcards.values())
-        known = {*names, "root"}
+        known = {*names, "root", "graph"}
         check, rewrite = _call_by_name(self, "check", known), _call_by_name(self, "rewrite", known)
         ops = root_ops(pattern)
 
@@ -80,15 +81,15 @@ class RewritePass(Pass):
         ctx: PassContext,
         pattern: dpl.DFPattern,
         wildcards: dict[str, dpl.DFPattern],
-        check: Callable[[dict[str, relax.Expr]], Any],
-        rewrite: Callable[[dict[str, relax.Expr]], Any],
+        check: Callable[[dict[str, Any]], Any],
+        rewrite: Callable[[dict[str, Any]], Any],
     ) -> None:
         refusal = None
         for match in find(pattern, node, graph):
             values = {
                 name: _constant_or_var(match.bound[w], graph) for name, w in wildcards.items() if w in match.bound
             }
-            values["root"] = node.var
+            values |= {"root": node.var, "graph": graph}
             reason = check(values) or _second_user(match, graph)
             if reason is None:
                 ctx.remark(f"{self.name}: applied at {node}")
@@ -115,7 +116,7 @@ def _second_user(match: Match, graph: Graph) -> str | None:
     return None
 
 
-def _call_by_name(owner: Pass, method: str, known: set[str]) -> Callable[[dict[str, relax.Expr]], Any]:
+def _call_by_name(owner: Pass, method: str, known: set[str]) -> Callable[[dict[str, Any]], Any]:
     """`owner.method` as a function of all matched values, of which it is given the ones that it names.
 
     Raises:

@@ -117,3 +117,11 @@ def with_attrs(call: relax.Call, changed: dict[str, Any]) -> tvm.ir.Attrs:
     kind = type(call.attrs)
     names = [field.name for field in kind.__tvm_ffi_type_info__.fields]
     return kind(**{name: changed.get(name, getattr(call.attrs, name)) for name in names})
+
+
+def describe(expr: relax.Expr) -> str:
+    """A value for a remark: the number in a constant of one element, else its name and type."""
+    number = scalar(expr)
+    if number is not None:
+        return f"{number:g}"
+    return f"%{expr.name}" if isinstance(expr, relax.Var) else f"a constant of {tuple(dims(expr) or ())}"

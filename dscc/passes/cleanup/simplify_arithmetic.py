@@ -4,7 +4,7 @@ x * 1, x / 1, x + 0, x - 0, x ** 1   ->  x
 x / c                                ->  x * (1 / c)
 x - c                                ->  x + (-c)
 (x + a) + b, (x * a) * b             ->  x + (a + b), x * (a * b)
-x ** 2, x ** 0.5, 1 / sqrt(x)        ->  x * x, sqrt(x), rsqrt(x)
+x ** 2, x ** 3, x ** 0.5, 1 / sqrt(x)        ->  x * x, x * x * x, sqrt(x), rsqrt(x)
 max(x, 0), min(max(x, a), b)         ->  relu(x), clip(x, a, b)
 astype(x, type of x)                 ->  x
 clip(clip(x))                        ->  clip(x)
@@ -107,9 +107,12 @@ def _merge_constants(node: Node, graph: Graph) -> relax.Expr | None:
 def _power(node: Node, graph: Graph) -> relax.Expr | None:
     data, exponent = node.value.args
     value = scalar(graph.value(exponent))
-    if value == 2 and (dims(exponent) == () or same_dims(dims(data), dims(node.var))):
-        return relax.op.multiply(data, data)
-    if value == 0.5 and dtype(data).startswith("float") and same_dims(dims(data), dims(node.var)):
+    if value is None or not same_dims(dims(data), dims(node.var)):
+        return None
+    if value in (2, 3):
+        square = relax.op.multiply(data, data)
+        return square if value == 2 else relax.op.multiply(square, data)
+    if value == 0.5 and dtype(data).startswith("float"):
         return relax.op.sqrt(data)
     return None
 

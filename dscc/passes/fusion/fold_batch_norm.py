@@ -21,7 +21,7 @@ from tvm import relax
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.fusion.affine import Affine, affine_of, apply
 from dscc.passes.graph import Graph, Node, edit_functions
-from dscc.passes.values import Dim, attr, const, constant, dims, rank
+from dscc.passes.values import Dim, attr, const, constant, dims, dtype, rank
 
 CONVOLUTIONS = {
     f"relax.nn.conv{d}d{kind}": kind != "" for d in (1, 2, 3) for kind in ("", "_transpose")
@@ -52,14 +52,14 @@ class Weighted:
     """A convolution or matrix product with a constant weight.
 
     Attributes:
-        weight: its contents.
+        weight: the constant.
         out_axis: where the output's channels are in the output.
         in_axis: where the input's channels are in the input.
         padded: whether it reads zeros that are not in its input.
     """
 
     node: Node
-    weight: np.ndarray
+    weight: relax.Expr
     out_axis: int
     in_axis: int
     padded: bool
@@ -70,26 +70,30 @@ class Weighted:
         if node.op not in CONVOLUTIONS and node.op != "relax.matmul":
             return None
         call = node.value
-        weight = constant(graph.value(call.args[1]))
-        if weight is None or weight.dtype.kind != "f" or dims(node.var) is None:
+        weight = graph.value(call.args[1])
+        if not isinstance(weight, tvm.ir.GenericConst) or dtype(weight)[:5] != "float" or dims(node.var) is None:
             return None
         if node.op == "relax.matmul":
             before, after = rank(call.args[0]), rank(node.var)
-            if weight.ndim != 2 or not before or not after:
+            if rank(weight) != 2 or not before or not after:
                 return None
             return Weighted(node, weight, after - 1, before - 1, False)
         out_layout = attr(call, "out_layout") or attr(call, "data_layout")
         padded = any(attr(call, "padding")) or CONVOLUTIONS[node.op]
         return Weighted(node, weight, out_layout.index("C"), attr(call, "data_layout").index("C"), padded)
 
-    def scaled(self, by: np.ndarray, side: str) -> np.ndarray:
+    def scaled(self, by: np.ndarray, side: str) -> relax.Expr:
         """The weight times a factor per channel of the output (`side` "O") or of the input ("I")."""
-        spread = self._spread(by, side)
-        return (self.weight.astype("float64") * spread).astype(self.weight.dtype)
+        if np.all(by == 1):
+            return self.weight
+        return const(self._wide() * self._spread(by, side), dtype(self.weight))
+
+    def _wide(self) -> np.ndarray:
+        return self.weight.value.numpy().astype("float64")
 
     def response(self, to: np.ndarray) -> np.ndarray:
         """The output, per channel, for an input that is `to[channel]` everywhere."""
-        products = self.weight.astype("float64") * self._spread(to, "I")
+        products = self._wide() * self._spread(to, "I")
         if self.node.op == "relax.matmul":
             return products.sum(axis=0)
         layout = attr(self.node.value, "kernel_layout")
@@ -108,20 +112,17 @@ class Weighted:
             shape[layout.index(side)] = -1
             return by.reshape(shape)
         per_group = by.reshape(groups, -1)
-        rows = self.weight.shape[layout.index(whole)] // groups
-        spread = np.repeat(per_group, rows, axis=0)  # (channels of all groups, channels within a group)
+        channels = (dims(self.weight) or ())[layout.index(whole)]
+        spread = np.repeat(per_group, channels // groups, axis=0)  # (channels of all groups, channels within a group)
         if layout.index(whole) > layout.index(side):
             spread = spread.T
-        shape[layout.index(whole)], shape[layout.index(side)] = (
-            self.weight.shape[layout.index(whole)],
-            per_group.shape[1],
-        )
+        shape[layout.index(whole)], shape[layout.index(side)] = channels, per_group.shape[1]
         return spread.reshape(shape)
 
-    def call(self, data: relax.Expr, weight: np.ndarray) -> relax.Call:
+    def call(self, data: relax.Expr, weight: relax.Expr) -> relax.Call:
         """The same operation on other data and another weight."""
         call = self.node.value
-        return relax.Call(call.op, [data, const(weight)], call.attrs, call.ty_args)
+        return relax.Call(call.op, [data, weight], call.attrs, call.ty_args)
 
 
 def _to_affine(node: Node, graph: Graph) -> None:
