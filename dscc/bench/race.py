@@ -101,11 +101,7 @@ def race(
         InputError: an engine is unknown, or not installed.
     """
     for contestant in contestants:
-        if contestant.engine not in ENGINES:
-            raise InputError(unknown("engine", contestant.engine, ENGINES))
-        package = ENGINES[contestant.engine].package
-        if importlib.util.find_spec(package) is None:
-            raise InputError(f"engine '{contestant.engine}' is not installed; run 'pip install {package}'")
+        check_engine(contestant.engine)
     results = [Result(contestant) for contestant in contestants]
     with tempfile.TemporaryDirectory(prefix="dscc-bench-") as folder, ExitStack() as stack:
         feeds_file = Path(folder) / "feeds.npz"
@@ -146,6 +142,19 @@ def race(
             result.peak_bytes = child.ask("peak")["peak_bytes"]
             result.outputs = child.outputs(Path(folder) / "outputs.npz")
     return results
+
+
+def check_engine(name: str) -> None:
+    """Whether an engine can take part in a race.
+
+    Raises:
+        InputError: it is unknown, or not installed.
+    """
+    if name not in ENGINES:
+        raise InputError(unknown("engine", name, ENGINES))
+    package = ENGINES[name].package
+    if importlib.util.find_spec(package) is None:
+        raise InputError(f"engine '{name}' is not installed; run 'pip install {package}'")
 
 
 class EngineError(DsccError):

@@ -47,6 +47,8 @@ def command(
     from dscc.errors import InputError
 
     peers = [name for name in vs.split(",") if name]
+    for name in peers:
+        bench.check_engine(name)
     if against is None and not is_artifact(model):
         against = model
     if peers and against is None:
