@@ -81,27 +81,20 @@ def _kernel(plan: Scheduled) -> Callable[..., np.ndarray]:
     return run
 
 
-@pytest.fixture(params=["baseline", "avx512"])
-def compile_packed(request):
-    """`compile_packed(rule, {"x": ("n", 64), "w": (64, 8)}, lambda bb, x, w: ..., ["w"])(x, w, shape=...)`.
-
-    The parameters named in the list are constants, which the rule may have packed.
-    """
-
-    def fixed(rule, shapes, body, constants):
-        return _compile(rule, shapes, body, MACHINES[request.param], constants)
-
-    return fixed
+def _compiler(machine: Machine) -> Callable[..., Callable[..., np.ndarray]]:
+    return lambda rule, shapes, body: _compile(rule, shapes, body, machine)
 
 
-@pytest.fixture(params=["baseline", "avx512"])
-def compile_one(request):
+@pytest.fixture
+def compile_one():
     """`compile_one(rule, {"x": ("n", 64)}, lambda bb, x: ...)(x)`: what the scheduled function returns.
 
     The code is generated for any x86 processor: vectors of 16 lanes are only split.
     """
+    return _compiler(MACHINES["avx512"])
 
-    def fixed(rule, shapes, body):
-        return _compile(rule, shapes, body, MACHINES[request.param])
 
-    return fixed
+@pytest.fixture(params=MACHINES)
+def compile_any(request):
+    """`compile_one` for the machines that differ in their vectors."""
+    return _compiler(MACHINES[request.param])
