@@ -32,7 +32,7 @@ _TILE = 8  # keys, or elements of a value, whose sums are in registers at once
 _LOWEST = -3.4028234663852886e38
 
 
-class AttentionRule(Rule):
+class Attention(Rule):
     """Functions that carry the attribute `dscc.attention`; see dscc/passes/lower/legalize/attention.py."""
 
     name: ClassVar[str] = "attention"
@@ -53,7 +53,7 @@ class AttentionRule(Rule):
             start = code.bind("start", task % index(blocks) * shape.lanes)
             place = _Place(code.bind("batch", pair // shape.heads), code.bind("head", pair % shape.heads), start)
             bias = views[3] if len(views) == 5 else None
-            _Block(code, shape, place, *views[:3], bias, views[-1]).write()
+            _Block(code, shape, place, views[0], views[1], views[2], bias, views[-1]).write()
         return Scheduled(func.with_body(code.stmt()))
 
 

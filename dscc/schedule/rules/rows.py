@@ -34,7 +34,7 @@ _SERIAL_BELOW = 16 * 1024  # elements; less is not worth waking a thread for
 _COSTLY_STEPS = 8
 
 
-class RowsRule(Rule):
+class Rowwise(Rule):
     """Functions whose reductions all keep the same axes."""
 
     name = "rows"

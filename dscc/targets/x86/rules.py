@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dscc.schedule.base import Rule
+from dscc.schedule.rules.attention import Attention
 from dscc.schedule.rules.conv import Conv
 from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
-from dscc.schedule.rules.rows import RowsRule
+from dscc.schedule.rules.rows import Rowwise
 
 RULES: tuple[Rule, ...] = (
+    Attention(),
     Matmul(),
     Conv(),
     Depthwise(),
-    RowsRule(),
+    Rowwise(),
     Fallback(),
 )

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tvm.relax import op
 
-from dscc.schedule.rules.attention import AttentionRule
+from dscc.schedule.rules.attention import Attention
 
-RULE = AttentionRule()
+RULE = Attention()
 RNG = np.random.default_rng(3)
 
 

@@ -8,9 +8,9 @@ from tvm import relax, te, tirx
 from tvm.relax import op
 
 from dscc.schedule.machine import Machine
-from dscc.schedule.rules.rows import RowsRule
+from dscc.schedule.rules.rows import Rowwise
 
-RULE = RowsRule()
+RULE = Rowwise()
 RNG = np.random.default_rng(7)
 SIZES = [1, 2, 3, 15, 16, 17, 31, 63, 64, 65, 127, 197, 300]
 
