@@ -7,7 +7,7 @@ out[n, y, x, f] = sum over ry, rx, rc of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,15 +96,15 @@ class Convolution:
         if any(extent is None for extent in kernel) or not data.indices[0].same_as(n):
             return None
         rows, columns, inputs, filters = (int(extent) for extent in kernel if extent is not None)
-        down = _window(data.indices[1], y, ry)
-        along = _window(data.indices[2], x, rx)
+        down = window(data.indices[1], y, ry)
+        along = window(data.indices[2], x, rx)
         channels = constant(data.source.shape[3])
         if down is None or along is None or channels is None or channels % inputs:
             return None
         groups = channels // inputs
         if filters % groups or not _is_channel(fused, data.indices[3], f, rc, filters // groups, inputs):
             return None
-        inner = _unpadded(fused, data.source)
+        inner = unpadded(fused, data.source, lambda value: value == 0.0)
         if inner is None:
             return None
         (top, tall), (left, wide) = inner.bounds
@@ -122,7 +122,7 @@ class Convolution:
         )
 
 
-def _window(index: Expr, out: Var, within: Var) -> tuple[int, int] | None:
+def window(index: Expr, out: Var, within: Var) -> tuple[int, int] | None:
     """(stride, dilation) if the index is `out * stride + within * dilation`."""
     factors = detect_linear_equation(index, [out, within])
     if len(factors) != 3 or not is_zero(Analyzer().simplify(factors[2])):
@@ -140,7 +140,7 @@ def _is_channel(fused: Fused, index: Expr, f: Var, rc: Var, outputs: int, inputs
     return analyzer.can_prove_equal(index, expected)
 
 
-class _Data(NamedTuple):
+class Data(NamedTuple):
     """What the data is within its padding; for both spatial axes (padding before, size without padding)."""
 
     formula: Expr
@@ -150,14 +150,15 @@ class _Data(NamedTuple):
     padded: bool
 
 
-def _unpadded(fused: Fused, buffer: Var) -> _Data | None:
+def unpadded(fused: Fused, buffer: Var, is_neutral: Callable[[float], bool]) -> Data | None:
+    """What `buffer` is within its padding, or None if it is padded with another value than a neutral one."""
     at = tuple(Var(name, "int64") for name in ("image", "row", "column", "channel"))
     value = fused.inline(tirx.BufferLoad(buffer, list(at)))
     bounds: list[tuple[int, Expr]] = [(0, buffer.shape[1]), (0, buffer.shape[2])]
     padded = isinstance(value, ir.Call) and isinstance(value.op, ir.Op) and value.op.name == "prim.if_then_else"
     if padded:
         condition, value, outside = value.args
-        if not (isinstance(outside, tirx.FloatImm) and outside.value == 0.0):
+        if not (isinstance(outside, tirx.FloatImm) and is_neutral(float(outside.value))):
             return None
         low: dict[Var, Expr] = {}
         high: dict[Var, Expr] = {}
@@ -182,7 +183,7 @@ def _unpadded(fused: Fused, buffer: Var) -> _Data | None:
     value = Analyzer().simplify(value)
     plain = isinstance(value, Load) and all(a.same_as(b) for a, b in zip(value.indices, at, strict=True))
     source = value.source if plain else None
-    return _Data(value, (at[0], at[1], at[2], at[3]), source, bounds, padded)
+    return Data(value, (at[0], at[1], at[2], at[3]), source, bounds, padded)
 
 
 def _conjuncts(condition: Expr) -> list[Expr]:

@@ -81,13 +81,13 @@ def worth_threads(extents: Sequence[Index]) -> bool:
 class nest:
     """Nested loops, the outermost one parallel; yields their indices.
 
-    A short outermost loop is fused with the next one, so that there is work for every thread.
+    An outermost loop that may be short (a batch) is fused with the next one, so that there is work for every thread.
     """
 
     def __init__(self, code: Code, extents: Sequence[Index], parallel: bool):
         self._code, self._extents = code, list(extents)
         first = constant(self._extents[0]) if self._extents else None
-        self._fuse = parallel and len(self._extents) > 1 and first is not None and first < 16
+        self._fuse = parallel and len(self._extents) > 1 and (first is None or first < 16)
         if self._fuse:
             self._extents[:2] = [product(self._extents[:2])]
         self._second = index(extents[1]) if self._fuse else None

@@ -1,37 +1,24 @@
-"""Depthwise convolutions over channels-last data: vectors of channels, a tile of neighbouring pixels in registers.
+"""Depthwise convolutions over channels-last data: a window whose taps are vectors of weights.
 
-    for task (image, block of rows): for c (vector of channels): for strip: for y: for x (tile of T pixels):
-        for ry: for column of the tile's window: v = data[row, column, c]
-            acc[t] += v * weight[ry, rx, c]          for every t, rx that this column belongs to
-        out[n, y, x + t, c] = epilogue(acc[t])
+    acc[t] += data[y * stride + ry, (x + t) * stride + rx, c] * weight[ry, rx, c]
 
-An element of the data is loaded once per tile and row of the window. Rows outside the data are skipped by a branch
-around all of their products. Columns outside are known at compile time where the width is: the tiles that touch the
-border are written out without them. Where the width is symbolic, tiles cover the inside, and the few pixels at the
-border are computed one by one. The last tile is moved back over its neighbour. The weight is packed as [ry, rx][c].
+The weight is packed as [ry, rx][c] at compile time; see dscc.schedule.sliding for the loops.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
-from tvm.sym import Analyzer
 
 from dscc.schedule.base import Packing, Rule, Scheduled
-from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, index, product
+from dscc.schedule.code import Code, Flat
 from dscc.schedule.convolution import Convolution
 from dscc.schedule.epilogue import Fused
-from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
-from dscc.schedule.microkernel import has_long_functions
-
-_TASKS = 8
-_MOST_EDGES = 4  # tiles at the border that are written out
+from dscc.schedule.sliding import Tap, Window, WindowWriter
 
 
 @dataclass(frozen=True)
@@ -58,14 +45,20 @@ class Depthwise(Rule):
             return None
         which = params.index(conv.weight.source)
         code = Code()
-        taps = conv.height.kernel * conv.width.kernel
+        taps, channels = conv.height.kernel * conv.width.kernel, conv.groups
         if which in constants:
-            packed = tirx.decl_buffer((taps, conv.groups), "float32", conv.weight.source.name)
+            packed = tirx.decl_buffer((taps, channels), "float32", conv.weight.source.name)
             params[which] = packed
             weight = code.view(packed)
         else:
             weight = _packed_here(code, conv, taps)
-        _Writer(code, fused, conv, weight, machine).write()
+
+        def update(acc: Expr, value: Expr, tap: Tap) -> Expr:
+            return acc + value * weight.load(tap.number * channels + tap.c, tap.lanes)
+
+        zero = tirx.const(0.0, "float32")
+        window = Window(conv.source, conv.batch, conv.height, conv.width, channels, zero, update)
+        WindowWriter(code, fused, window, machine).write()
         scheduled = tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs)
         return Scheduled(scheduled, {which: TapPacking()} if which in constants else {})
 
@@ -76,220 +69,3 @@ def _packed_here(code: Code, conv: Convolution, taps: int) -> Flat:
     with code.loop(taps, "tap") as tap, code.loop(conv.groups, "c") as c:
         packed.store(code, tap * conv.groups + c, source.load(c * taps + tap))
     return packed
-
-
-def tile_size(machine: Machine, extent: int | None, taps: int) -> int:
-    """Output pixels of a tile: accumulators that leave registers for the weights, and little overlap at the end."""
-    most = 6 if machine.vector_registers >= 32 and taps <= 9 else 4
-    if extent is None:
-        return 4
-    if extent <= most:
-        return extent
-    return min(range(max(most // 2, 2), most + 1), key=lambda t: (-(-extent // t) * (t + 1), -t))
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Output rows from `first` on of one image, one vector of channels from `c` on."""
-
-    image: Expr
-    first: Expr
-    rows: Index
-    c: Expr
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a tile is: `size` pixels of row `y` from `x` on; the window of the first begins at (top, left)."""
-
-    image: Expr
-    top: Expr
-    y: Expr
-    left: Expr
-    x: Expr
-    c: Expr
-    size: int
-
-
-class _Writer:
-    """Writes the loops of one convolution."""
-
-    def __init__(self, code: Code, fused: Fused, conv: Convolution, weight: Flat, machine: Machine):
-        self._code, self._fused, self._conv, self._weight = code, fused, conv, weight
-        self._machine = machine
-        self._data = code.view(conv.source)
-        self._channels = conv.groups
-        self._lanes = machine.lanes(32)
-        while self._lanes > self._channels:
-            self._lanes //= 2
-        self._long = has_long_functions(fused)
-
-    def write(self) -> None:
-        code, conv, lanes = self._code, self._conv, self._lanes
-        rows = self._rows_of_block()
-        blocks = ceildiv(conv.height.out, rows)
-        parallel = worth_threads([conv.batch, conv.height.out, conv.width.out, self._channels])
-        with code.loop(product([conv.batch, blocks]), "task", "parallel" if parallel else "serial") as task:
-            image, block = task, index(0)
-            if constant(blocks) != 1:
-                image, block = code.bind("image", task // index(blocks)), code.bind("block", task % index(blocks))
-            first = code.bind("first", block * rows)
-            tall = constant(conv.height.out)
-            even = tall is not None and tall % rows == 0
-            count: Index = rows if even else tirx.min(index(rows), index(conv.height.out) - first)
-            with code.loop(-(-self._channels // lanes), "step") as step:
-                c = step * lanes
-                if self._channels % lanes:
-                    c = tirx.min(c, index(self._channels - lanes))
-                self._block(_Block(image, first, count, code.bind("c", c)))
-
-    def _rows_of_block(self) -> int:
-        """Output rows of a task: its data stays in L2 for all channels, and there are tasks enough."""
-        conv = self._conv
-        width, tall = constant(conv.width.size), constant(conv.height.out)
-        row_bytes = 4 * self._channels * (width or 64) * conv.height.stride
-        rows = max(1, self._machine.l2_bytes // 4 // row_bytes)
-        return min(rows, max(1, -(-(tall or 64) // _TASKS)))
-
-    def _block(self, block: _Block) -> None:
-        """Some rows of one vector of channels, in strips narrow enough for the rows of a window to stay in L1."""
-        known = constant(self._conv.width.out)
-        tile = tile_size(self._machine, known, self._conv.height.kernel * self._conv.width.kernel)
-        if known is not None and constant(self._conv.width.size) is not None:
-            starts = self._starts(known, tile)
-            if sum(not self._is_inside(x, tile) for x in starts) <= _MOST_EDGES:
-                self._known_width(block, starts, tile)
-                return
-        self._symbolic_width(block, tile)
-
-    @contextmanager
-    def _each_output_row(self, block: _Block) -> Iterator[Callable[[Expr, int], _Place]]:
-        """The loop over the rows of a block; yields what makes the place of a tile of it, from x and size."""
-        code, height, width = self._code, self._conv.height, self._conv.width
-        with code.loop(block.rows, "row") as row:
-            y = code.bind("y", block.first + row)
-            top = code.bind("top", y * height.stride - height.before)
-            yield lambda x, size: _Place(block.image, top, y, x * width.stride - width.before, x, block.c, size)
-
-    def _is_inside(self, x: int, size: int) -> bool:
-        """Whether the windows of `size` pixels from x on lie within the data."""
-        width, limit = self._conv.width, constant(self._conv.width.size)
-        left = x * width.stride - width.before
-        return left >= 0 and limit is not None and left + (size - 1) * width.stride + width.reach <= limit
-
-    def _starts(self, extent: int, tile: int) -> list[int]:
-        return [min(x, extent - tile) for x in range(0, extent, tile)]
-
-    def _strip(self, tile: int) -> int:
-        """Tiles side by side whose data, over the rows of a window, takes a third of L1."""
-        column_bytes = 4 * self._lanes * self._conv.height.reach * self._conv.width.stride
-        return max(1, self._machine.l1_bytes // 3 // (column_bytes * tile))
-
-    def _known_width(self, block: _Block, starts: Sequence[int], tile: int) -> None:
-        strips: list[tuple[int, int]] = []  # first pixel, number of tiles
-        for x in starts:
-            first, count = strips[-1] if strips else (0, 0)
-            inside = count and self._is_inside(first, tile) and self._is_inside(x, tile)
-            if inside and x == first + count * tile:
-                strips[-1] = first, count + 1
-            else:
-                strips.append((x, 1))
-        for first, count in strips:
-            pieces = -(-count // self._strip(tile))
-            each = -(-count // pieces)
-            pieces = -(-count // each)
-            with self._code.loop(pieces, "strip") as strip, self._each_output_row(block) as place:
-                here: Index = each if count % each == 0 else tirx.min(index(each), index(count) - strip * each)
-                with self._code.loop(here, "t") as step:
-                    if count == 1:
-                        self._tile(place(index(first), tile))
-                    else:
-                        self._tile(place(self._code.bind("x", first + (strip * each + step) * tile), tile))
-
-    def _symbolic_width(self, block: _Block, tile: int) -> None:
-        """Pixels from `low` on and before `high` have their window inside the data; the others are computed singly."""
-        code, width = self._code, self._conv.width
-        out = index(width.out)
-        low = index(-(-width.before // width.stride))
-        slack = index(width.size) + width.before - width.reach
-        high = code.bind("high", tirx.min(out, tirx.floordiv(slack, index(width.stride)) + 1))
-        tiled = high - low >= tile
-        tiles = code.bind("tiles", tirx.Select(tiled, ceildiv(high - low, tile), index(0)))
-        each = self._strip(tile)
-        with code.loop(ceildiv(tiles, each), "strip") as strip, self._each_output_row(block) as place:
-            with code.loop(tirx.min(index(each), tiles - strip * each), "t") as step:
-                x = tirx.min(low + (strip * each + step) * tile, high - tile)
-                self._tile(place(code.bind("x", x), tile))
-        left = code.bind("edge", tirx.Select(tiled, low, out))
-        right = code.bind("rest", tirx.Select(tiled, out - high, index(0)))
-        with self._each_output_row(block) as place, code.loop(left + right, "t") as step:
-            self._pixel(place(code.bind("x", tirx.Select(step < left, step, step - left + high)), 1))
-
-    def _tile(self, at: _Place) -> None:
-        """A tile whose columns are inside, or known to be outside."""
-        code, height, width, lanes = self._code, self._conv.height, self._conv.width, self._lanes
-        acc = self._zeros(at.size)
-        for ry in range(height.kernel):
-            with self._each_row(at, index(ry)) as line:
-                for column in range((at.size - 1) * width.stride + width.reach):
-                    uses = self._uses(column, at.size)
-                    if not uses or _decided(self._is_column(at.left + column)) is False:
-                        continue
-                    value = code.bind("v", self._data.load(line + column * self._channels, lanes))
-                    for t, rx in uses:
-                        tap = self._weight.load((ry * width.kernel + rx) * self._channels + at.c, lanes)
-                        acc.store(code, t * lanes, acc.load(t * lanes, lanes) + value * tap)
-        self._store(acc, at)
-
-    def _pixel(self, at: _Place) -> None:
-        """One pixel whose window may reach over the border."""
-        code, height, width, lanes = self._code, self._conv.height, self._conv.width, self._lanes
-        acc = self._zeros(1)
-        with code.loop(height.kernel, "ry") as ry, self._each_row(at, ry) as line:
-            with code.loop(width.kernel, "rx") as rx, code.when(self._is_column(at.left + rx * width.dilation)):
-                value = self._data.load(line + rx * (width.dilation * self._channels), lanes)
-                tap = self._weight.load((ry * width.kernel + rx) * self._channels + at.c, lanes)
-                acc.store(code, 0, acc.load(0, lanes) + value * tap)
-        self._store(acc, at)
-
-    def _zeros(self, size: int) -> Flat:
-        acc = self._code.stack("acc", size * self._lanes)
-        for t in range(size):
-            acc.store(self._code, t * self._lanes, broadcast(tirx.const(0.0, "float32"), self._lanes))
-        return acc
-
-    @contextmanager
-    def _each_row(self, at: _Place, ry: Expr) -> Iterator[Expr]:
-        """What is done if row `ry` of the window is inside; yields where the tile's first column begins in it."""
-        code, height = self._code, self._conv.height
-        row = at.top + ry * height.dilation
-        inside = tirx.And(row >= 0, row < index(height.size))
-        with code.when(_decided(inside) if height.padded else True):
-            pixel = (at.image * index(height.size) + row) * index(self._conv.width.size) + at.left
-            yield code.bind("line", pixel * self._channels + at.c)
-
-    def _is_column(self, column: Expr) -> Expr:
-        return tirx.And(column >= 0, column < index(self._conv.width.size))
-
-    def _uses(self, column: int, size: int) -> list[tuple[int, int]]:
-        """The pixels of a tile whose window has this column, and as which of its own."""
-        width = self._conv.width
-        pairs = ((t, rx) for t in range(size) for rx in range(width.kernel))
-        return [(t, rx) for t, rx in pairs if t * width.stride + rx * width.dilation == column]
-
-    def _store(self, acc: Flat, at: _Place) -> None:
-        """The epilogue. A long one is written once and loops over the tile, which then has to lie in memory."""
-        code, source, lanes = self._code, acc, self._lanes
-        if self._long and at.size > 1:
-            source = code.stack("sums", at.size * lanes)
-            for t in range(at.size):
-                source.store(code, t * lanes, acc.load(t * lanes, lanes))
-        with code.loop(at.size, "t", "serial" if self._long else "unrolled") as t:
-            with code.loop(lanes, "l", "vectorized") as lane:
-                code.add(self._fused.store([at.image, at.y, at.x + t, at.c + lane], source.load(t * lanes + lane)))
-
-
-def _decided(condition: Expr) -> Expr | bool:
-    """A condition that the sizes decide, as a Python bool."""
-    simple = Analyzer().simplify(condition)
-    return bool(simple.value) if isinstance(simple, tirx.IntImm) else simple
