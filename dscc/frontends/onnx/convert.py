@@ -48,18 +48,24 @@ class Importer:
         for tensor in graph.initializer:
             scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
         for sparse in graph.sparse_initializer:
-            raise FrontendError(f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export the model without them")
+            raise FrontendError(
+                f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export the model without them"
+            )
         inputs = [info for info in graph.input if info.name not in scope]
         self._check_input_shapes(inputs)
         params = [self._parameter(info) for info in inputs]
         for info, param in zip(inputs, params, strict=True):
             scope[info.name] = Value(info.name, self.bb, expr=param)
-        with self.bb.function("main", params):
-            with self.bb.dataflow():
-                self.convert(_needed(graph.node, [output.name for output in graph.output]), scope, self._opsets)
-                outputs = [self._lookup(scope, output.name, "the graph's outputs").expr for output in graph.output]
-                result = self.bb.emit_output(relax.Tuple(outputs))
-            self.bb.emit_func_output(result)
+        try:
+            with self.bb.function("main", params):
+                with self.bb.dataflow():
+                    self.convert(_needed(graph.node, [output.name for output in graph.output]), scope, self._opsets)
+                    outputs = [self._lookup(scope, output.name, "the graph's outputs").expr for output in graph.output]
+                    result = self.bb.emit_output(relax.Tuple(outputs))
+                self.bb.emit_func_output(result)
+        except FrontendError:
+            self.bb._end_block()  # TVM 0.27 leaves it open, and says so on standard error when the builder goes away
+            raise
         module = self.bb.finalize()
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
         module["main"] = main.with_attr("dscc.outputs", [output.name for output in graph.output])
@@ -71,24 +77,35 @@ class Importer:
         names = [info.name for info in inputs]
         for name in self._input_shapes:
             if name not in names:
-                raise FrontendError(f"unknown input '{name}' in the given shapes; the model's inputs: {', '.join(names)}")
+                raise FrontendError(
+                    f"unknown input '{name}' in the given shapes; the model's inputs: {', '.join(names)}"
+                )
 
     def _parameter(self, info: onnx.ValueInfoProto) -> relax.Var:
         if not info.type.HasField("tensor_type"):
-            raise FrontendError(f"input '{info.name}' is a {info.type.WhichOneof('value') or 'value without a type'}; only tensors are supported")
+            raise FrontendError(
+                f"input '{info.name}' is a {info.type.WhichOneof('value') or 'value without a type'}; only tensors are supported"
+            )
         tensor = info.type.tensor_type
         given = self._input_shapes.get(info.name)
         declared: list[Any] = list(tensor.shape.dim)
         if given is None and not tensor.HasField("shape"):
-            raise FrontendError(f"input '{info.name}' has no rank in the model; give its shape, as in --input {info.name}=1x3x224x224")
+            raise FrontendError(
+                f"input '{info.name}' has no rank in the model; give its shape, as in --input {info.name}=1x3x224x224"
+            )
         if given is not None and tensor.HasField("shape") and len(given) != len(declared):
-            raise FrontendError(f"input '{info.name}' has rank {len(declared)} in the model; got a shape of rank {len(given)}")
+            raise FrontendError(
+                f"input '{info.name}' has rank {len(declared)} in the model; got a shape of rank {len(given)}"
+            )
         base = identifier(info.name, "x")
         if given is not None:
             dims = [self._given_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(given)]
         else:
             dims = [self._declared_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(declared)]
-        return relax.Var(self._parameter_name(base), relax.TensorType(shape_expr(dims), tvm_dtype(tensor.elem_type, f"input '{info.name}'")))
+        return relax.Var(
+            self._parameter_name(base),
+            relax.TensorType(shape_expr(dims), tvm_dtype(tensor.elem_type, f"input '{info.name}'")),
+        )
 
     def _parameter_name(self, base: str) -> str:
         return str(self.bb.get_unique_name(base))
@@ -115,7 +132,13 @@ class Importer:
 
     # The nodes.
 
-    def convert(self, nodes: Iterable[tuple[int, onnx.NodeProto]], scope: Scope, opsets: Mapping[str, int], bound: Mapping[str, onnx.AttributeProto] | None = None) -> None:
+    def convert(
+        self,
+        nodes: Iterable[tuple[int, onnx.NodeProto]],
+        scope: Scope,
+        opsets: Mapping[str, int],
+        bound: Mapping[str, onnx.AttributeProto] | None = None,
+    ) -> None:
         """Convert nodes in order; their outputs are added to `scope`. `bound` are the attributes of the function they are the body of."""
         for index, proto in nodes:
             label = f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({_qualified(proto)})"
@@ -125,7 +148,9 @@ class Importer:
                 outputs = self._node(proto, label, inputs, opsets, attributes, scope)
             except _TVM_ERRORS as err:
                 shapes = ", ".join(f"{v.dtype}{list(v.shape)}" if v is not None else "none" for v in inputs)
-                raise FrontendError(f"{label}: inputs of types {shapes} do not fit the operator: {_reason(err)}") from err
+                raise FrontendError(
+                    f"{label}: inputs of types {shapes} do not fit the operator: {_reason(err)}"
+                ) from err
             for name, value in zip(proto.output, outputs, strict=False):
                 if name:
                     value.name = value.name or name
@@ -133,7 +158,9 @@ class Importer:
 
     def _lookup(self, scope: Scope, name: str, user: str) -> Value:
         if name not in scope:
-            raise FrontendError(f"{user}: '{name}' is used before any node or input makes it; the graph is damaged or not sorted")
+            raise FrontendError(
+                f"{user}: '{name}' is used before any node or input makes it; the graph is damaged or not sorted"
+            )
         return scope[name]
 
     def _node(
@@ -151,7 +178,12 @@ class Importer:
         node.scope, node.opsets = scope, opsets
         if not domain and "" in opsets and inputs and all(value is None or value.data is not None for value in inputs):
             if all(value is None or value.constant is not None for value in inputs):
-                folded = fold.fold(proto, [None if value is None else value.constant for value in inputs], opsets, list(attributes.values()))
+                folded = fold.fold(
+                    proto,
+                    [None if value is None else value.constant for value in inputs],
+                    opsets,
+                    list(attributes.values()),
+                )
                 if folded is not None:
                     return [self._known(data, name) for data, name in zip(folded, proto.output, strict=True)]
             evaluated = self.evaluator.evaluate(proto.op_type, inputs, node.attr)
@@ -178,7 +210,11 @@ class Importer:
             )
         scope: Scope = {name: value for name, value in zip(body.input, inputs, strict=False) if value is not None}
         absent = [name for name in body.input if name not in scope]
-        bound = _schema_defaults(node) | {attribute.name: attribute for attribute in body.attribute_proto} | dict(node.attributes)
+        bound = (
+            _schema_defaults(node)
+            | {attribute.name: attribute for attribute in body.attribute_proto}
+            | dict(node.attributes)
+        )
         inner = dict(opsets) | _opsets(body.opset_import)
         wanted = [inside for inside, outside in zip(body.output, node.proto.output, strict=False) if outside]
         nodes = [(index, _without(proto, absent)) for index, proto in _needed(body.node, wanted)]
@@ -218,7 +254,9 @@ def _schema_defaults(node: Node) -> dict[str, onnx.AttributeProto]:
         schema = onnx.defs.get_schema(node.op, node.opset, node.domain)
     except onnx.defs.SchemaError:
         return {}
-    return {name: attribute.default_value for name, attribute in schema.attributes.items() if attribute.default_value.name}
+    return {
+        name: attribute.default_value for name, attribute in schema.attributes.items() if attribute.default_value.name
+    }
 
 
 def _without(proto: onnx.NodeProto, absent: Sequence[str]) -> onnx.NodeProto:
@@ -231,7 +269,9 @@ def _without(proto: onnx.NodeProto, absent: Sequence[str]) -> onnx.NodeProto:
     return copy
 
 
-def _bind(attributes: Iterable[onnx.AttributeProto], bound: Mapping[str, onnx.AttributeProto]) -> Iterable[onnx.AttributeProto]:
+def _bind(
+    attributes: Iterable[onnx.AttributeProto], bound: Mapping[str, onnx.AttributeProto]
+) -> Iterable[onnx.AttributeProto]:
     """Attributes with references to those of the surrounding function resolved; one that the call leaves out is left out."""
     for attribute in attributes:
         if not attribute.ref_attr_name:
@@ -279,12 +319,16 @@ def _schema_body(node: Node, inputs: Sequence[Value | None]) -> onnx.FunctionPro
             info = onnx.TypeProto()
             if value is not None:
                 element = next(code for code, name in _codes() if name == value.dtype)
-                info = onnx.helper.make_tensor_type_proto(element, [dim if isinstance(dim, int) else None for dim in value.shape])
+                info = onnx.helper.make_tensor_type_proto(
+                    element, [dim if isinstance(dim, int) else None for dim in value.shape]
+                )
             types.append(info.SerializeToString())
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= node.opset]
         if not versions:
             return None
-        text = schema.get_context_dependent_function_with_opset_version(max(versions), node.proto.SerializeToString(), types)
+        text = schema.get_context_dependent_function_with_opset_version(
+            max(versions), node.proto.SerializeToString(), types
+        )
         return onnx.FunctionProto.FromString(text) if text else None
     versions = [v for v in schema.function_opset_versions if v <= node.opset]
     if not versions:
