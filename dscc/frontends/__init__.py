@@ -38,4 +38,6 @@ def find(model: Path | str | Any) -> Frontend:
     for cls in known.values():
         if cls.reads(model):
             return cls()
-    raise FrontendError(f"no front end reads an object of type '{type(model).__name__}'; front ends: {', '.join(known)}")
+    raise FrontendError(
+        f"no front end reads an object of type '{type(model).__name__}'; front ends: {', '.join(known)}"
+    )

@@ -27,9 +27,10 @@ class Frontend(ABC):
     def load(self, model: Path | Any, options: CompileOptions) -> tvm.IRModule:
         """Read `model` (a path, or the format's own in-memory object) into a module.
 
-        The module has one Relax function `main`: its parameters are the model's inputs, its body returns a tuple of the model's outputs,
-        weights are `relax.Constant`s, dimensions that the model leaves open are `tirx.Var`s named as in the model.
-        Function attributes: `dscc.inputs` and `dscc.outputs`, lists of the names as the model spells them.
+        The module has one Relax function `main`: its parameters are the model's inputs, its body returns a tuple of
+        the model's outputs, weights are `relax.Constant`s, dimensions that the model leaves open are `tirx.Var`s
+        named as in the model. Function attributes: `dscc.inputs` and `dscc.outputs`, lists of the names as the model
+        spells them.
 
         Raises:
             FrontendError: the model cannot be read.

@@ -1,11 +1,12 @@
 """Making the shapes of operands agree where ONNX broadcasts.
 
-Relax's operators broadcast what they can prove. Two dimensions that are symbolic and not provably equal are one of two cases:
+Relax's operators broadcast what they can prove. Two dimensions that are symbolic and not provably equal are one of
+two cases:
 
-- one of them is computed from others, as in a residual around a stride (`(h + 1) // 2 * 2` and `h`): they have to be equal, the
-  network makes no sense otherwise, and a `match_cast` checks it when the model runs
-- both are symbols of their own, or one is a number: either may be 1 when the model runs, so a kernel of ours reads index 0 there,
-  and the check allows 1
+- one of them is computed from others, as in a residual around a stride (`(h + 1) // 2 * 2` and `h`): they have to be
+  equal, the network makes no sense otherwise, and a `match_cast` checks it when the model runs
+- both are symbols of their own, or one is a number: either may be 1 when the model runs, so a kernel of ours reads
+  index 0 there, and the check allows 1
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import tvm
 from tvm import relax, te, tirx
 
 from dscc.frontends.onnx.node import Node
-from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr, static
-from dscc.frontends.onnx.values import Dim, Value
+from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr
+from dscc.frontends.onnx.values import Dim, Value, static
 
 
 def broadcast(node: Node, *values: Value) -> list[relax.Expr]:
@@ -74,16 +74,22 @@ def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
 
 
 def stretch(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
-    """x (d0, d1, ...) as `target`, of the same rank; index 0 is read along the dimensions that are 1 when the model runs."""
+    """x (d0, d1, ...) as `target`, of the same rank; index 0 is read along the dimensions that are 1 when the model
+    runs.
+    """
 
     def compute(data: te.Tensor, goal: Any) -> te.Tensor:
         def element(*index: Any) -> Any:
-            return data(*(0 if static(d) == 1 else tirx.Select(equals(d, 1), tirx.IntImm("int64", 0), i) for i, d in zip(index, data.shape, strict=True)))
+            return data(
+                *(
+                    0 if static(d) == 1 else tirx.Select(equals(d, 1), tirx.IntImm("int64", 0), i)
+                    for i, d in zip(index, data.shape, strict=True)
+                )
+            )
 
         return te.compute(list(goal), element, name="stretch")
 
     return node.te(compute, x, shape_expr(target), name="stretch")
-
 
 
 def expand(node: Node, x: Value, shape: Sequence[Dim]) -> relax.Expr:

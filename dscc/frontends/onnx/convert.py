@@ -5,7 +5,8 @@ A node is handled by the first of these that can:
 1. its inputs are numbers: it is computed now (`fold.py`)
 2. its inputs are shapes: it is evaluated on dimensions (`symbolic.py`)
 3. it has a converter (`registry.py`, `ops/`)
-4. it calls a function of the model, or the standard defines it as a function of other operators: the body is converted in its place
+4. it calls a function of the model, or the standard defines it as a function of other operators: the body is
+converted in its place
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Importer:
             scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
         for sparse in graph.sparse_initializer:
             raise FrontendError(
-                f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export the model without them"
+                f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export it as dense ones"
             )
         inputs = [info for info in graph.input if info.name not in scope]
         self._check_input_shapes(inputs)
@@ -83,9 +84,8 @@ class Importer:
 
     def _parameter(self, info: onnx.ValueInfoProto) -> relax.Var:
         if not info.type.HasField("tensor_type"):
-            raise FrontendError(
-                f"input '{info.name}' is a {info.type.WhichOneof('value') or 'value without a type'}; only tensors are supported"
-            )
+            kind = info.type.WhichOneof("value") or "value without a type"
+            raise FrontendError(f"input '{info.name}' is a {kind}; only tensors are supported")
         tensor = info.type.tensor_type
         given = self._input_shapes.get(info.name)
         declared: list[Any] = list(tensor.shape.dim)
@@ -139,7 +139,9 @@ class Importer:
         opsets: Mapping[str, int],
         bound: Mapping[str, onnx.AttributeProto] | None = None,
     ) -> None:
-        """Convert nodes in order; their outputs are added to `scope`. `bound` are the attributes of the function they are the body of."""
+        """Convert nodes in order; their outputs are added to `scope`. `bound` are the attributes of the function they
+        are the body of.
+        """
         for index, proto in nodes:
             label = f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({_qualified(proto)})"
             inputs = [self._lookup(scope, name, label) if name else None for name in proto.input]
@@ -205,8 +207,8 @@ class Importer:
         body = self._functions.get((domain, node.op)) or _schema_body(node, inputs)
         if body is None:
             raise FrontendError(
-                f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported (at {node.label}); "
-                f"export the model without it, or with an opset that defines it by other operators"
+                f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported "
+                f"(at {node.label}); export the model without it, or with an opset that defines it by other operators"
             )
         scope: Scope = {name: value for name, value in zip(body.input, inputs, strict=False) if value is not None}
         absent = [name for name in body.input if name not in scope]
@@ -272,7 +274,9 @@ def _without(proto: onnx.NodeProto, absent: Sequence[str]) -> onnx.NodeProto:
 def _bind(
     attributes: Iterable[onnx.AttributeProto], bound: Mapping[str, onnx.AttributeProto]
 ) -> Iterable[onnx.AttributeProto]:
-    """Attributes with references to those of the surrounding function resolved; one that the call leaves out is left out."""
+    """Attributes with references to those of the surrounding function resolved; one that the call leaves out is left
+    out.
+    """
     for attribute in attributes:
         if not attribute.ref_attr_name:
             yield attribute

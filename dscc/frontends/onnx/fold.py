@@ -1,7 +1,7 @@
 """Nodes whose inputs are all numbers are computed while reading, by onnx's own reference evaluator.
 
-Only what is small or only moves data: folding the rest is the business of the passes, which must also be able to see weights that
-are kept in a compact type.
+Only what is small or only moves data: folding the rest is the business of the passes, which must also be able to see
+weights that are kept in a compact type.
 """
 
 from __future__ import annotations
@@ -20,13 +20,28 @@ MOVES = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Tr
 GROWS = frozenset({"ConstantOfShape", "Expand", "Tile", "OneHot", "Range", "EyeLike", "Upsample", "Resize", "Pad"})
 KEPT = frozenset(
     {
-        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap", "Dropout", "BatchNormalization"),
+        *(
+            "QuantizeLinear",
+            "DequantizeLinear",
+            "DynamicQuantizeLinear",
+            "If",
+            "Loop",
+            "Scan",
+            "SequenceMap",
+            "Dropout",
+            "BatchNormalization",
+        ),
         *("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"),
     }
 )
 
 
-def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mapping[str, int], attributes: Sequence[onnx.AttributeProto]) -> list[Array] | None:
+def fold(
+    node: onnx.NodeProto,
+    inputs: Sequence[Array | None],
+    opsets: Mapping[str, int],
+    attributes: Sequence[onnx.AttributeProto],
+) -> list[Array] | None:
     """The outputs of a node with constant inputs, or None if the node is to be converted."""
     if node.domain not in ("", "ai.onnx") or node.op_type in KEPT or any(a.HasField("g") for a in attributes):
         return None
@@ -38,13 +53,18 @@ def fold(node: onnx.NodeProto, inputs: Sequence[Array | None], opsets: Mapping[s
     copy = onnx.helper.make_node(node.op_type, names, outputs)
     copy.attribute.extend(attributes)
     function = onnx.helper.make_function(
-        "dscc", "fold", [name for name in names if name], [name for name in outputs if name], [copy], [onnx.helper.make_opsetid("", opsets[""])]
+        "dscc",
+        "fold",
+        [name for name in names if name],
+        [name for name in outputs if name],
+        [copy],
+        [onnx.helper.make_opsetid("", opsets[""])],
     )
     feeds = {name: data for name, data in zip(names, inputs, strict=True) if data is not None}
     try:
         with np.errstate(all="ignore"):
-            results = ReferenceEvaluator(function).run(None, feeds)
-    except Exception:  # the evaluator raises anything for what it lacks; the converter then decides, and names what is wrong
+            results = ReferenceEvaluator(function).run(None, feeds, attributes={})
+    except Exception:  # noqa: BLE001  it raises anything for what it lacks; the converter then says what is wrong
         return None
     if not all(isinstance(result, np.ndarray | np.generic) for result in results):
         return None

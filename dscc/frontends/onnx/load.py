@@ -20,8 +20,8 @@ def load(model: Path | str | onnx.ModelProto) -> onnx.ModelProto:
     """The model with all its weights in memory.
 
     Raises:
-        FrontendError: the file is missing, empty, truncated, too large or not ONNX, or its external data is missing or lies outside
-            the model's folder.
+        FrontendError: the file is missing, empty, truncated, too large or not ONNX, or its external data is missing
+        or lies outside the model's folder.
     """
     if isinstance(model, onnx.ModelProto):
         _check(model, "the model")
@@ -45,7 +45,9 @@ def _parse(path: Path) -> onnx.ModelProto:
         if size == 0:
             raise FrontendError(f"model file '{path}' is empty (0 bytes); expected an ONNX model")
         if size > MAX_BYTES:
-            raise FrontendError(f"model file '{path}' has {size} bytes; an ONNX file may have {MAX_BYTES}; save its weights as external data")
+            raise FrontendError(
+                f"model file '{path}' has {size} bytes; at most {MAX_BYTES} are allowed; save its weights as external data"
+            )
         data = path.read_bytes()
     except OSError as err:
         raise FrontendError(f"cannot read model file '{path}': {err.strerror}") from err
@@ -53,7 +55,9 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         proto.ParseFromString(data)
     except DecodeError as err:
-        raise FrontendError(f"model file '{path}' is not ONNX, or is truncated ({size} bytes); export or download it again") from err
+        raise FrontendError(
+            f"model file '{path}' is not ONNX, or is truncated ({size} bytes); export or download it again"
+        ) from err
     return proto
 
 
@@ -61,13 +65,17 @@ def _check(model: onnx.ModelProto, what: str) -> None:
     if not model.HasField("graph") or not (model.graph.node or model.graph.output):
         raise FrontendError(f"{what} is not an ONNX model: it has no graph; export or download it again")
     if not model.graph.output:
-        raise FrontendError(f"{what} has a graph without outputs, so there is nothing to compute; export it again with outputs")
+        raise FrontendError(
+            f"{what} has a graph without outputs, so there is nothing to compute; export it again with outputs"
+        )
     if not model.opset_import:
         raise FrontendError(f"{what} names no opset version; an ONNX model imports at least one")
     newest = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and not MIN_OPSET <= opset.version <= newest:
-            raise FrontendError(f"{what} uses opset {opset.version}; supported: {MIN_OPSET} to {newest}; convert it or update onnx")
+            raise FrontendError(
+                f"{what} uses opset {opset.version}; supported: {MIN_OPSET} to {newest}; convert it or update onnx"
+            )
 
 
 def _external(tensor: onnx.TensorProto) -> bool:
@@ -108,10 +116,13 @@ def _load_external(model: onnx.ModelProto, path: Path) -> None:
         target = (folder / location).resolve()
         if os.path.isabs(location) or not target.is_relative_to(folder):
             raise FrontendError(
-                f"weight '{tensor.name}' of '{path}' is kept in '{location}', outside the model's folder; only files beside the model are read"
+                f"weight '{tensor.name}' of '{path}' is kept in '{location}', outside the model's folder; "
+                f"only files beside the model are read"
             )
         if not target.is_file():
-            raise FrontendError(f"weight '{tensor.name}' of '{path}' is kept in '{location}', which is missing; put it beside the model")
+            raise FrontendError(
+                f"weight '{tensor.name}' of '{path}' is kept in '{location}', which is missing; put it beside the model"
+            )
         try:
             load_external_data_for_tensor(tensor, str(folder))
         except (OSError, ValueError, onnx.checker.ValidationError) as err:

@@ -23,12 +23,18 @@ class Node:
     """One node of the graph: its attributes, and the means to write Relax for it.
 
     Attributes:
-        op, domain, opset: the operator, its domain ("" is ONNX's own) and the version of that domain that the model imports.
-        bb: the block builder that writes `main`.
-        dims: arithmetic on symbolic dimensions.
+        op, domain, opset: the operator, its domain ("" is ONNX's own) and the version of that domain that the model
+        imports. bb: the block builder that writes `main`. dims: arithmetic on symbolic dimensions.
     """
 
-    def __init__(self, proto: onnx.NodeProto, label: str, opset: int, importer: Importer, attributes: Mapping[str, onnx.AttributeProto]):
+    def __init__(
+        self,
+        proto: onnx.NodeProto,
+        label: str,
+        opset: int,
+        importer: Importer,
+        attributes: Mapping[str, onnx.AttributeProto],
+    ):
         self.proto = proto
         self.op = proto.op_type
         self.domain = proto.domain
@@ -87,7 +93,9 @@ class Node:
         return Value("", self.bb, data=data, dtype=dtype)
 
     def emit(self, expr: relax.Expr, name: str = "") -> relax.Var:
-        """Bind an expression. Where Relax knows only the rank of the result, its dimensions become symbols, taken from the tensor."""
+        """Bind an expression. Where Relax knows only the rank of the result, its dimensions become symbols, taken
+        from the tensor.
+        """
         hint = identifier(name) if name else ""
         var = self.bb.emit(expr, hint) if not isinstance(expr, relax.Var) else expr
         if isinstance(var.ty, relax.TensorType) and var.ty.shape is None:
@@ -108,7 +116,9 @@ class Node:
         return value.constant.reshape(-1).tolist()  # type: ignore[no-any-return]
 
     def ints(self, value: Value, what: str, signed: bool = True) -> list[Dim]:
-        """Integers that steer the operator, as dimensions: known ones as they are, computed ones as new symbols read from the tensor."""
+        """Integers that steer the operator, as dimensions: known ones as they are, computed ones as new symbols read
+        from the tensor.
+        """
         if value.data is not None:
             return [self.dims.simplify(element) for element in value.data.reshape(-1).tolist()]
         if value.ndim > 1 or not isinstance(length := (value.shape[0] if value.ndim else 1), int):
@@ -119,7 +129,9 @@ class Node:
         if length == 0:
             return []
         hint = identifier(value.name)
-        symbols: list[Dim] = [self.dims.signed_symbol(hint) if signed else self.dims.symbol(hint, 0) for _ in range(length)]
+        symbols: list[Dim] = [
+            self.dims.signed_symbol(hint) if signed else self.dims.symbol(hint, 0) for _ in range(length)
+        ]
         self.bb.match_cast(self.bb.emit(relax.op.tensor_to_shape(tensor)), relax.ShapeType(symbols))
         return symbols
 

@@ -3,8 +3,9 @@
     @converter("Gelu", since=20)
     def gelu(node: Node, x: Value) -> Expr: ...
 
-A converter gets the node and its inputs (None for one that is left out) and returns its output, or a tuple of outputs: a Relax
-expression, a NumPy array for content known while compiling, or a Value. The greatest `since` up to the model's opset wins.
+A converter gets the node and its inputs (None for one that is left out) and returns its output, or a tuple of
+outputs: a Relax expression, a NumPy array for content known while compiling, or a Value. The greatest `since` up to
+the model's opset wins.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def converter(*ops: str, since: int = 1, domain: str = "") -> Callable[[Converte
         for op in ops:
             versions = _TABLE.setdefault((domain, op), {})
             if since in versions:
-                raise ValueError(f"operator '{op}' since {since} has two converters: {versions[since].__name__} and {function.__name__}")
+                raise ValueError(
+                    f"operator '{op}', version {since}, has two converters: {versions[since].__name__}, {function.__name__}"
+                )
             versions[since] = function
         return function
 

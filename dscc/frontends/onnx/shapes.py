@@ -1,7 +1,8 @@
 """Arithmetic on dimensions that may be symbolic, and the checks that a shape needs when it runs.
 
-TVM proves what it can about shapes and checks nothing else: a Reshape to another number of elements reads out of bounds. So every
-equation that cannot be proved here becomes a `match_cast` of a shape, which the virtual machine checks before the kernels run.
+TVM proves what it can about shapes and checks nothing else: a Reshape to another number of elements reads out of
+bounds. So every equation that cannot be proved here becomes a `match_cast` of a shape, which the virtual machine
+checks before the kernels run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from tvm.sym import Analyzer
 
 from dscc.frontends.onnx.values import Dim, plain, static
 
-MAX_DIM = 10**9  # the bound of every symbol, so that `x[:1000000000]`, as some exporters write it, is seen to be all of x
+# The bound of every symbol: so `x[:1000000000]`, as some exporters write it, is seen to be all of x.
+MAX_DIM = 10**9
 
 
 class Dims:
@@ -109,8 +111,8 @@ def shape_expr(dims: Sequence[Dim]) -> relax.ShapeExpr:
 def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected: Dim) -> bool:
     """Check actual == expected, now if it can be decided, else when the model runs. False: they are known to differ.
 
-    TVM 0.27 crashes in KillAfterLastUse on a `match_cast` to a lone symbol that is already defined, as in `R.Shape([n])`. So the side
-    that is not one becomes the pattern, and two lone symbols are compared doubled.
+    TVM 0.27 crashes in KillAfterLastUse on a `match_cast` to a lone symbol that is already defined, as in
+    `R.Shape([n])`. So the side that is not one becomes the pattern, and two lone symbols are compared doubled.
     """
     if dims.equal(actual, expected):
         return True
@@ -119,14 +121,16 @@ def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected
     left, right = int64(actual), int64(expected)
     if isinstance(right, tirx.Var):
         left, right = (left * 2, right * 2) if isinstance(left, tirx.Var) else (right, left)
-    # VMShapeLower of TVM 0.27 computes what a pattern mentions, but not what the matched value does ("it != slot_map_.end()"); so the
-    # value stands in the pattern too, where it equals itself.
+    # VMShapeLower of TVM 0.27 computes what a pattern mentions, but not what the matched value does ("it !=
+    # slot_map_.end()"); so the value stands in the pattern too, where it equals itself.
     builder.match_cast(relax.ShapeExpr([left, left]), relax.ShapeType([right, left]))
     return True
 
 
 def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Sequence[Dim]) -> relax.Expr | None:
-    """x with its dimensions stated as `shape`, checked when the model runs where they cannot be proved; None: they are known to differ."""
+    """x with its dimensions stated as `shape`, checked when the model runs where they cannot be proved; None: they
+    are known to differ.
+    """
     pairs = [(dim, wanted) for dim, wanted in zip(x.ty.shape.values, shape, strict=True) if not dims.equal(dim, wanted)]
     if any(static(dim) is not None and static(wanted) is not None for dim, wanted in pairs):
         return None

@@ -1,8 +1,9 @@
 """Evaluates operators on shapes that the graph computes, as NumPy would on numbers.
 
-The arrays hold Python integers, booleans and `tirx` expressions over the model's symbolic dimensions. Graphs also send shapes
-through floating point (Resize's scales): a float that is a fraction of a dimension is a `Ratio`, and Floor, Ceil and Cast bring it
-back. What cannot be expressed gives None, and the operator is converted on a tensor of the shape instead.
+The arrays hold Python integers, booleans and `tirx` expressions over the model's symbolic dimensions. Graphs also
+send shapes through floating point (Resize's scales): a float that is a fraction of a dimension is a `Ratio`, and
+Floor, Ceil and Cast bring it back. What cannot be expressed gives None, and the operator is converted on a tensor of
+the shape instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ Element = Any  # int, bool, float, Fraction, Ratio or a tirx expression
 MAX_ELEMENTS = 4096
 
 
-class Inexpressible(Exception):  # noqa: N818  (a signal within this module)
+class Inexpressible(Exception):
     """The result has no form as dimensions."""
 
 
@@ -57,13 +58,18 @@ class Evaluator:
     def __init__(self, dims: Dims) -> None:
         self.dims = dims
 
-    def evaluate(self, op: str, inputs: Sequence[Value | None], attr: Callable[..., Any]) -> tuple[list[Array], str] | None:
+    def evaluate(
+        self, op: str, inputs: Sequence[Value | None], attr: Callable[..., Any]
+    ) -> tuple[list[Array], str] | None:
         """The outputs' elements and their type, or None where the operator is to be converted on tensors."""
         function = _OPERATORS.get(op)
         if function is None:
             return None
         given = [None if value is None else value.data for value in inputs]
-        if any(value is not None and value.data is None for value in inputs) or sum(d.size for d in given if d is not None) > MAX_ELEMENTS:
+        if (
+            any(value is not None and value.data is None for value in inputs)
+            or sum(d.size for d in given if d is not None) > MAX_ELEMENTS
+        ):
             return None
         dtype = next(value.dtype for value in inputs if value is not None)
         if op == "Where":
@@ -252,7 +258,15 @@ def _reduce(function: Callable[[Evaluator, Element, Element], Element]) -> Calla
     return reduced
 
 
-def _slice(ev: Evaluator, at: _Attributes, x: Array, starts: Array | None = None, ends: Array | None = None, axes: Array | None = None, steps: Array | None = None) -> Array:
+def _slice(
+    ev: Evaluator,
+    at: _Attributes,
+    x: Array,
+    starts: Array | None = None,
+    ends: Array | None = None,
+    axes: Array | None = None,
+    steps: Array | None = None,
+) -> Array:
     begin = _indices(np.array(at.get("starts") if starts is None else starts, dtype=object)).tolist()
     end = _indices(np.array(at.get("ends") if ends is None else ends, dtype=object)).tolist()
     where = at.axes(axes, x.ndim) or tuple(range(len(begin)))
@@ -357,7 +371,19 @@ def _logical(function: Callable[[Any, Any], Any], dominant: bool) -> Callable[..
     return lambda ev, at, a, b: ev.binary(scalar, a, b)
 
 
-_CAST: Mapping[int, str] = {1: "float32", 2: "uint8", 3: "int8", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64"}
+_CAST: Mapping[int, str] = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+}
 _BOOLEAN = frozenset({"Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Not", "And", "Or"})
 _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Identity": lambda ev, at, x: x,

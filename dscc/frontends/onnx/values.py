@@ -3,8 +3,9 @@
 A `Value` is a tensor of the Relax function, or content that is known while compiling, or both:
 
 - a weight is a NumPy array; it becomes a `relax.const` when an operator first needs it as a tensor, and only once;
-- a shape that the graph computes is a small array whose elements are integers and `tirx` expressions over the model's symbolic
-  dimensions. Operators on such arrays are evaluated while compiling (`symbolic.py`), so that a Reshape finds dimensions, not a tensor.
+- a shape that the graph computes is a small array whose elements are integers and `tirx` expressions over the model's
+  symbolic dimensions. Operators on such arrays are evaluated while compiling (`symbolic.py`), so that a Reshape finds
+  dimensions, not a tensor.
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ def tvm_dtype(elem_type: int, what: str) -> str:
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The NumPy type of TVM's name, with ml_dtypes' for those that NumPy lacks."""
-    return np.dtype(getattr(ml_dtypes, name)) if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") else np.dtype(name)
+    return (
+        np.dtype(getattr(ml_dtypes, name)) if name in ("bfloat16", "float8_e4m3fn", "float8_e5m2") else np.dtype(name)
+    )
 
 
 def is_float(dtype: str) -> bool:
@@ -83,7 +86,9 @@ def plain(dim: Dim) -> Dim:
 
 
 def constant(data: Array) -> relax.Expr:
-    """A Relax constant of exactly the array's type (`relax.const(array)` would turn int64 into int32), copied once, to aligned memory."""
+    """A Relax constant of exactly the array's type (`relax.const(array)` would turn int64 into int32), copied once,
+    to aligned memory.
+    """
     return relax.const(tvm.runtime.tensor(np.ascontiguousarray(data).reshape(data.shape)))
 
 
@@ -105,16 +110,26 @@ class Value:
 
     Attributes:
         name: as the model spells it.
-        data: the content if it is known: an array of its own type, or of objects (int, bool, float, `tirx` expressions) if it is symbolic.
-        dtype: TVM's name of the element type.
+        data: the content if it is known: an array of its own type, or of objects (int, bool, float, `tirx`
+        expressions) if it is symbolic. dtype: TVM's name of the element type.
     """
 
-    def __init__(self, name: str, builder: relax.BlockBuilder, *, expr: relax.Expr | None = None, data: Array | None = None, dtype: str | None = None):
+    def __init__(
+        self,
+        name: str,
+        builder: relax.BlockBuilder,
+        *,
+        expr: relax.Expr | None = None,
+        data: Array | None = None,
+        dtype: str | None = None,
+    ):
         self.name = name
         self.data = data
         self._builder = builder
         self._expr = expr
-        self.dtype: str = dtype or (str(expr.ty.dtype) if expr is not None else str(data.dtype) if data is not None else "")
+        self.dtype: str = dtype or (
+            str(expr.ty.dtype) if expr is not None else str(data.dtype) if data is not None else ""
+        )
 
     @property
     def symbolic(self) -> bool:

@@ -1,12 +1,13 @@
-"""Where the windows of convolutions and pools lie: strides, dilations, and the four ways in which ONNX states padding."""
+"""Where the windows of convolutions and pools lie: strides, dilations, and the four ways in which ONNX states
+padding.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from dscc.frontends.onnx.node import Node
-from dscc.frontends.onnx.shapes import static
-from dscc.frontends.onnx.values import Dim
+from dscc.frontends.onnx.values import Dim, static
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from tvm import relax
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast
@@ -12,8 +13,6 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Value, scalar
-
-Expr = relax.Expr
 
 
 @converter("Relu")
@@ -108,7 +107,9 @@ def gelu(node: Node, x: Value) -> Expr:
 @converter("Swish")
 def swish(node: Node, x: Value) -> Expr:
     alpha = node.attr("alpha", 1.0)
-    return R.nn.silu(x.expr) if alpha == 1 else R.multiply(x.expr, R.sigmoid(R.multiply(x.expr, scalar(alpha, x.dtype))))
+    return (
+        R.nn.silu(x.expr) if alpha == 1 else R.multiply(x.expr, R.sigmoid(R.multiply(x.expr, scalar(alpha, x.dtype))))
+    )
 
 
 @converter("Shrink")

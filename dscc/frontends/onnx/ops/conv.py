@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tvm import relax, te, tirx
+from tvm import te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr, static
-from dscc.frontends.onnx.values import Dim, Value
+from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.values import Dim, Value, static
 from dscc.frontends.onnx.windows import Windows, windows
 
-Expr = relax.Expr
 _CONV = {1: (R.nn.conv1d, "NCW", "OIW"), 2: (R.nn.conv2d, "NCHW", "OIHW"), 3: (R.nn.conv3d, "NCDHW", "OIDHW")}
 _TRANSPOSE = {
     1: (R.nn.conv1d_transpose, "NCW", "IOW"),
@@ -65,7 +65,11 @@ def with_bias(node: Node, result: Expr, bias: Value | None, ndim: int) -> Expr:
     if bias is None:
         return result
     channels = [1, bias.shape[0], *[1] * (ndim - 2)]
-    shaped = node.value(bias.constant.reshape(channels)).expr if bias.constant is not None else node.emit(R.reshape(bias.expr, shape_expr(channels)))
+    shaped = (
+        node.value(bias.constant.reshape(channels)).expr
+        if bias.constant is not None
+        else node.emit(R.reshape(bias.expr, shape_expr(channels)))
+    )
     return R.add(node.emit(result), shaped)
 
 
@@ -133,6 +137,12 @@ def conv_transpose(node: Node, x: Value, weight: Value, bias: Value | None = Non
         kernel_layout=kernel_layout,
     )
     if any(over) or any(cropped):
-        negative = Windows(kernel, strides, dilations, [-p for p in cropped[:rank]], [o - p for o, p in zip(over, cropped[rank:], strict=True)])
+        negative = Windows(
+            kernel,
+            strides,
+            dilations,
+            [-p for p in cropped[:rank]],
+            [o - p for o, p in zip(over, cropped[rank:], strict=True)],
+        )
         result = pad_spatial(node, node.emit(result), negative, 0.0)
     return with_bias(node, result, bias, x.ndim)

@@ -1,4 +1,6 @@
-"""Reading and writing at indices. A negative index counts from the end; indices that the model computes are kept inside by wrapping."""
+"""Reading and writing at indices. A negative index counts from the end; indices that the model computes are kept
+inside by wrapping.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +8,21 @@ from typing import Any
 
 import numpy as np
 from tvm import relax, te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.movement import strided
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, shape_expr, static
-from dscc.frontends.onnx.values import Dim, Value, scalar
-
-Expr = relax.Expr
+from dscc.frontends.onnx.shapes import equals, shape_expr
+from dscc.frontends.onnx.values import Dim, Value, scalar, static
 
 
 @converter("Gather")
 def gather(node: Node, x: Value, indices: Value) -> Expr:
-    """x (..., d, ...) at `indices` along `axis`. Known indices are checked now; mode "wrap" keeps computed ones inside."""
+    """x (..., d, ...) at `indices` along `axis`. Known indices are checked now; mode "wrap" keeps computed ones
+    inside.
+    """
     axis = node.axis(node.attr("axis", 0), x.ndim)
     size = x.shape[axis]
     known = indices.constant
@@ -27,7 +30,9 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
         return R.take(x.expr, indices.expr, axis, mode="wrap")
     length = static(size)
     if length is not None and known.size and not (-length <= known.min() and known.max() < length):
-        raise node.error(f"index {known.min() if known.min() < -length else known.max()} is outside a dimension of {length}")
+        raise node.error(
+            f"index {known.min() if known.min() < -length else known.max()} is outside a dimension of {length}"
+        )
     if known.ndim == 0:
         begin = node.dims.wrapped(int(known), size)
         part = node.emit(strided(node, x.expr, [axis], [begin], [node.dims.simplify(begin + 1)], [1]))
@@ -50,7 +55,9 @@ def gather_elements(node: Node, x: Value, indices: Value) -> Expr:
     axis = node.axis(node.attr("axis", 0), x.ndim)
 
     def compute(data: te.Tensor, at: te.Tensor) -> te.Tensor:
-        return te.compute(at.shape, lambda *i: data(*i[:axis], wrap(at(*i), data.shape[axis]), *i[axis + 1 :]), name="gather_elements")
+        return te.compute(
+            at.shape, lambda *i: data(*i[:axis], wrap(at(*i), data.shape[axis]), *i[axis + 1 :]), name="gather_elements"
+        )
 
     return node.te(compute, x.expr, indices.expr, name="gather_elements")
 
@@ -115,7 +122,9 @@ def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Expr:
         def element(*i: Any) -> Any:
             flat: Any = tirx.const(0, "int64")
             for axis, extent in enumerate(extents):
-                flat = flat * extent + (wrap(at(*i[: len(lead)], axis), extent) if axis < depth else i[len(lead) + axis - depth])
+                flat = flat * extent + (
+                    wrap(at(*i[: len(lead)], axis), extent) if axis < depth else i[len(lead) + axis - depth]
+                )
             return flat
 
         return te.compute(list(target), element, name="flat_index")
@@ -153,7 +162,9 @@ def one_hot(node: Node, indices: Value, depth: Value, values: Value) -> Expr:
 def non_zero(node: Node, x: Value) -> Expr:
     """(rank, count): count is a symbol that only the running model knows."""
     data = x.expr if x.dtype == "bool" else node.emit(R.not_equal(x.expr, scalar(0, x.dtype)))
-    return node.bb.match_cast(node.bb.emit(R.nonzero(data)), relax.TensorType(shape_expr([x.ndim, node.dims.symbol("nonzero", 0)]), "int64"))
+    return node.bb.match_cast(
+        node.bb.emit(R.nonzero(data)), relax.TensorType(shape_expr([x.ndim, node.dims.symbol("nonzero", 0)]), "int64")
+    )
 
 
 @converter("Compress")

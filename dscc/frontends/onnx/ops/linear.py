@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tvm import relax
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape, fit
@@ -10,8 +10,6 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Value, is_float, scalar
-
-Expr = relax.Expr
 
 
 @converter("MatMul")
@@ -38,7 +36,7 @@ def operands(node: Node, a: Value, b: Value) -> tuple[Expr, Expr]:
 def _batched(node: Node, x: Expr, batch: list[object], target: list[object]) -> Expr:
     """x with its batch dimensions stated, or repeated where they may be 1 when the model runs."""
     goal = target[len(target) - len(batch) :]
-    if all(isinstance(d, int) and d == 1 or node.dims.equal(d, g) for d, g in zip(batch, goal, strict=True)):
+    if all((isinstance(d, int) and d == 1) or node.dims.equal(d, g) for d, g in zip(batch, goal, strict=True)):
         return x
     return fit(node, x, [*goal, *x.ty.shape.values[len(batch) :]])
 
@@ -63,7 +61,9 @@ def gemm(node: Node, a: Value, b: Value, c: Value | None = None) -> Expr:
 
 @converter("Einsum")
 def einsum(node: Node, *xs: Value) -> Expr | Value:
-    """Two operands become one matrix product over (batch, rows, sum) and (batch, sum, columns); the rest is Relax's einsum."""
+    """Two operands become one matrix product over (batch, rows, sum) and (batch, sum, columns); the rest is Relax's
+    einsum.
+    """
     equation = node.required("equation").replace(" ", "")
     terms, arrow, result = equation.partition("->")
     inputs = terms.split(",")
@@ -82,7 +82,9 @@ def _product(node: Node, a: Value, b: Value, left: str, right: str, result: str)
         alone = [axis for axis, letter in enumerate(term) if letter not in other and letter not in result]
         if not alone:
             return x, term
-        return node.value(R.sum(x.expr, alone)), "".join(letter for axis, letter in enumerate(term) if axis not in alone)
+        return node.value(R.sum(x.expr, alone)), "".join(
+            letter for axis, letter in enumerate(term) if axis not in alone
+        )
 
     a, left = drop(a, left, right)
     b, right = drop(b, right, left)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tvm import relax
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast
@@ -12,8 +12,6 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.math import legacy_operands
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.values import Value
-
-Expr = relax.Expr
 
 
 def _binary(function: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:

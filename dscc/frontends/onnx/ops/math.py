@@ -8,15 +8,14 @@ from functools import reduce
 from typing import Any
 
 from tvm import relax, te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr, static
-from dscc.frontends.onnx.values import Value, is_float, scalar
-
-Expr = relax.Expr
+from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.values import Value, is_float, scalar, static
 
 
 def legacy_operands(node: Node, a: Value, b: Value) -> tuple[Value, Value]:
@@ -158,7 +157,9 @@ def clip_attributes(node: Node, x: Value) -> Expr:
 @converter("Clip", since=11)
 def clip(node: Node, x: Value, low: Value | None = None, high: Value | None = None) -> Expr | Value:
     if all(bound is None or (bound.constant is not None and bound.constant.size == 1) for bound in (low, high)):
-        return _clip(x, *(None if bound is None or bound.constant is None else bound.constant.item() for bound in (low, high)))
+        return _clip(
+            x, *(None if bound is None or bound.constant is None else bound.constant.item() for bound in (low, high))
+        )
     result = x.expr
     if low is not None:
         result = node.emit(R.maximum(result, low.expr))
@@ -166,9 +167,18 @@ def clip(node: Node, x: Value, low: Value | None = None, high: Value | None = No
 
 
 def _clip(x: Value, low: float | None, high: float | None) -> Expr:
-    """R.clip takes both bounds as numbers; with one of them, or in integers that a float cannot hold, maximum and minimum do it."""
+    """R.clip takes both bounds as numbers; with one of them, or in integers that a float cannot hold, maximum and
+    minimum do it.
+    """
     result = x.expr
-    if low is not None and high is not None and is_float(x.dtype) and math.isfinite(low) and math.isfinite(high) and low <= high:
+    if (
+        low is not None
+        and high is not None
+        and is_float(x.dtype)
+        and math.isfinite(low)
+        and math.isfinite(high)
+        and low <= high
+    ):
         return R.clip(result, low, high)
     if low is not None:
         result = R.maximum(result, scalar(low, x.dtype))

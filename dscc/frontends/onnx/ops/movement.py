@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import relax, te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr, static
-from dscc.frontends.onnx.values import Dim, Value, is_float, numpy_dtype, scalar
-
-Expr = relax.Expr
+from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.values import Dim, Value, is_float, numpy_dtype, scalar, static
 
 
 @converter("Transpose")
@@ -71,13 +70,17 @@ def slice_attributes(node: Node, x: Value) -> Expr | Value:
 
 
 @converter("Slice", since=10)
-def slice_inputs(node: Node, x: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None) -> Expr | Value:
+def slice_inputs(
+    node: Node, x: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None
+) -> Expr | Value:
     where = None if axes is None else [int(axis) for axis in node.numbers(axes, "the axes")]
     step = None if steps is None else [int(number) for number in node.numbers(steps, "the steps")]
     return _slice(node, x, node.ints(starts, "starts"), node.ints(ends, "ends"), where, step)
 
 
-def _slice(node: Node, x: Value, starts: list[Dim], ends: list[Dim], axes: list[int] | None, steps: list[int] | None) -> Expr | Value:
+def _slice(
+    node: Node, x: Value, starts: list[Dim], ends: list[Dim], axes: list[int] | None, steps: list[int] | None
+) -> Expr | Value:
     where = [node.axis(axis, x.ndim) for axis in (axes if axes is not None else range(len(starts)))]
     step = steps if steps is not None else [1] * len(starts)
     dims = node.dims
@@ -91,18 +94,25 @@ def _slice(node: Node, x: Value, starts: list[Dim], ends: list[Dim], axes: list[
         elif by < 0:
             first = dims.clamp(dims.wrapped(low, size), -1, dims.simplify(size - 1))
             begin.append(first)
-            last = -1 if static(high) is not None and static(high) < -(2**31) else dims.clamp(dims.wrapped(high, size), -1, dims.simplify(size - 1))  # type: ignore[operator]
+            last = dims.clamp(dims.wrapped(high, size), -1, dims.simplify(size - 1))  # far below 0: all the way down
             end.append(dims.minimum(last, first))
         else:
             raise node.error("a step is 0; it must be another number")
-    if all(by == 1 and static(b) == 0 and dims.equal(e, x.shape[a]) for a, b, e, by in zip(where, begin, end, step, strict=True)):
+    if all(
+        by == 1 and static(b) == 0 and dims.equal(e, x.shape[a])
+        for a, b, e, by in zip(where, begin, end, step, strict=True)
+    ):
         return x
     return strided(node, x.expr, where, begin, end, step)
 
 
 def strided(node: Node, x: Expr, axes: list[int], begin: list[Dim], end: list[Dim], step: list[int]) -> Expr:
-    """Elements from `begin`, which is inside, to before `end`; a kernel of ours where Relax's operator takes no such bounds."""
-    if all(by > 0 for by in step) and all(static(b) is not None and static(e) is not None for b, e in zip(begin, end, strict=True)):
+    """Elements from `begin`, which is inside, to before `end`; a kernel of ours where Relax's operator takes no such
+    bounds.
+    """
+    if all(by > 0 for by in step) and all(
+        static(b) is not None and static(e) is not None for b, e in zip(begin, end, strict=True)
+    ):
         return R.strided_slice(x, axes, begin, end, step, assume_inbound=True)
     dims = node.dims
     shape: list[Dim] = list(x.ty.shape.values)
@@ -113,7 +123,11 @@ def strided(node: Node, x: Expr, axes: list[int], begin: list[Dim], end: list[Di
         offset[axis], by_axis[axis] = first, by
 
     def compute(data: te.Tensor, target: Any, start: Any) -> te.Tensor:
-        return te.compute(list(target), lambda *i: data(*(s + k * by for s, k, by in zip(start, i, by_axis, strict=True))), name="slice")
+        return te.compute(
+            list(target),
+            lambda *i: data(*(s + k * by for s, k, by in zip(start, i, by_axis, strict=True))),
+            name="slice",
+        )
 
     return node.te(compute, x, shape_expr(shape), shape_expr(offset), name="slice")
 
@@ -125,7 +139,9 @@ def tile(node: Node, x: Value, repeats: Value) -> Expr:
         return R.tile(x.expr, [int(count) for count in counts])
     shape = [node.dims.simplify(dim * count) for dim, count in zip(x.shape, counts, strict=True)]
     return node.te(
-        lambda data, target: te.compute(list(target), lambda *i: data(*(k % d for k, d in zip(i, data.shape, strict=True))), name="tile"),
+        lambda data, target: te.compute(
+            list(target), lambda *i: data(*(k % d for k, d in zip(i, data.shape, strict=True))), name="tile"
+        ),
         x.expr,
         shape_expr(shape),
         name="tile",
@@ -140,7 +156,9 @@ def pad_attributes(node: Node, x: Value) -> Expr:
 
 
 @converter("Pad", since=11)
-def pad_inputs(node: Node, x: Value, pads: Value, value: Value | None = None, axes: Value | None = None) -> Expr | Value:
+def pad_inputs(
+    node: Node, x: Value, pads: Value, value: Value | None = None, axes: Value | None = None
+) -> Expr | Value:
     amounts = node.ints(pads, "the pads")
     if axes is not None:
         where = [node.axis(int(axis), x.ndim) for axis in node.numbers(axes, "the axes")]
@@ -162,7 +180,9 @@ def _pad(node: Node, x: Value, pads: list[Dim], fill: Expr, known: float | None)
     before, after = pads[: x.ndim], pads[x.ndim :]
     fixed = all(static(amount) is not None and int(amount) >= 0 for amount in pads)
     if mode == "constant" and fixed and known is not None and is_float(x.dtype):
-        return R.nn.pad(x.expr, [int(amount) for pair in zip(before, after, strict=True) for amount in pair], pad_value=float(known))
+        return R.nn.pad(
+            x.expr, [int(amount) for pair in zip(before, after, strict=True) for amount in pair], pad_value=float(known)
+        )
     if mode not in ("constant", "edge", "reflect", "wrap"):
         raise node.error(f"mode is '{mode}'; supported: constant, edge, reflect, wrap")
     shape = [node.dims.simplify(d + b + a) for d, b, a in zip(x.shape, before, after, strict=True)]
@@ -173,7 +193,9 @@ def _pad(node: Node, x: Value, pads: list[Dim], fill: Expr, known: float | None)
             if mode != "constant":
                 return data(*(_source(mode, i, d) for i, d in zip(moved, data.shape, strict=True)))
             outside = [i for i, d, t in zip(moved, data.shape, target, strict=True) if not d.same_as(t)]
-            inside = [c for i, d, t in zip(moved, data.shape, target, strict=True) if i in outside for c in (i >= 0, i < d)]
+            inside = [
+                c for i, d, t in zip(moved, data.shape, target, strict=True) if i in outside for c in (i >= 0, i < d)
+            ]
             return tirx.if_then_else(tirx.all(*inside), data(*moved), value()) if inside else data(*moved)
 
         return te.compute(list(target), element, name="pad")
@@ -189,7 +211,11 @@ def _source(mode: str, i: Any, size: Any) -> Any:
         return i % size
     period = tirx.max(2 * size - 2, 1)
     folded = i % period
-    return tirx.min(folded, 2 * size - 2 - folded + tirx.Select(equals(size, 1), int64(1), int64(0))) if static(size) != 1 else 0
+    return (
+        tirx.min(folded, 2 * size - 2 - folded + tirx.Select(equals(size, 1), int64(1), int64(0)))
+        if static(size) != 1
+        else 0
+    )
 
 
 @converter("DepthToSpace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from tvm import relax
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast
@@ -12,15 +13,20 @@ from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Value, scalar
 
-Expr = relax.Expr
-
 
 @converter("BatchNormalization")
 def batch_norm(node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Expr:
     if node.attr("training_mode", 0):
         raise node.error("training_mode is 1; only inference is supported; export the model in evaluation mode")
     both = R.nn.batch_norm(
-        x.expr, scale.expr, bias.expr, mean.expr, variance.expr, axis=1, epsilon=node.attr("epsilon", 1e-5), training=False
+        x.expr,
+        scale.expr,
+        bias.expr,
+        mean.expr,
+        variance.expr,
+        axis=1,
+        epsilon=node.attr("epsilon", 1e-5),
+        training=False,
     )
     return relax.TupleGetItem(node.emit(both), 0)
 
@@ -37,7 +43,11 @@ def layer_norm(node: Node, x: Value, scale: Value, bias: Value | None = None) ->
     axes = list(range(first, x.ndim))
     epsilon = node.attr("epsilon", 1e-5)
     wanted = list(x.shape[first:])
-    full = all(len(p.shape) == len(wanted) and all(node.dims.equal(a, b) for a, b in zip(p.shape, wanted, strict=True)) for p in (scale, bias) if p)
+    full = all(
+        len(p.shape) == len(wanted) and all(node.dims.equal(a, b) for a, b in zip(p.shape, wanted, strict=True))
+        for p in (scale, bias)
+        if p
+    )
     outputs = len([name for name in node.proto.output if name])
     if full and outputs == 1:
         shift = bias.expr if bias is not None else _zeros_like(node, scale)
@@ -45,7 +55,9 @@ def layer_norm(node: Node, x: Value, scale: Value, bias: Value | None = None) ->
     mean = node.emit(R.mean(x.expr, axes, keepdims=True))
     centred = node.emit(R.subtract(x.expr, mean))
     variance = node.emit(R.mean(node.emit(R.multiply(centred, centred)), axes, keepdims=True))
-    inverse = node.emit(R.divide(scalar(1, x.dtype), node.emit(R.sqrt(node.emit(R.add(variance, scalar(epsilon, x.dtype)))))))
+    inverse = node.emit(
+        R.divide(scalar(1, x.dtype), node.emit(R.sqrt(node.emit(R.add(variance, scalar(epsilon, x.dtype))))))
+    )
     result = node.value(R.multiply(centred, inverse))
     result = node.value(R.multiply(*broadcast(node, result, scale)))
     if bias is not None:
@@ -72,7 +84,7 @@ def rms_norm(node: Node, x: Value, scale: Value) -> Expr:
 
 @converter("GroupNormalization", since=21)
 def group_norm(node: Node, x: Value, scale: Value, bias: Value) -> Expr:
-    """A scale and a bias per channel. Relax's group_norm wants a static batch in places; over reshapes it is layer_norm's arithmetic."""
+    """A scale and a bias per channel."""
     return _grouped(node, x, scale, bias, per_group=False)
 
 
@@ -84,7 +96,7 @@ def group_norm_18(node: Node, x: Value, scale: Value, bias: Value) -> Expr:
 
 def _grouped(node: Node, x: Value, scale: Value, bias: Value, per_group: bool) -> Expr:
     groups = node.required("num_groups")
-    n, c, *spatial = x.shape
+    c = x.shape[1]
     if per_group:
         each = node.dims.floordiv(c, groups)
         if not isinstance(each, int):

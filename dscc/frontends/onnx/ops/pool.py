@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from tvm import relax, te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr, static
-from dscc.frontends.onnx.values import Dim, Value, is_float, numpy_dtype, scalar
+from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.values import Dim, Value, is_float, numpy_dtype, scalar, static
 from dscc.frontends.onnx.windows import Windows, windows
 
-Expr = relax.Expr
 _LAYOUTS = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 _MAX = {1: R.nn.max_pool1d, 2: R.nn.max_pool2d, 3: R.nn.max_pool3d}
 _AVERAGE = {1: R.nn.avg_pool1d, 2: R.nn.avg_pool2d, 3: R.nn.avg_pool3d}
@@ -60,7 +60,9 @@ def lp_pool(node: Node, x: Value) -> Expr:
 
 
 def _output(node: Node, x: Value, over: Windows) -> list[Dim]:
-    """The output's spatial dimensions. With ceil_mode a last window counts if it starts inside the input or its leading padding."""
+    """The output's spatial dimensions. With ceil_mode a last window counts if it starts inside the input or its
+    leading padding.
+    """
     result = []
     for axis, size in enumerate(x.shape[2:]):
         span = node.dims.simplify(size + over.before[axis] + over.after[axis] - over.extent(axis))
@@ -79,7 +81,13 @@ def _pool(node: Node, x: Value, over: Windows, kind: str) -> Expr:
     include = bool(node.attr("count_include_pad", 0))
     plain = rank in _LAYOUTS and padding is not None and not node.attr("ceil_mode", 0) and is_float(x.dtype)
     if plain and all(pad < over.kernel[i % rank] for i, pad in enumerate(padding or [])):
-        arguments = {"pool_size": over.kernel, "strides": over.strides, "padding": padding, "dilation": over.dilations, "layout": _LAYOUTS[rank]}
+        arguments = {
+            "pool_size": over.kernel,
+            "strides": over.strides,
+            "padding": padding,
+            "dilation": over.dilations,
+            "layout": _LAYOUTS[rank],
+        }
         if kind == "max":
             return _MAX[rank](x.expr, **arguments)
         if all(d == 1 for d in over.dilations):
@@ -104,7 +112,13 @@ def _window(node: Node, x: Expr, over: Windows, kind: str, spatial: list[Dim], i
             return [i[2 + a] * over.strides[a] + axes[a] * over.dilations[a] - low[a] for a in range(rank)]
 
         def within(at: list[Any], margins: bool) -> Any:
-            return tirx.all(*(c for k, d, b, e in zip(at, sizes, low, high, strict=True) for c in ((k >= -b, k < d + e) if margins else (k >= 0, k < d))))
+            return tirx.all(
+                *(
+                    c
+                    for k, d, b, e in zip(at, sizes, low, high, strict=True)
+                    for c in ((k >= -b, k < d + e) if margins else (k >= 0, k < d))
+                )
+            )
 
         def element(*i: Any) -> Any:
             at = source(i)
@@ -116,7 +130,10 @@ def _window(node: Node, x: Expr, over: Windows, kind: str, spatial: list[Dim], i
             return reduced
 
         def divisor(*i: Any) -> Any:
-            return te.sum(tirx.Select(within(source((0, 0, *i)), include), tirx.const(1, data.dtype), tirx.const(0, data.dtype)), axis=axes)
+            return te.sum(
+                tirx.Select(within(source((0, 0, *i)), include), tirx.const(1, data.dtype), tirx.const(0, data.dtype)),
+                axis=axes,
+            )
 
         count = te.compute(list(goal)[2:], divisor, name="pool_count")
         return te.compute(list(goal), lambda *i: reduced(*i) / count(*i[2:]), name="pool_avg")
@@ -181,13 +198,21 @@ def max_unpool(node: Node, x: Value, indices: Value, output_shape: Value | None 
     if any(static(a) != static(b) for a, b in zip(shape, inferred, strict=True)) and any(pads):
         raise node.error("an output_shape together with pads is not supported; give one of them")
     # Indices count in the tensor as it was before pooling, whose shape is the one without output_shape.
-    flat = node.emit(R.full(shape_expr([node.dims.product(inferred)]), scalar(numpy_dtype(x.dtype).type(0), x.dtype), x.dtype))
+    flat = node.emit(
+        R.full(shape_expr([node.dims.product(inferred)]), scalar(numpy_dtype(x.dtype).type(0), x.dtype), x.dtype)
+    )
     count = shape_expr([node.dims.product(x.shape)])
     at, values = node.emit(R.reshape(indices.expr, count)), node.emit(R.reshape(x.expr, count))
     full = node.emit(R.reshape(node.emit(R.scatter_elements(flat, at, values, 0)), shape_expr(inferred)))
     if all(node.dims.equal(a, b) for a, b in zip(shape, inferred, strict=True)):
         return full
-    grown = Windows(kernel, strides, [1] * len(kernel), [0] * len(kernel), [node.dims.simplify(a - b) for a, b in zip(shape[2:], inferred[2:], strict=True)])
+    grown = Windows(
+        kernel,
+        strides,
+        [1] * len(kernel),
+        [0] * len(kernel),
+        [node.dims.simplify(a - b) for a, b in zip(shape[2:], inferred[2:], strict=True)],
+    )
     from dscc.frontends.onnx.ops.conv import pad_spatial
 
     return pad_spatial(node, full, grown, 0.0)

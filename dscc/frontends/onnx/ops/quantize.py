@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tvm import relax, te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast
@@ -13,14 +14,17 @@ from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import DTYPES, Value, numpy_dtype, scalar
 
-Expr = relax.Expr
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 
 
 def _per_axis(node: Node, parameter: Value, x: Value) -> Value:
     """A scale or zero point shaped to broadcast over x: of one element, per `axis`, or per block along it."""
     if parameter.ndim == 0 or (parameter.ndim == 1 and parameter.shape == (1,)):
-        return node.value(parameter.constant.reshape(())) if parameter.constant is not None else node.value(R.reshape(parameter.expr, relax.ShapeExpr([])))
+        return (
+            node.value(parameter.constant.reshape(()))
+            if parameter.constant is not None
+            else node.value(R.reshape(parameter.expr, relax.ShapeExpr([])))
+        )
     axis = node.axis(node.attr("axis", 1), x.ndim)
     block = node.attr("block_size", 0)
     if block:
@@ -28,12 +32,20 @@ def _per_axis(node: Node, parameter: Value, x: Value) -> Value:
         return node.value(node.restate(repeated.expr, list(x.shape), "the scale's blocks"))
     shape = [1] * x.ndim
     shape[axis] = parameter.shape[0]
-    return node.value(parameter.constant.reshape(shape)) if parameter.constant is not None else node.value(R.reshape(parameter.expr, shape_expr(shape)))
+    return (
+        node.value(parameter.constant.reshape(shape))
+        if parameter.constant is not None
+        else node.value(R.reshape(parameter.expr, shape_expr(shape)))
+    )
 
 
 def _cast(node: Node, x: Value, dtype: str) -> Value:
     """x in another type; a constant stays one."""
-    return node.value(x.constant.astype(numpy_dtype(dtype))) if x.constant is not None else node.value(R.astype(x.expr, dtype))
+    return (
+        node.value(x.constant.astype(numpy_dtype(dtype)))
+        if x.constant is not None
+        else node.value(R.astype(x.expr, dtype))
+    )
 
 
 @converter("DequantizeLinear")
@@ -83,7 +95,9 @@ def dynamic_quantize(node: Node, x: Value) -> tuple[Expr, Expr, Expr]:
     high = node.emit(R.maximum(node.emit(R.max(x.expr, axes)), scalar(0, x.dtype)))
     scale = node.emit(R.divide(node.emit(R.subtract(high, low)), scalar(255, x.dtype)))
     divisor = node.emit(R.where(node.emit(R.equal(scale, scalar(0, x.dtype))), scalar(1, x.dtype), scale))
-    zero = node.emit(round_even(node, node.emit(R.clip(node.emit(R.divide(node.emit(R.negative(low)), divisor)), 0, 255))))
+    zero = node.emit(
+        round_even(node, node.emit(R.clip(node.emit(R.divide(node.emit(R.negative(low)), divisor)), 0, 255)))
+    )
     steps = node.emit(R.add(node.emit(round_even(node, node.emit(R.divide(x.expr, divisor)))), zero))
     return R.astype(node.emit(R.clip(steps, 0, 255)), "uint8"), scale, R.astype(zero, "uint8")
 
@@ -105,7 +119,9 @@ def matmul_integer(node: Node, a: Value, b: Value, a_zero: Value | None = None, 
 
 
 @converter("ConvInteger")
-def conv_integer(node: Node, x: Value, weight: Value, x_zero: Value | None = None, weight_zero: Value | None = None) -> Expr:
+def conv_integer(
+    node: Node, x: Value, weight: Value, x_zero: Value | None = None, weight_zero: Value | None = None
+) -> Expr:
     kernel = node.value(R.astype(weight.expr, "int32"))
     if weight_zero is not None:
         shift = node.value(R.astype(weight_zero.expr, "int32"))
@@ -125,7 +141,15 @@ def _requantize(node: Node, x: Value, scale: Value, zero: Value) -> Expr:
 
 @converter("QLinearMatMul")
 def qlinear_matmul(
-    node: Node, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value, y_scale: Value, y_zero: Value
+    node: Node,
+    a: Value,
+    a_scale: Value,
+    a_zero: Value,
+    b: Value,
+    b_scale: Value,
+    b_zero: Value,
+    y_scale: Value,
+    y_zero: Value,
 ) -> Expr:
     product = node.value(R.matmul(*operands(node, _centred(node, a, a_zero, True), _centred(node, b, b_zero, False))))
     scale = node.value(R.multiply(*broadcast(node, _row(node, a_scale), b_scale)))
@@ -136,7 +160,11 @@ def qlinear_matmul(
 
 
 def _row(node: Node, scale: Value) -> Value:
-    return node.value(R.reshape(scale.expr, shape_expr([scale.shape[0], 1]))) if scale.ndim == 1 and scale.shape != (1,) else scale
+    return (
+        node.value(R.reshape(scale.expr, shape_expr([scale.shape[0], 1])))
+        if scale.ndim == 1 and scale.shape != (1,)
+        else scale
+    )
 
 
 @converter("QLinearConv")

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 from tvm import relax, te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr, static
-from dscc.frontends.onnx.values import Value, is_float
-
-Expr = relax.Expr
+from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.values import Value, is_float, static
 
 
 def _axes(node: Node, x: Value, axes: Value | None) -> list[int]:
@@ -24,7 +23,11 @@ def _axes(node: Node, x: Value, axes: Value | None) -> list[int]:
     return sorted(node.axis(axis, x.ndim) for axis in given)
 
 
-def _reduction(function: Callable[..., Expr], before: Callable[[Expr], Expr] | None = None, after: Callable[[Expr], Expr] | None = None) -> Callable[..., Any]:
+def _reduction(
+    function: Callable[..., Expr],
+    before: Callable[[Expr], Expr] | None = None,
+    after: Callable[[Expr], Expr] | None = None,
+) -> Callable[..., Any]:
     def convert(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
         where = _axes(node, x, axes)
         data = node.emit(before(x.expr)) if before else x.expr
@@ -92,11 +95,17 @@ def _arg_extreme(node: Node, x: Value, better: Callable[[Any, Any], Any]) -> Exp
 
     def compute(data: te.Tensor) -> te.Tensor:
         k = te.reduce_axis((0, data.shape[axis]), "k")
-        shape = [1 if a == axis else d for a, d in enumerate(data.shape)] if keep else [d for a, d in enumerate(data.shape) if a != axis]
+        shape = (
+            [1 if a == axis else d for a, d in enumerate(data.shape)]
+            if keep
+            else [d for a, d in enumerate(data.shape) if a != axis]
+        )
 
         def combine(a: Any, b: Any) -> Any:
             order = b[0] > a[0] if last else b[0] < a[0]
-            take = tirx.any(a[0] < 0, tirx.all(b[0] >= 0, tirx.any(better(b[1], a[1]), tirx.all(tirx.EQ(b[1], a[1]), order))))
+            take = tirx.any(
+                a[0] < 0, tirx.all(b[0] >= 0, tirx.any(better(b[1], a[1]), tirx.all(tirx.EQ(b[1], a[1]), order)))
+            )
             return tirx.Select(take, b[0], a[0]), tirx.Select(take, b[1], a[1])
 
         reducer = te.comm_reducer(combine, lambda ta, tb: (tirx.const(-1, ta), tirx.const(0, tb)), name="arg")

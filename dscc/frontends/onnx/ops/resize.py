@@ -1,7 +1,8 @@
 """Resize and its predecessor Upsample.
 
-The usual image cases (rank 4, both spatial dimensions, scales that the sizes state exactly) become `image.resize2d`, which the passes and
-schedules know. Everything else is one interpolation per axis, as the standard defines it, in kernels of ours.
+The usual image cases (rank 4, both spatial dimensions, scales that the sizes state exactly) become `image.resize2d`,
+which the passes and schedules know. Everything else is one interpolation per axis, as the standard defines it, in
+kernels of ours.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ import math
 from fractions import Fraction
 from typing import Any
 
-from tvm import relax, te, tirx
+from tvm import te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr, static
-from dscc.frontends.onnx.values import Dim, Ratio, Value
+from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.values import Dim, Ratio, Value, static
 
-Expr = relax.Expr
 _METHODS = {"nearest": "nearest_neighbor", "linear": "linear", "cubic": "cubic"}
-_ROUNDING = {"round_prefer_floor": "round_prefer_floor", "round_prefer_ceil": "round_prefer_ceil", "floor": "floor", "ceil": "ceil"}
+_ROUNDING = {
+    "round_prefer_floor": "round_prefer_floor",
+    "round_prefer_ceil": "round_prefer_ceil",
+    "floor": "floor",
+    "ceil": "ceil",
+}
 _SHARED_MODES = ("half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel")
 
 
@@ -45,7 +51,9 @@ def resize_10(node: Node, x: Value, scales: Value) -> Expr | Value:
 
 
 @converter("Resize", since=11)
-def resize(node: Node, x: Value, roi: Value | None = None, scales: Value | None = None, sizes: Value | None = None) -> Expr | Value:
+def resize(
+    node: Node, x: Value, roi: Value | None = None, scales: Value | None = None, sizes: Value | None = None
+) -> Expr | Value:
     axes = [node.axis(axis, x.ndim) for axis in node.attr("axes", list(range(x.ndim)))]
     given = None if scales is None or scales.shape == (0,) else _scales(node, scales)
     goal = None if sizes is None or sizes.shape == (0,) else node.ints(sizes, "the sizes", signed=False)
@@ -65,7 +73,9 @@ def resize(node: Node, x: Value, roi: Value | None = None, scales: Value | None 
 
 def _scales(node: Node, scales: Value) -> list[Any]:
     if scales.data is None:
-        raise node.error(f"the scales ('{scales.name}') are computed when the model runs; they must follow from shapes and constants")
+        raise node.error(
+            f"the scales ('{scales.name}') are computed when the model runs; they must follow from shapes and constants"
+        )
     return scales.data.reshape(-1).tolist()  # type: ignore[no-any-return]
 
 
@@ -80,7 +90,14 @@ def _keep_aspect(node: Node, x: Value, axes: list[int], goal: list[Dim]) -> tupl
 
 
 def _resize(
-    node: Node, x: Value, axes: list[int], scales: list[Any] | None, sizes: list[Dim] | None, mode: str, nearest: str, window: list[tuple[float, float]] | None = None
+    node: Node,
+    x: Value,
+    axes: list[int],
+    scales: list[Any] | None,
+    sizes: list[Dim] | None,
+    mode: str,
+    nearest: str,
+    window: list[tuple[float, float]] | None = None,
 ) -> Expr | Value:
     method = node.attr("mode", "nearest")
     if method not in _METHODS:
@@ -94,7 +111,9 @@ def _resize(
         if window is not None:
             start, end = window[index]
             if sizes is None or scales is not None:
-                shape[axis] = sizes[index] if sizes is not None else _scaled_float(node, dim, scales[index] * (end - start))  # type: ignore[index]
+                shape[axis] = (
+                    sizes[index] if sizes is not None else _scaled_float(node, dim, scales[index] * (end - start))
+                )  # type: ignore[index]
         if scales is not None:
             factors[axis] = scales[index]
             exact = exact and _is_exact(node, dim, shape[axis], scales[index])
@@ -102,7 +121,9 @@ def _resize(
     if not moved:
         return x
     antialias = node.attr("antialias", 0) and method != "nearest"
-    plain = exact and mode in _SHARED_MODES and x.ndim == 4 and set(moved) <= {2, 3} and method != "cubic" and not antialias
+    plain = (
+        exact and mode in _SHARED_MODES and x.ndim == 4 and set(moved) <= {2, 3} and method != "cubic" and not antialias
+    )
     if plain and method == "nearest" and not _nearest_agrees(node, mode, nearest, factors, moved):
         plain = False
     if plain and str(x.dtype) == "float32":
@@ -118,13 +139,29 @@ def _resize(
     for axis in moved:
         bounds = window[axes.index(axis)] if window is not None else None
         factor = factors.get(axis)
-        result = node.emit(_along(node, result, axis, shape[axis], None if factor is None or isinstance(factor, Ratio) else factor, method, mode, nearest, bounds))
+        result = node.emit(
+            _along(
+                node,
+                result,
+                axis,
+                shape[axis],
+                None if factor is None or isinstance(factor, Ratio) else factor,
+                method,
+                mode,
+                nearest,
+                bounds,
+            )
+        )
     return node.value(result)
 
 
 def _nearest_agrees(node: Node, mode: str, nearest: str, factors: dict[int, Any], moved: list[int]) -> bool:
     """Whole-number upsampling by floor of asymmetric coordinates is the one case that rounding cannot disturb."""
-    return mode == "asymmetric" and nearest == "floor" and all(isinstance(factors.get(axis), float | int) and float(factors[axis]).is_integer() for axis in moved)
+    return (
+        mode == "asymmetric"
+        and nearest == "floor"
+        and all(isinstance(factors.get(axis), float | int) and float(factors[axis]).is_integer() for axis in moved)
+    )
 
 
 def _scaled(node: Node, dim: Dim, scale: Any) -> Dim:
@@ -150,9 +187,16 @@ def _is_exact(node: Node, dim: Dim, size: Dim, scale: Any) -> bool:
     return float(scale).is_integer()
 
 
-
 def _along(
-    node: Node, x: Expr, axis: int, size: Dim, scale: float | None, method: str, mode: str, nearest: str, window: tuple[float, float] | None
+    node: Node,
+    x: Expr,
+    axis: int,
+    size: Dim,
+    scale: float | None,
+    method: str,
+    mode: str,
+    nearest: str,
+    window: tuple[float, float] | None,
 ) -> Expr:
     """One axis of x brought to `size` elements."""
     shape = list(x.ty.shape.values)
@@ -160,7 +204,9 @@ def _along(
     cubic_a, exclude = node.attr("cubic_coeff_a", -0.75), bool(node.attr("exclude_outside", 0))
     extrapolation = node.attr("extrapolation_value", 0.0)
     antialias = bool(node.attr("antialias", 0)) and method != "nearest"
-    if antialias and (not isinstance(size, int) or static(shape[axis]) is None or static(x.ty.shape.values[axis]) is None):
+    if antialias and (
+        not isinstance(size, int) or static(shape[axis]) is None or static(x.ty.shape.values[axis]) is None
+    ):
         raise node.error("antialias needs known sizes")
 
     def compute(data: te.Tensor, target: Any) -> te.Tensor:
@@ -174,7 +220,11 @@ def _along(
             if mode == "asymmetric":
                 return i * inverse
             if mode == "align_corners":
-                return tirx.Select(equals(target[axis], 1), tirx.const(0.0, working), i * (real(length - 1) / real(tirx.max(target[axis] - 1, 1))))
+                return tirx.Select(
+                    equals(target[axis], 1),
+                    tirx.const(0.0, working),
+                    i * (real(length - 1) / real(tirx.max(target[axis] - 1, 1))),
+                )
             if mode == "pytorch_half_pixel":
                 return tirx.Select(target[axis] > 1, (i + 0.5) * inverse - 0.5, tirx.const(0.0, working))
             if mode == "tf_half_pixel_for_nn":
@@ -201,9 +251,17 @@ def _along(
             else:
                 base = tirx.floor(c)
                 first, t = tirx.Cast("int64", base), c - base
-                taps = _taps(method, t, cubic_a, min(1.0, float(scale if scale is not None else size / int(length))) if antialias else 1.0)
+                taps = _taps(
+                    method,
+                    t,
+                    cubic_a,
+                    min(1.0, float(scale if scale is not None else size / int(length))) if antialias else 1.0,
+                )
                 if exclude:
-                    taps = [(o, tirx.Select(tirx.all(first + o >= 0, first + o < length), w, tirx.const(0.0, working))) for o, w in taps]
+                    taps = [
+                        (o, tirx.Select(tirx.all(first + o >= 0, first + o < length), w, tirx.const(0.0, working)))
+                        for o, w in taps
+                    ]
                 value = _total([read(i, first + o) * w for o, w in taps])
                 if exclude or antialias:
                     value = value / _total([w for _, w in taps])

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tvm import relax, te, tirx
+from tvm import te, tirx
+from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx import broadcast as rules
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr, static
-from dscc.frontends.onnx.values import DTYPES, Array, Value, is_float, scalar, tvm_dtype
-
-Expr = relax.Expr
+from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.values import DTYPES, Array, Value, is_float, scalar, static, tvm_dtype
 
 
 @converter("Shape")
@@ -30,7 +29,12 @@ def size(node: Node, x: Value) -> Value:
 
 @converter("Constant")
 def constant(node: Node) -> Array:
-    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+    for name, dtype in (
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if name in node.attributes:
             return np.array(node.attr(name), dtype=dtype)
     for name in ("value_string", "value_strings", "sparse_value"):
@@ -61,7 +65,9 @@ def _cast(node: Node, x: Value, dtype: str) -> Expr | Value:
 
 @converter("Reshape", since=1)
 def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
-    """To the shape `target`: 0 keeps a dimension (unless allowzero), -1 is what is left. The element count is checked."""
+    """To the shape `target`: 0 keeps a dimension (unless allowzero), -1 is what is left. The element count is
+    checked.
+    """
     if target is None:  # an attribute up to opset 4
         wanted: list[Any] = node.required("shape")
     else:
@@ -91,9 +97,19 @@ def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
 def _resolve_at_run_time(node: Node, wanted: list[Any], total: Any, shape: Any) -> list[Any]:
     """Dimensions read from a tensor may be 0 (keep) and -1 (what is left) too: that is decided when the model runs."""
     if not node.attr("allowzero", 0):
-        wanted = [d if axis >= len(shape) or static(d) is not None else tirx.Select(equals(d, 0), int64(shape[axis]), d) for axis, d in enumerate(wanted)]
-    rest = node.dims.simplify(_product([tirx.Select(equals(d, -1), int64(1), int64(d)) if static(d) is None else int64(d) for d in wanted]))
-    return [d if static(d) is not None else node.dims.simplify(tirx.Select(equals(d, -1), int64(total) // tirx.max(rest, 1), d)) for d in wanted]
+        wanted = [
+            d if axis >= len(shape) or static(d) is not None else tirx.Select(equals(d, 0), int64(shape[axis]), d)
+            for axis, d in enumerate(wanted)
+        ]
+    rest = node.dims.simplify(
+        _product([tirx.Select(equals(d, -1), int64(1), int64(d)) if static(d) is None else int64(d) for d in wanted])
+    )
+    return [
+        d
+        if static(d) is not None
+        else node.dims.simplify(tirx.Select(equals(d, -1), int64(total) // tirx.max(rest, 1), d))
+        for d in wanted
+    ]
 
 
 def _product(dims: list[Any]) -> Any:
@@ -101,7 +117,6 @@ def _product(dims: list[Any]) -> Any:
     for dim in dims:
         result = result * dim
     return result
-
 
 
 @converter("Flatten")
@@ -166,10 +181,14 @@ def arange(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
 
 def _whole_range(node: Node, start: Any, limit: Any, delta: Any, dtype: str) -> Expr:
     if static(delta) is None:
-        rounded = tirx.Select(int64(delta) > 0, (limit - start + delta - 1) // delta, (start - limit - delta - 1) // (-delta))
+        rounded = tirx.Select(
+            int64(delta) > 0, (limit - start + delta - 1) // delta, (start - limit - delta - 1) // (-delta)
+        )
         length = node.dims.simplify(tirx.max(rounded, 0))
     else:
-        length = node.dims.maximum(node.dims.ceildiv(limit - start, delta) if delta > 0 else node.dims.ceildiv(start - limit, -delta), 0)
+        length = node.dims.maximum(
+            node.dims.ceildiv(limit - start, delta) if delta > 0 else node.dims.ceildiv(start - limit, -delta), 0
+        )
     if static(start) == 0 and static(delta) == 1:
         return R.arange(0, length, 1, dtype)
 
@@ -185,5 +204,7 @@ def eye_like(node: Node, x: Value) -> Expr:
     dtype = DTYPES[node.attr("dtype", 0)] if node.attr("dtype", 0) else x.dtype
     offset = node.attr("k", 0)
     return node.te(
-        lambda data: te.compute(data.shape, lambda i, j: tirx.Cast(dtype, equals(j - i, offset)), name="eye"), x.expr, name="eye_like"
+        lambda data: te.compute(data.shape, lambda i, j: tirx.Cast(dtype, equals(j - i, offset)), name="eye"),
+        x.expr,
+        name="eye_like",
     )
