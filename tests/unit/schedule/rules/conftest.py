@@ -98,3 +98,16 @@ def compile_one():
 def compile_any(request):
     """`compile_one` for the machines that differ in their vectors."""
     return _compiler(MACHINES[request.param])
+
+
+@pytest.fixture(params=["baseline", "avx512"])
+def compile_packed(request):
+    """`compile_packed(rule, {"x": ("n", 64), "w": (64, 8)}, lambda bb, x, w: ..., ["w"])(x, w, shape=...)`.
+
+    The parameters named in the list are constants, which the rule may have packed.
+    """
+
+    def fixed(rule, shapes, body, constants):
+        return _compile(rule, shapes, body, MACHINES[request.param], constants)
+
+    return fixed
