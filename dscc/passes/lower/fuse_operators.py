@@ -1,6 +1,9 @@
 """Put elementwise and broadcast consumers into the TIR function of what they consume.
 
     lv = R.call_tir(cls.matmul, (x, w)); lv1 = R.call_tir(cls.add, (lv, b))  ->  lv1 = R.call_tir(cls.fused_matmul_add, (x, w, b))
+
+Not fused: a product with a consumer that spreads its result over a larger shape (the gate of a squeeze-and-excitation block, multiplied
+with every pixel): the consumer is the larger work, and would be driven by the loops of the smaller.
 """
 
 from __future__ import annotations
@@ -8,9 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import tvm
+import tvm_ffi
 from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes.base import Pass, PassContext
+
+_CALL_TIR = tvm.ir.Op.get("relax.call_tir")
+# TVM's OpPatternKind: a product takes consumers up to "broadcast"; "injective" ones fuse among themselves only.
+_BROADCAST, _INJECTIVE, _PRODUCT = 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -21,13 +30,55 @@ class FuseOperators(Pass):
     stage = "lower"
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
+        mod = relax.transform.AnnotateTIROpPattern()(mod)
+        apart = _KeepApart(mod)
+        for gvar, func in mod.functions.items():
+            if isinstance(func, relax.Function):
+                apart.builder_.update_func(gvar, apart.visit_expr(func))
         return tvm.transform.Sequential(
             [
-                relax.transform.AnnotateTIROpPattern(),
                 relax.transform.FuseOps(fuse_opt_level=2),
                 relax.transform.FuseTIR(),
                 # Reshapes that nothing was fused with become views. It reads block structure, so it goes before the rules.
                 relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]
-        )(mod)
+        )(apart.builder_.get())
+
+
+@mutator
+class _KeepApart(PyExprMutator):
+    """Declares a consumer injective where it spreads the result of a product."""
+
+    def __init__(self, mod: tvm.IRModule):
+        super().__init__(mod)
+        self._mod = mod
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if call.op != _CALL_TIR or self._pattern(call) > _BROADCAST:
+            return call
+        if not any(self._is_product(arg) and not _same_shape(arg.ty, call.ty) for arg in call.args[1]):
+            return call
+        func = self._mod[call.args[0]].with_attr("op_pattern", _INJECTIVE)
+        gvar = self.builder_.add_func(func, call.args[0].name_hint)
+        return relax.Call(call.op, [gvar, *call.args[1:]], call.attrs, call.ty_args, call.span)
+
+    def _is_product(self, expr: relax.Expr) -> bool:
+        """Whether `expr` is a product, or what its elementwise consumers of the same shape make of it."""
+        value = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        if not isinstance(value, relax.Call) or value.op != _CALL_TIR:
+            return False
+        pattern = self._pattern(value)
+        if pattern <= _BROADCAST:
+            return any(self._is_product(arg) for arg in value.args[1] if _same_shape(arg.ty, value.ty))
+        return pattern == _PRODUCT
+
+    def _pattern(self, call: relax.Call) -> int:
+        gvar = call.args[0]
+        known = self._mod.functions.get(gvar)
+        return int(known.attrs.get("op_pattern", 8)) if known is not None and known.attrs else 8
+
+
+def _same_shape(a: relax.TensorType, b: relax.Type) -> bool:
+    return isinstance(b, relax.TensorType) and bool(tvm_ffi.structural_equal(a.shape, b.shape))
