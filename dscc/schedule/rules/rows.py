@@ -290,10 +290,21 @@ class _Along(_Writer):
             self._evaluate([step for step in sweep.steps if step[0] not in sweep.varying], known, lanes)
             accumulators.append([self._accumulator(fold, self.lanes) for fold in sweep.folds])
         with ExitStack() as stack:
-            coordinates = {a.var: stack.enter_context(self.code.loop(a.extent, a.var.name)) for a in sweep.axes}
-            for g, (lanes, known) in enumerate(zip(groups, values, strict=True)):
-                self._group = g
-                self._body(sweep, {**known, **coordinates}, lanes, accumulators[g])
+            coordinates = {a.var: stack.enter_context(self.code.loop(a.extent, a.var.name)) for a in sweep.axes[:-1]}
+            # A sum of thousands of pixels in one register loses digits: every line of them is summed on its own.
+            lines = accumulators
+            if coordinates:
+                lines = [[self._accumulator(fold, self.lanes) for fold in sweep.folds] for _ in groups]
+            with ExitStack() as inner:
+                for a in sweep.axes[-1:]:
+                    coordinates[a.var] = inner.enter_context(self.code.loop(a.extent, a.var.name))
+                for g, (lanes, known) in enumerate(zip(groups, values, strict=True)):
+                    self._group = g
+                    self._body(sweep, {**known, **coordinates}, lanes, lines[g])
+            for group, line in zip(accumulators, lines, strict=True) if lines is not accumulators else ():
+                for fold, total, part in zip(sweep.folds, group, line, strict=True):
+                    both = COMBINE[fold.combine](total.load(0, self.lanes), part.load(0, self.lanes))
+                    total.store(self.code, 0, both)
         for known, group in zip(values, accumulators, strict=True):
             for fold, accumulator in zip(sweep.folds, group, strict=True):
                 known[fold.result] = self.code.bind(fold.result.name, accumulator.load(0, self.lanes))
