@@ -12,6 +12,7 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
+from dscc import targets
 from dscc.passes.base import PassContext
 from dscc.passes.lower import legalize
 from dscc.passes.values import dims, dtype
@@ -69,7 +70,7 @@ def _leaves(value: object) -> list[tvm.runtime.Tensor]:
 def check_same(mod: tvm.IRModule, text: str) -> tvm.IRModule:
     """Run the pipeline `text` on `mod`, compare numbers before and after, and return what came out."""
     pipeline = parse(text, registry().passes)
-    after = pipeline.run(mod, PassContext(None))
+    after = pipeline.run(mod, PassContext(targets.resolve(None)))
     assert relax.analysis.check_well_formed(after)
     rng = np.random.default_rng(0)
     feeds = {gvar.name_hint: inputs(func, rng) for gvar, func in mod.functions_items()}

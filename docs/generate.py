@@ -1,0 +1,132 @@
+"""Write the pages of docs/reference/ from the code: `python -m docs.generate`, or `make docs`.
+
+tests/unit/test_docs.py compares what is written with what would be written, so that no page says what the code does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "reference"
+NOTE = "<!-- Written by `make docs` from the code: change the code, not this page. -->"
+
+
+def passes() -> str:
+    """Every built-in pass under a heading of its own, and the presets that list them."""
+    from dscc import pipeline
+    from dscc.passes.builtin import PASSES
+
+    parts = [
+        "# Passes",
+        NOTE,
+        "A pipeline text names passes and their options: `fold-constants{limit_bytes=1024},fuse-gelu`.",
+    ]
+    parts.append(
+        f"They run by stage ({', '.join(f'`{stage}`' for stage in pipeline.STAGES)}), then in the order of the text."
+    )
+    parts.append("## Presets")
+    known = {cls.name: cls for cls in PASSES}
+    parts.append(table(["level", "passes"], [[f"`-O{n}`", _names(n, known)] for n in range(len(pipeline.PRESETS))]))
+    for cls in sorted(PASSES, key=lambda cls: cls.name):
+        parts += [f"## {cls.name}", _module_text(cls)]
+        fields = dataclasses.fields(cls)
+        rows = [[f"`{entry.name}`", f"`{entry.type}`", f"`{entry.default}`"] for entry in fields]
+        parts += (
+            [f"Stage `{cls.stage}`.", table(["option", "type", "default"], rows)] if rows else [f"Stage `{cls.stage}`."]
+        )
+    return "\n\n".join(parts)
+
+
+def _names(level: int, known: dict[str, type]) -> str:
+    from dscc import pipeline
+
+    return ", ".join(f"`{each.name}`" for each in pipeline.preset(level, known).passes) or "none"
+
+
+def _module_text(cls: type) -> str:
+    """The module's docstring: prose as it is, indented `before -> after` lines as code."""
+    text = inspect.cleandoc(importlib.import_module(cls.__module__).__doc__ or "")
+    blocks = []
+    for block in text.split("\n\n"):
+        code = block.startswith("    ") or " -> " in block or " ->\n" in block
+        blocks.append(f"```\n{inspect.cleandoc(block)}\n```" if code else block)
+    return "\n\n".join(blocks)
+
+
+def commands() -> str:
+    """Every command as its own `--help` describes it."""
+    import click
+
+    from dscc.cli.entry import COMMANDS, cli
+
+    def context(command: click.Command, name: str, parent: click.Context | None) -> click.Context:
+        settings = {**cli.context_settings, "terminal_width": 100, "max_content_width": 100}
+        return click.Context(command, info_name=name, parent=parent, **settings)
+
+    group = context(cli, "dscc", None)
+    parts = ["# Commands", NOTE, "## dscc", f"```\n{cli.get_help(group)}\n```"]
+    for name in COMMANDS:
+        command = cli.get_command(group, name)
+        if command is not None:
+            parts += [f"## dscc {name}", f"```\n{command.get_help(context(command, name, group))}\n```"]
+    return "\n\n".join(parts)
+
+
+def operators() -> str:
+    """The ONNX operators that have a converter, with the opset versions at which another one takes over."""
+    from dscc.frontends.onnx import registry
+
+    found = registry.operators()
+    rows = [
+        [f"`{name}`", f"`{domain or 'ai.onnx'}`", ", ".join(map(str, versions))]
+        for (domain, name), versions in sorted(found.items(), key=lambda item: (item[0][0], item[0][1]))
+    ]
+    text = (
+        f"{len(rows)} operators have a converter. One that has none is expanded by the function body that ONNX gives it, "
+        "if it gives one; what is left is an error that names it."
+    )
+    return "\n\n".join(["# ONNX operators", NOTE, text, table(["operator", "domain", "since opset"], rows)])
+
+
+def targets() -> str:
+    """Every target with its schedule rules, in the order in which they are asked."""
+    from dscc.targets.x86.rules import RULES
+
+    rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(RULES, 1)]
+    parts = ["# Targets", NOTE, "## x86", "Executed in every test run, on the processor of the machine that tests."]
+    parts.append("Schedule rules, in the order in which they are asked:")
+    return "\n\n".join([*parts, table(["", "rule", "takes"], rows)])
+
+
+def _first_line(cls: type) -> str:
+    text = cls.__doc__ or importlib.import_module(cls.__module__).__doc__ or ""
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [headers, ["---"] * len(headers), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "commands.md": commands,
+    "onnx-operators.md": operators,
+    "passes.md": passes,
+    "targets.md": targets,
+}
+
+
+def main() -> None:
+    """Write every page."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
