@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dscc import codegen, frontends, pipeline, record, targets
+from dscc import codegen, frontends, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
 from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
@@ -60,7 +60,9 @@ def compile(
         done.ctx.target.link(objects, library)
         progress("pack")
         manifest = record.manifest(lifted, done.frontend, done.pipeline, done.ctx)
-        return Artifact.build(library, lifted.weights, manifest)
+        artifact = Artifact.build(library, lifted.weights, manifest)
+    progress("check")
+    return selfcheck.record(artifact)
 
 
 def optimize(model: Path | str | Any, options: CompileOptions, then: str, progress: Progress) -> Optimized:

@@ -33,9 +33,14 @@ BATCH, IMAGE_SIDE, LENGTH = 1, 224, 64
 class InputInfo(Protocol):
     """One input as `get_inputs()` lists it."""
 
-    name: str
-    type: str
-    shape: Sequence[int | str | None]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def type(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[int | str | None]: ...
 
 
 def random_feeds(inputs: Iterable[InputInfo], dims: Mapping[str, int], seed: int = 0) -> Feeds:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,17 +63,7 @@ class Artifact:
             LIBRARY: [library.read_bytes()],
             WEIGHTS: list(safetensors.pack(weights)),
         }
-        digests = {name: digest(chunks) for name, chunks in contents.items()}
-        text = encode(manifest, {name: asdict(found) for name, found in digests.items()})
-        manifest = Manifest.from_dict(json.loads(text))  # as a reader gets it: with lists for tuples in the summary
-        outline = _outline(text, digests)
-        # One buffer, so that an artifact that was just built is loaded by the code that loads a file.
-        image = mmap.mmap(-1, outline.size)
-        members: list[list[bytes | memoryview]] = [[text], *contents.values(), []]
-        for gap, chunks in zip(outline.gaps, members, strict=True):
-            for chunk in (gap, *chunks):
-                image.write(chunk)
-        return cls(manifest, memoryview(image).toreadonly(), _places(outline, text, digests))
+        return _assembled(manifest, {name: digest(chunks) for name, chunks in contents.items()}, contents)
 
     @classmethod
     def open(cls, path: Path | str) -> Artifact:
@@ -118,6 +108,12 @@ class Artifact:
 
         return Module(self, threads)
 
+    def with_check(self, check: Mapping[str, Any]) -> Artifact:
+        """The same artifact with another `check` in its manifest."""
+        record = json.loads(bytes(self.member(MANIFEST)))
+        contents: dict[str, list[bytes | memoryview]] = {name: [self.member(name)] for name in record["members"]}
+        return _assembled(replace(self.manifest, check=check), _digests(record), contents)
+
     def member(self, name: str) -> memoryview:
         """The content of a member, without a copy."""
         return self.image[self.members[name]]
@@ -125,6 +121,27 @@ class Artifact:
     def weights(self) -> dict[str, safetensors.StoredTensor]:
         """The weights by name, as they lie in the member `weights.safetensors`."""
         return safetensors.index(self.member(WEIGHTS))
+
+
+def _assembled(
+    manifest: Manifest, digests: Mapping[str, Digest], contents: Mapping[str, Sequence[bytes | memoryview]]
+) -> Artifact:
+    text = encode(manifest, {name: asdict(found) for name, found in digests.items()})
+    outline = _outline(text, digests)
+    # One buffer, so that an artifact that was just built is loaded by the code that loads a file.
+    image = mmap.mmap(-1, outline.size)
+    members: list[Sequence[bytes | memoryview]] = [[text], *contents.values(), []]
+    for gap, chunks in zip(outline.gaps, members, strict=True):
+        for chunk in (gap, *chunks):
+            image.write(chunk)
+    # The manifest as a reader gets it, with lists where there were tuples in the summary.
+    parsed = Manifest.from_dict(json.loads(text))
+    return Artifact(parsed, memoryview(image).toreadonly(), _places(outline, text, digests))
+
+
+def _digests(record: Mapping[str, Any]) -> dict[str, Digest]:
+    members = record["members"].items()
+    return {name: Digest(of["size"], of["crc"], of["sha256"], tuple(of["pieces"])) for name, of in members}
 
 
 def _outline(text: bytes, digests: Mapping[str, Digest]) -> Frame:
@@ -148,9 +165,7 @@ def _checked(name: str, image: memoryview) -> Artifact:
             f"it needs dscc {record.get('readable_from', 'of a later version')} or newer"
         )
     try:
-        digests = {
-            m: Digest(d["size"], d["crc"], d["sha256"], tuple(d["pieces"])) for m, d in record["members"].items()
-        }
+        digests = _digests(record)
         manifest = Manifest.from_dict(record)
         outline = _outline(text, digests)
     except (KeyError, TypeError, ValueError, AttributeError) as err:

@@ -39,15 +39,15 @@ def command(
 ) -> None:
     """Compare MODEL with onnxruntime, or with onnx's reference evaluator where that is not installed.
 
-    MODEL is an artifact, or an ONNX file that is compiled on the way and is its own reference. Exit status 1 where an
-    output is off by more than the tolerance.
+    MODEL is an artifact, or an ONNX file that is compiled on the way and is its own reference. An artifact without
+    --against is compared with what it computed where it was compiled. Exit status 1 where an output is off by more than
+    the tolerance.
     """
     from dscc import feeds, verify
-    from dscc.errors import InputError
 
     if against is None:
         if is_artifact(model):
-            raise InputError(f"'{model}' is an artifact and needs a reference; give --against MODEL.onnx")
+            return _check_itself(model, threads)
         against = model
     tolerance = verify.TOLERANCE if tolerance is None else tolerance
     options = flags.compile_options(values)
@@ -67,6 +67,18 @@ def command(
     if per_node:
         click.echo(_departure(against, given, options, threads, tolerance))
     wrong = [diff.name for diff in found if not diff.within(tolerance)]
+    if wrong:
+        raise click.exceptions.Exit(1)
+
+
+def _check_itself(artifact: Path, threads: int | None) -> None:
+    from dscc import load, selfcheck
+
+    module = load(artifact, threads)
+    wrong = selfcheck.failures(module)
+    click.echo("reference: this artifact, where it was compiled")
+    names = [info.name for info in module.get_outputs()]
+    output.table(["output", "verdict"], [[name, wrong.get(name, "ok")] for name in names])
     if wrong:
         raise click.exceptions.Exit(1)
 

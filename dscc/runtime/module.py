@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dscc.artifact.manifest import Manifest, TensorSpec
 
 _ONNX_TYPES = {"float32": "float", "float64": "double", "float8_e4m3fn": "float8e4m3fn", "float8_e5m2": "float8e5m2"}
+_NO_MEMORY = "there is not enough memory"
 _REMEMBERED = 64  # combinations of shapes that are known to fit
 
 
@@ -56,7 +57,7 @@ class Module:
         self._waiting = 0
         self._returned = threading.Condition()
 
-    def __call__(self, *arrays: Any, **named: Any) -> tuple[Array, ...]:
+    def __call__(self, /, *arrays: Any, **named: Any) -> tuple[Array, ...]:
         """Run the model.
 
         Args:
@@ -70,12 +71,12 @@ class Module:
         """
         return tuple(self._run(self._inputs.bind(arrays, named), self._all))
 
-    def run(self, output_names: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Array]:
+    def run(self, output_names: Sequence[str] | None, input_feed: Mapping[str, Any]) -> list[Array]:
         """Run the model, as `onnxruntime.InferenceSession.run` does.
 
         Args:
             output_names: the outputs that are wanted, in this order; None means all.
-            feeds: the inputs by name.
+            input_feed: the inputs by name.
 
         Raises:
             InputError: the inputs do not fit the model, or there is no output of that name.
@@ -86,7 +87,7 @@ class Module:
                 wanted = tuple(self._outputs[name] for name in output_names)
             except KeyError as err:
                 raise InputError(unknown("output", err.args[0], self._outputs)) from None
-        return self._run(self._inputs.bind((), feeds), wanted)
+        return self._run(self._inputs.bind((), input_feed), wanted)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs, in the model's order."""
@@ -109,10 +110,14 @@ class Module:
             session = self._another()
         try:
             return session.run(arrays, wanted)
+        except MemoryError as err:
+            raise InputError(_unfit(self._inputs.names, shapes, _NO_MEMORY)) from err
         except ffi.RuntimeFailure as err:
+            if "bad_alloc" in err.message:
+                raise InputError(_unfit(self._inputs.names, shapes, _NO_MEMORY)) from err
             if err.kind == "InternalError":
                 raise  # a check of TVM's own failed: a bug, and its traceback is wanted
-            raise InputError(_unfit(self._inputs.names, shapes, err)) from err
+            raise InputError(_unfit(self._inputs.names, shapes, err.message)) from err
         finally:
             self._idle.append(session)
             if self._waiting:
@@ -132,13 +137,10 @@ class Module:
                             self._returned.wait()
                 finally:
                     self._waiting -= 1
+            # One is made at a time: TVM does not say that functions of a library may be looked up side by side.
+            session = Session(self._program)
             self._made += 1
-        try:
-            return Session(self._program)
-        except BaseException:
-            with self._returned:
-                self._made -= 1
-            raise
+            return session
 
 
 def load(path: Path | str, threads: int | None = None) -> Module:
@@ -160,6 +162,6 @@ def _node_arg(spec: TensorSpec) -> NodeArg:
     return NodeArg(spec.name, f"tensor({_ONNX_TYPES.get(spec.dtype, spec.dtype)})", list(spec.shape))
 
 
-def _unfit(names: Sequence[str], shapes: Sequence[tuple[int, ...]], err: ffi.RuntimeFailure) -> str:
+def _unfit(names: Sequence[str], shapes: Sequence[tuple[int, ...]], reason: str) -> str:
     given = ", ".join(f"'{name}' {shape}" for name, shape in zip(names, shapes, strict=True))
-    return f"the model cannot run on inputs {given}: {' '.join(err.message.split())}"
+    return f"the model cannot run on inputs {given}: {' '.join(reason.split())}"

@@ -161,6 +161,30 @@ def test_shapes_that_depend_on_data(artifact: Make):
     assert match(x, [3])[0].tolist() == x.tolist()
 
 
+def test_not_enough_memory(artifact: Make, tmp_path: Path):
+    path = tmp_path / "scale.dscc"
+    artifact("scale").save(path)
+    program = f"""
+        import resource
+        from pathlib import Path
+        import numpy as np
+        import dscc
+        module = dscc.load({str(path)!r}, threads=1)
+        x = np.zeros((1 << 20, 64), np.float32)
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        for spare in (100 << 20, 400 << 20):  # for not even the aligned copy of x; for that, and not for the output
+            resource.setrlimit(resource.RLIMIT_AS, (used + spare, resource.RLIM_INFINITY))
+            try:
+                module(x)
+            except dscc.DsccError as err:
+                print(err)
+        print(module(np.ones((1, 64), np.float32))[0].sum())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    said = "the model cannot run on inputs 'x' (1048576, 64): there is not enough memory"
+    assert (done.returncode, done.stdout.splitlines()) == (0, [said, said, "2016.0"]), done.stderr
+
+
 def test_behaves_as_onnxruntime_does(tmp_path: Path, pair: Module):
     onnxruntime = pytest.importorskip("onnxruntime")
     from onnx import TensorProto, helper, save

@@ -1,0 +1,84 @@
+"""A seed, and what the model made of it where it was compiled: `dscc verify` compares without the model file.
+
+Of every output the manifest keeps its SHA-256 and a few of its values. The same code gives the same bits whatever the
+number of threads; where a library of the system computes in another way (its exponential, say), the values still agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dscc.artifact import Artifact, host
+from dscc.errors import InputError
+from dscc.feeds import random_feeds
+from dscc.runtime import Module
+from dscc.verify import TOLERANCE
+
+SEED = 0
+SAMPLES = 16  # values of each output, evenly spread over it
+
+
+def record(artifact: Artifact) -> Artifact:
+    """The artifact with a check in its manifest.
+
+    It is as it was where this machine cannot run it, or the model does not take inputs of the usual sizes.
+    """
+    if host.unfit(artifact.manifest):
+        return artifact
+    try:
+        outputs = _run(artifact.load(), SEED)
+    except InputError:
+        return artifact
+    return artifact.with_check({"seed": SEED, "outputs": {name: _digest(out) for name, out in outputs.items()}})
+
+
+def failures(module: Module) -> dict[str, str]:
+    """What is wrong with each output that is not as it was where the model was compiled, by name.
+
+    Raises:
+        InputError: the artifact has no check.
+    """
+    check = module.manifest.check
+    if not check:
+        raise InputError("the artifact holds no check of itself; give --against MODEL.onnx")
+    found = _run(module, check["seed"])
+    reasons = {name: _reason(found[name], want) for name, want in check["outputs"].items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _run(module: Module, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    names = [info.name for info in module.get_outputs()]
+    return dict(zip(names, module.run(names, random_feeds(module.get_inputs(), {}, seed)), strict=True))
+
+
+def _digest(output: np.ndarray[Any, Any]) -> dict[str, Any]:
+    return {
+        "shape": list(output.shape),
+        "sha256": hashlib.sha256(np.ascontiguousarray(output).tobytes()).hexdigest(),
+        "samples": [f"{value:.9g}" for value in _samples(output)],  # text: JSON knows no infinity
+    }
+
+
+def _samples(output: np.ndarray[Any, Any]) -> list[float]:
+    positions = np.linspace(0, output.size - 1, min(SAMPLES, output.size)).astype(np.int64)
+    return [float(value) for value in output.reshape(-1)[positions]]
+
+
+def _reason(output: np.ndarray[Any, Any], want: Mapping[str, Any]) -> str:
+    got = _digest(output)
+    if got["sha256"] == want["sha256"]:
+        return ""
+    if got["shape"] != want["shape"]:
+        return f"shape {tuple(got['shape'])}, expected {tuple(want['shape'])}"
+    now, then = (np.array([float(text) for text in samples]) for samples in (got["samples"], want["samples"]))
+    close = np.isclose(
+        now, then, rtol=0, atol=TOLERANCE * np.abs(then[np.isfinite(then)]).max(initial=0), equal_nan=True
+    )
+    if close.all():
+        return ""
+    worst = int(np.argmin(close))
+    return f"value {got['samples'][worst]}, expected {want['samples'][worst]}"
