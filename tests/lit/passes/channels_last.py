@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p channels-last %s | filecheck %s
+# RUN: %dscc opt -p channels-last %s | filecheck %s
 
 @I.ir_module
 class Module:

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p eliminate-common-subexpressions %s | filecheck %s
+# RUN: %dscc opt -p eliminate-common-subexpressions %s | filecheck %s
 
 @I.ir_module
 class Module:

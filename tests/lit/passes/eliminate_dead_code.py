@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p eliminate-dead-code --remarks %s | filecheck %s
+# RUN: %dscc opt -p eliminate-dead-code --remarks %s | filecheck %s
 
 # CHECK: removed 2 bindings
 

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fold-batch-norm --remarks %s | filecheck %s
+# RUN: %dscc opt -p fold-batch-norm --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %shifted (add): %out (nn.conv2d) pads its input with zeros without the offset
 # CHECK-DAG: refused at %scaled (multiply): %conv (nn.conv2d) has a second user

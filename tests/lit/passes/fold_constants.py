@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fold-constants{limit_bytes=100} --remarks %s | filecheck %s
+# RUN: %dscc opt -p 'fold-constants{limit_bytes=100}' --remarks %s | filecheck %s
 
 # CHECK: refused at %wide (broadcast_to): the constant would take 4000 bytes
 

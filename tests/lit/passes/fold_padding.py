@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fold-padding --remarks %s | filecheck %s
+# RUN: %dscc opt -p fold-padding --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %out (nn.conv2d): %padded (nn.pad): it pads with 1, not 0
 # CHECK-DAG: refused at %out (nn.max_pool2d): %padded (nn.pad): it pads with 0, a maximum with the lowest number

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-attention,simplify-shapes --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-attention,simplify-shapes --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %out (matmul): %p (nn.softmax) is not over the last axis
 # CHECK-DAG: refused at %product (matmul): %scores (matmul) has a second user

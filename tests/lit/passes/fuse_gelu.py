@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-gelu --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-gelu --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %out (multiply): expected 0.7071, found 0.5
 # CHECK-DAG: refused at %half (multiply): %gate (add) is also read by %out (add)

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-gelu-tanh --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-gelu-tanh --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %out (multiply): expected 0.04471, found 0.05
 # CHECK-DAG: refused at %half (multiply): %bent (tanh) is also read by %out (add)

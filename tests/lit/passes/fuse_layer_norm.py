@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-layer-norm --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-layer-norm --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %normal (divide): %centred (subtract) is also read by %out (add)
 # CHECK-DAG: refused at %out (divide): mean and variance are not over the same axes

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-rms-norm --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-rms-norm --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %normal (multiply): %square (multiply) is also read by %out (add)
 # CHECK-DAG: refused at %out (multiply): the mean is not over the last axes, which it keeps

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-silu --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-silu --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %product (multiply): %gate (sigmoid) is also read by %total (add)
 

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p fuse-softmax --remarks %s | filecheck %s
+# RUN: %dscc opt -p fuse-softmax --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %quotient (divide): %powers (exp) is also read by %out (add)
 # CHECK-DAG: refused at %out (divide): %total is not over one axis that it keeps

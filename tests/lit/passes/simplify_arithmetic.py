@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p simplify-arithmetic %s | filecheck %s
+# RUN: %dscc opt -p simplify-arithmetic %s | filecheck %s
 
 @I.ir_module
 class Module:

@@ -1,4 +1,4 @@
-# RUN: python -m dscc.cli opt -p simplify-shapes %s | filecheck %s
+# RUN: %dscc opt -p simplify-shapes %s | filecheck %s
 
 @I.ir_module
 class Module:
