@@ -23,9 +23,9 @@ from dscc.frontends.onnx.values import Dim, Value, static
 
 def broadcast(node: Node, *values: Value) -> list[relax.Expr]:
     """The operands as expressions on which Relax's broadcasting is proved to work."""
+    target = broadcast_shape(node, [value.shape for value in values])
     if all(static(dim) is not None for value in values for dim in value.shape):
         return [value.expr for value in values]
-    target = broadcast_shape(node, [value.shape for value in values])
     return [fit(node, value.expr, target) for value in values]
 
 

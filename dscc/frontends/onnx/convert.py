@@ -11,6 +11,7 @@ converted in its place
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ import tvm
 from tvm import relax
 
 from dscc.errors import FrontendError
-from dscc.frontends.onnx import fold, registry
+from dscc.frontends.onnx import fold, registry, standard
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import Dims, shape_expr
 from dscc.frontends.onnx.symbolic import Evaluator
@@ -204,7 +205,7 @@ class Importer:
     def _expand(self, node: Node, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> Sequence[Value]:
         """Convert the body of the function that the node calls or that defines its operator."""
         domain = registry.canonical_domain(node.domain)
-        body = self._functions.get((domain, node.op)) or _schema_body(node, inputs)
+        body = self._functions.get((domain, node.op)) or standard.body(node.proto, node.opset, inputs)
         if body is None:
             raise FrontendError(
                 f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported "
@@ -213,7 +214,7 @@ class Importer:
         scope: Scope = {name: value for name, value in zip(body.input, inputs, strict=False) if value is not None}
         absent = [name for name in body.input if name not in scope]
         bound = (
-            _schema_defaults(node)
+            standard.defaults(node.proto, node.opset)
             | {attribute.name: attribute for attribute in body.attribute_proto}
             | dict(node.attributes)
         )
@@ -246,19 +247,10 @@ def _qualified(proto: onnx.NodeProto) -> str:
 
 
 def _reason(err: BaseException) -> str:
-    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    """The first line of what TVM says, without the printed operator that it begins with."""
+    text = re.sub(r"In ir\.Op\(.*?support_level=\d+\), ", "", str(err))
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(err).__name__
-
-
-def _schema_defaults(node: Node) -> dict[str, onnx.AttributeProto]:
-    """What the standard says for attributes that the node leaves out; a body refers to them all the same."""
-    try:
-        schema = onnx.defs.get_schema(node.op, node.opset, node.domain)
-    except onnx.defs.SchemaError:
-        return {}
-    return {
-        name: attribute.default_value for name, attribute in schema.attributes.items() if attribute.default_value.name
-    }
 
 
 def _without(proto: onnx.NodeProto, absent: Sequence[str]) -> onnx.NodeProto:
@@ -309,38 +301,3 @@ def outer_names(graph: onnx.GraphProto) -> set[str]:
             if attribute.HasField("g"):
                 names |= outer_names(attribute.g)
     return names
-
-
-def _schema_body(node: Node, inputs: Sequence[Value | None]) -> onnx.FunctionProto | None:
-    """The body by which the standard defines the operator, if it does."""
-    try:
-        schema = onnx.defs.get_schema(node.op, node.opset, node.domain)
-    except onnx.defs.SchemaError:
-        return None
-    if schema.has_context_dependent_function:
-        types = []
-        for value in inputs:
-            info = onnx.TypeProto()
-            if value is not None:
-                element = next(code for code, name in _codes() if name == value.dtype)
-                info = onnx.helper.make_tensor_type_proto(
-                    element, [dim if isinstance(dim, int) else None for dim in value.shape]
-                )
-            types.append(info.SerializeToString())
-        versions = [v for v in schema.context_dependent_function_opset_versions if v <= node.opset]
-        if not versions:
-            return None
-        text = schema.get_context_dependent_function_with_opset_version(
-            max(versions), node.proto.SerializeToString(), types
-        )
-        return onnx.FunctionProto.FromString(text) if text else None
-    versions = [v for v in schema.function_opset_versions if v <= node.opset]
-    if not versions:
-        return None
-    return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
-
-
-def _codes() -> Iterable[tuple[int, str]]:
-    from dscc.frontends.onnx.values import DTYPES
-
-    return DTYPES.items()

@@ -46,7 +46,7 @@ def _parse(path: Path) -> onnx.ModelProto:
             raise FrontendError(f"model file '{path}' is empty (0 bytes); expected an ONNX model")
         if size > MAX_BYTES:
             raise FrontendError(
-                f"model file '{path}' has {size} bytes; at most {MAX_BYTES} are allowed; save its weights as external data"
+                f"model file '{path}' has {size} bytes; allowed: {MAX_BYTES}; save its weights as external data"
             )
         data = path.read_bytes()
     except OSError as err:

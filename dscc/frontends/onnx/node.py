@@ -61,7 +61,7 @@ class Node:
             value = list(value)
         elif attribute.type == onnx.AttributeProto.STRINGS:
             value = [text.decode() for text in value]
-        return value  # type: ignore[no-any-return]
+        return value
 
     def required(self, name: str) -> Any:
         """An attribute that the operator cannot do without."""
@@ -113,7 +113,7 @@ class Node:
         """Content that has to be known in numbers while compiling."""
         if value.constant is None:
             raise self.error(f"{what} ('{value.name}') is computed when the model runs; it must be constant")
-        return value.constant.reshape(-1).tolist()  # type: ignore[no-any-return]
+        return value.constant.reshape(-1).tolist()
 
     def ints(self, value: Value, what: str, signed: bool = True) -> list[Dim]:
         """Integers that steer the operator, as dimensions: known ones as they are, computed ones as new symbols read

@@ -34,9 +34,8 @@ def converter(*ops: str, since: int = 1, domain: str = "") -> Callable[[Converte
         for op in ops:
             versions = _TABLE.setdefault((domain, op), {})
             if since in versions:
-                raise ValueError(
-                    f"operator '{op}', version {since}, has two converters: {versions[since].__name__}, {function.__name__}"
-                )
+                both = f"{versions[since].__name__} and {function.__name__}"
+                raise ValueError(f"operator '{op}', version {since}, has two converters: {both}")
             versions[since] = function
         return function
 

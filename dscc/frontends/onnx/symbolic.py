@@ -250,8 +250,8 @@ def _reduce(function: Callable[[Evaluator, Element, Element], Element]) -> Calla
             if not len(parts):
                 raise Inexpressible
             total = parts[0:1]
-            for part in parts[1:]:
-                total = ev.binary(lambda a, b: function(ev, a, b), total, part[None])
+            for index in range(1, len(parts)):
+                total = ev.binary(lambda a, b: function(ev, a, b), total, parts[index : index + 1])
             out = np.moveaxis(total, 0, axis) if at.get("keepdims", 1) else total[0]
         return out if isinstance(out, np.ndarray) else np.array(out, dtype=object)
 

@@ -76,7 +76,7 @@ def _scales(node: Node, scales: Value) -> list[Any]:
         raise node.error(
             f"the scales ('{scales.name}') are computed when the model runs; they must follow from shapes and constants"
         )
-    return scales.data.reshape(-1).tolist()  # type: ignore[no-any-return]
+    return scales.data.reshape(-1).tolist()
 
 
 def _keep_aspect(node: Node, x: Value, axes: list[int], goal: list[Dim]) -> tuple[list[float], list[Dim]]:
@@ -107,13 +107,11 @@ def _resize(
     exact = True
     for index, axis in enumerate(axes):
         dim = x.shape[axis]
-        shape[axis] = sizes[index] if sizes is not None else _scaled(node, dim, scales[index])  # type: ignore[index]
-        if window is not None:
-            start, end = window[index]
-            if sizes is None or scales is not None:
-                shape[axis] = (
-                    sizes[index] if sizes is not None else _scaled_float(node, dim, scales[index] * (end - start))
-                )  # type: ignore[index]
+        if sizes is not None:
+            shape[axis] = sizes[index]
+        elif scales is not None:
+            start, end = window[index] if window is not None else (0.0, 1.0)
+            shape[axis] = _scaled(node, dim, scales[index], end - start)
         if scales is not None:
             factors[axis] = scales[index]
             exact = exact and _is_exact(node, dim, shape[axis], scales[index])
@@ -164,19 +162,16 @@ def _nearest_agrees(node: Node, mode: str, nearest: str, factors: dict[int, Any]
     )
 
 
-def _scaled(node: Node, dim: Dim, scale: Any) -> Dim:
-    """floor(dim * scale)."""
+def _scaled(node: Node, dim: Dim, scale: Any, extent: float) -> Dim:
+    """floor(dim * extent * scale)."""
     if isinstance(scale, Ratio) or not isinstance(scale, int | float | Fraction):
         raise node.error("the scales depend on the model's dimensions; sizes may, scales may not")
-    return _scaled_float(node, dim, scale)
-
-
-def _scaled_float(node: Node, dim: Dim, scale: float) -> Dim:
+    factor = float(scale) * extent
     if isinstance(dim, int):
-        return math.floor(dim * scale)
-    fraction = Fraction(scale).limit_denominator(4096)
-    if abs(float(fraction) - scale) > 1e-6 * scale:
-        fraction = Fraction(scale)
+        return math.floor(dim * factor)
+    fraction = Fraction(factor).limit_denominator(4096)
+    if abs(float(fraction) - factor) > 1e-6 * factor:
+        fraction = Fraction(factor)
     return node.dims.floordiv(dim * fraction.numerator, fraction.denominator)
 
 
@@ -212,7 +207,10 @@ def _along(
     def compute(data: te.Tensor, target: Any) -> te.Tensor:
         length = data.shape[axis]
         working = "float64" if data.dtype == "float64" else "float32"
-        real = lambda value: tirx.Cast(working, value)  # noqa: E731
+
+        def real(value: Any) -> Any:
+            return tirx.Cast(working, value)
+
         inverse = real(length) / real(target[axis]) if scale is None else tirx.const(1.0 / scale, working)
 
         def coordinate(i: Any) -> Any:

@@ -42,7 +42,7 @@ def constant(node: Node) -> Array:
             raise node.error(f"'{name}' is not supported; only tensors of numbers are")
     value = node.required("value")
     tvm_dtype(node.attributes["value"].t.data_type, node.label)
-    return value  # type: ignore[no-any-return]
+    return value
 
 
 @converter("Cast")

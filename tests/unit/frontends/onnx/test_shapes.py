@@ -1,0 +1,154 @@
+"""Shapes that the graph computes become Relax shapes; what cannot be proved is checked when the model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from .conftest import build, executable, load, noise, operators, written
+
+N = helper.make_node
+
+
+def _output(module: Any) -> list[str]:
+    return written(module["main"].ret_ty.fields[0].shape)
+
+
+def test_reshape_by_computed_shape() -> None:
+    """x.view(x.shape[0], x.shape[1] * x.shape[2] // 2, 2 heads), as exporters write it."""
+    nodes = [
+        N("Shape", ["x"], ["s"]),
+        N("Gather", ["s", "i0"], ["b"]),
+        N("Slice", ["s", "i1v", "i3v"], ["hw"]),
+        N("ReduceProd", ["hw"], ["area"], keepdims=1),
+        N("Div", ["area", "two"], ["half"]),
+        N("Unsqueeze", ["b", "i0v"], ["bv"]),
+        N("Concat", ["bv", "half", "two"], ["t"], axis=0),
+        N("Reshape", ["x", "t"], ["y"]),
+    ]
+    weights = {"i0": 0, "i0v": [0], "i1v": [1], "i3v": [3], "two": [2]}
+    module = load(build(nodes, {"x": ("f", ("n", "s", 4))}, {k: np.array(v) for k, v in weights.items()}))
+    assert operators(module) == ["reshape"]
+    assert _output(module) == ["n", "s * 2", "2"]
+
+
+def test_shapes_through_floats() -> None:
+    """int(floor(h * 0.5)) * 2, as Resize's sizes are often computed."""
+    nodes = [
+        N("Shape", ["x"], ["s"]),
+        N("Cast", ["s"], ["f"], to=1),
+        N("Mul", ["f", "half"], ["m"]),
+        N("Floor", ["m"], ["fl"]),
+        N("Cast", ["fl"], ["c"], to=7),
+        N("ConstantOfShape", ["c"], ["y"]),
+    ]
+    module = load(build(nodes, {"x": ("f", ("h",))}, {"half": np.float32([0.5])}))
+    assert _output(module) == ["h // 2"]
+
+
+def test_expand_by_where(agree: Callable[..., Any]) -> None:
+    """torch's expand(-1, 4): where(shape == -1, 1, shape)."""
+    nodes = [
+        N("Shape", ["x"], ["s"]),
+        N("Gather", ["s", "i0"], ["b"]),
+        N("Concat", ["b", "four"], ["t"], axis=0),
+        N("Equal", ["t", "minus"], ["e"]),
+        N("Where", ["e", "one", "t"], ["w"]),
+        N("Expand", ["x", "w"], ["y"]),
+    ]
+    weights = {"i0": np.array([0]), "four": np.array([4]), "minus": np.array([-1]), "one": np.array([1])}
+    model = build(nodes, {"x": ("f", ("n", 1))}, weights)
+    assert _output(agree(model, {"x": noise(2, 1)}, {"x": noise(5, 1)})) == ["n", "4"]
+
+
+def test_a_shape_is_a_tensor_where_it_is_used_as_one(agree: Callable[..., Any]) -> None:
+    nodes = [N("Shape", ["x"], ["s"]), N("Cast", ["s"], ["f"], to=1), N("Div", ["x", "f"], ["y"])]
+    agree(build(nodes, {"x": ("f", ("n", 2))}), {"x": noise(2, 2)}, {"x": noise(3, 2)})
+
+
+def test_slices_are_clamped(agree: Callable[..., Any]) -> None:
+    weights = {"start": np.array([-3]), "end": np.array([100]), "axis": np.array([1])}
+    model = build([N("Slice", ["x", "start", "end", "axis"], ["y"])], {"x": ("f", (2, "n"))}, weights)
+    agree(model, {"x": noise(2, 2)}, {"x": noise(2, 7)})
+
+
+def test_slice_by_computed_bounds(agree: Callable[..., Any]) -> None:
+    model = build(
+        [N("Slice", ["x", "start", "end"], ["y"])], {"x": ("f", ("n",)), "start": ("i", (1,)), "end": ("i", (1,))}
+    )
+    feeds = [
+        {"x": noise(9), "start": np.array([a]), "end": np.array([b])} for a, b in ((1, 5), (-4, -1), (3, 100), (5, 2))
+    ]
+    agree(model, *feeds)
+
+
+def test_reshape_by_a_tensor(agree: Callable[..., Any]) -> None:
+    model = build([N("Reshape", ["x", "t"], ["y"])], {"x": ("f", ("n", 4)), "t": ("i", (2,))})
+    agree(model, *({"x": noise(6, 4), "t": np.array(t)} for t in ((3, 8), (-1, 2), (0, -1))))
+
+
+def test_reshape_checks_the_number_of_elements() -> None:
+    model = build([N("Reshape", ["x", "t"], ["y"])], {"x": ("f", ("n",))}, {"t": np.array([-1, 4])})
+    run = executable(load(model))
+    assert run({"x": noise(8)})[0].shape == (2, 4)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        run({"x": noise(9)})
+
+
+def test_reshape_by_a_tensor_checks_the_number_of_elements() -> None:
+    run = executable(load(build([N("Reshape", ["x", "t"], ["y"])], {"x": ("f", ("n",)), "t": ("i", (2,))})))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        run({"x": noise(9), "t": np.array([2, 4])})
+
+
+def test_residual_around_a_stride() -> None:
+    """(n + 1) // 2 * 2 meets n: they agree where n is even, and the rest is an error when the model runs."""
+    nodes = [
+        N("MaxPool", ["x"], ["p"], kernel_shape=[2], strides=[2], pads=[0, 1]),
+        N("Concat", ["p", "p"], ["c"], axis=2),
+        N("Add", ["x", "c"], ["y"]),
+    ]
+    run = executable(load(build(nodes, {"x": ("f", (1, 1, "n"))})))
+    assert run({"x": noise(1, 1, 6)})[0].shape == (1, 1, 6)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        run({"x": noise(1, 1, 7)})
+
+
+def test_two_unrelated_symbols_broadcast(agree: Callable[..., Any]) -> None:
+    model = build([N("Add", ["a", "b"], ["y"])], {"a": ("f", ("n", 3)), "b": ("f", ("m", 3))})
+    run_shapes = [(2, 2), (1, 4), (4, 1), (1, 1)]
+    agree(model, *({"a": noise(n, 3), "b": noise(m, 3)} for n, m in run_shapes))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        executable(load(model))({"a": noise(2, 3), "b": noise(3, 3)})
+
+
+def test_a_symbol_broadcasts_to_a_number(agree: Callable[..., Any]) -> None:
+    model = build([N("Mul", ["a", "w"], ["y"])], {"a": ("f", ("n", 2))}, {"w": noise(4, 1)})
+    agree(model, {"a": noise(4, 2)}, {"a": noise(1, 2)})
+    with pytest.raises(RuntimeError, match="mismatch"):
+        executable(load(model))({"a": noise(3, 2)})
+
+
+def test_a_name_used_twice_is_one_dimension() -> None:
+    model = build([N("Concat", ["a", "b"], ["y"], axis=1)], {"a": ("f", ("n", 2)), "b": ("f", ("n", 3))})
+    assert operators(load(model)) == ["concat"]
+    with pytest.raises(RuntimeError):
+        executable(load(model))({"a": noise(2, 2), "b": noise(3, 3)})
+
+
+def test_range_over_a_symbol(agree: Callable[..., Any]) -> None:
+    nodes = [
+        N("Shape", ["x"], ["s"], start=0, end=1),
+        N("Squeeze", ["s"], ["n"]),
+        N("Range", ["one", "n", "two"], ["y"]),
+    ]
+    model = build(nodes, {"x": ("f", ("n",))}, {"one": np.array(1), "two": np.array(2)})
+    agree(model, *({"x": noise(n)} for n in (1, 2, 7, 8)))
+
+
+def test_nonzero(agree: Callable[..., Any]) -> None:
+    agree(build([N("NonZero", ["x"], ["y"])], {"x": ("b", (2, 3))}), {"x": np.array([[1, 0, 1], [0, 0, 1]], bool)})
