@@ -49,7 +49,7 @@ def _read(path: Path) -> tuple[dict[str, Array], Mapping[str, str]]:
         raise FrontendError(f"model file '{path}' does not exist")
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
     except SafetensorError as err:
         raise FrontendError(f"model file '{path}' is not a safetensors file: {err}") from err
 
@@ -58,7 +58,7 @@ def _layers(tensors: Mapping[str, Array], path: str) -> list[tuple[Array, Array 
     """Weight (outputs, inputs) and bias (outputs,) of every layer, in order, each fitting the one before."""
     for name, tensor in tensors.items():
         if not re.fullmatch(r"\d+\.(weight|bias)", name):
-            raise FrontendError(f"'{path}': tensor '{name}' is of no linear layer; expected names like '0.weight', '0.bias'")
+            raise FrontendError(f"'{path}': tensor '{name}' is of no linear layer; expected names like '0.weight'")
         if tensor.dtype != "float32":
             raise FrontendError(f"'{path}': tensor '{name}' is {tensor.dtype}; only float32 is read")
     numbers = sorted({int(name.partition(".")[0]) for name in tensors})
@@ -72,8 +72,9 @@ def _layers(tensors: Mapping[str, Array], path: str) -> list[tuple[Array, Array 
         if bias is not None and bias.shape != weight.shape[:1]:
             raise FrontendError(f"'{path}': bias of layer {number} has shape {bias.shape}, expected {weight.shape[:1]}")
         if layers and layers[-1][0].shape[0] != weight.shape[1]:
+            before = layers[-1][0].shape[0]
             raise FrontendError(
-                f"'{path}': layer {number} takes {weight.shape[1]} values, the one before gives {layers[-1][0].shape[0]}"
+                f"'{path}': layer {number} takes {weight.shape[1]} values, the one before gives {before}"
             )
         layers.append((weight, bias))
     return layers
@@ -103,7 +104,8 @@ def _batch(options: dscc.CompileOptions, inputs: int) -> int | str:
             raise FrontendError(unknown("input", name, ["x"]))
     batch, *rest = options.input_shapes.get("x", ("batch", inputs))
     if rest != [inputs]:
-        raise FrontendError(f"input 'x' was given the shape ({batch}, {', '.join(map(str, rest))}); expected (batch, {inputs})")
+        given = ", ".join(map(str, (batch, *rest)))
+        raise FrontendError(f"input 'x' was given the shape ({given}); expected (batch, {inputs})")
     return batch
 
 

@@ -76,13 +76,13 @@ class C(dscc.Target):
         prelude = path.with_suffix(".h")
         prelude.write_text(PRELUDE)
         headers = [tvm.libinfo.find_include_path(), *tvm_ffi.libinfo.include_paths()]
-        command = [*toolchain.find_linker(), "-O3", "-fPIC", "-include", str(prelude), "-c", str(source), "-o", str(path)]
-        done = subprocess.run(
-            [*command, *(f"-I{folder}" for folder in headers)], capture_output=True, text=True, check=False
-        )
+        command = [*toolchain.find_linker(), "-O3", "-fPIC", "-include", str(prelude)]
+        command += [*(f"-I{folder}" for folder in headers), "-c", str(source), "-o", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            errors = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines()
-            raise TargetError(f"target 'c': the C compiler refused a kernel: {errors[0] if errors else 'no reason given'}")
+            lines = done.stderr.splitlines() or ["it gives no reason"]
+            errors = [line for line in lines if "error" in line] or lines
+            raise TargetError(f"target 'c': the C compiler refused a kernel: {errors[0]}")
 
     def link(self, objects: Sequence[Path], library: Path) -> None:
         toolchain.link(objects, library, ["-lm"])
