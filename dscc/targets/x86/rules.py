@@ -8,6 +8,7 @@ from dscc.schedule.rules.conv import Conv
 from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
+from dscc.schedule.rules.pool import Pool
 from dscc.schedule.rules.rows import Rowwise
 
 RULES: tuple[Rule, ...] = (
@@ -15,6 +16,7 @@ RULES: tuple[Rule, ...] = (
     Matmul(),
     Conv(),
     Depthwise(),
+    Pool(),
     Rowwise(),
     Fallback(),
 )

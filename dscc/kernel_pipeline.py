@@ -1,0 +1,55 @@
+"""TVM's passes from scheduled TIR to what LLVM is generated from, less those that our kernels have no use for.
+
+Kernels that rules write out have no blocks: neither initialisers, nor block-local buffers, nor virtual threads. TVM's
+default pipeline (tvm/s_tir/pipeline.py in 0.27) still looks for them, which is half of the compile time of a kernel.
+Functions with blocks, which rules left as they were, take the default one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import s_tir, tirx
+from tvm.tirx import compilation_pipeline
+
+NAME = "dscc"
+
+
+def has_blocks(func: tirx.PrimFunc) -> bool:
+    """Whether there is a schedulable block in `func`."""
+    found: list[Any] = []
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, found.append))
+    return bool(found)
+
+
+def _without_blocks() -> tuple[Any, Any, Any]:
+    @tvm.transform.module_pass(opt_level=0, name="dscc.kernels")
+    def passes(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        return tvm.transform.Sequential(
+            [
+                tirx.transform.FlattenBuffer(),
+                tirx.transform.BF16ComputeLegalize(),
+                tirx.transform.NarrowDataType(32),
+                tirx.transform.VectorizeLoop(True),
+                tirx.transform.StorageRewrite(),
+                tirx.transform.UnrollLoop(),
+                tirx.transform.StmtSimplify(),
+                tirx.transform.RemoveNoOp(),
+                s_tir.transform.RewriteUnsafeSelect(),
+                tirx.transform.CommonSubexprElim(),
+                tirx.transform.FP8ComputeLegalize(),
+                tirx.transform.VerifyMemory(),
+                tirx.transform.AnnotateEntryFunc(),
+                tirx.transform.SplitHostDevice(),
+                tirx.transform.MakePackedAPI(),
+                tirx.transform.FP8StorageLegalize(),
+                tirx.transform.BF16StorageLegalize(),
+            ]
+        )(mod)
+
+    return passes, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
+
+
+tirx.register_tir_pipeline(NAME, _without_blocks)
