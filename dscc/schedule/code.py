@@ -44,10 +44,24 @@ def constant(value: Index) -> int | None:
     return int(value.value) if isinstance(value, tirx.IntImm) else None
 
 
-def ceildiv(a: Index, b: int) -> Index:
-    """a / b rounded up, for a >= 0."""
-    known = constant(a)
-    return -(-known // b) if known is not None else (index(a) + (b - 1)) // b
+def quotient(a: Index, b: Index) -> Expr:
+    """a / b without the remainder, for a >= 0 and b > 0.
+
+    Not floordiv: before TVM turns that into a division it looks for a proof that the operands are positive, which takes
+    seconds where their extents are symbolic.
+    """
+    return tirx.truncdiv(index(a), index(b))
+
+
+def remainder(a: Index, b: Index) -> Expr:
+    """The remainder of a / b, for a >= 0 and b > 0; not floormod, for the reason that `quotient` gives."""
+    return tirx.truncmod(index(a), index(b))
+
+
+def ceildiv(a: Index, b: Index) -> Index:
+    """a / b rounded up, for a >= 0 and b > 0."""
+    known, by = constant(a), constant(b)
+    return -(-known // by) if known is not None and by is not None else quotient(index(a) + (index(b) - 1), b)
 
 
 def product(extents: Sequence[Index]) -> Index:
@@ -134,6 +148,20 @@ class Code:
             self.add(tirx.Bind(value.var, value.value))
             value = value.body
         return value
+
+    def opaque(self, name: str, value: Index) -> Expr:
+        """Compute an index here, once, without telling TVM what it is; known indices are returned as they are.
+
+        TVM 0.27 replaces a bound variable by its value wherever it simplifies an index. With a few divisions, minima
+        and maxima on top of one another that takes seconds for a kernel. It does not look through memory; LLVM does.
+        """
+        if constant(value) is not None:
+            return index(value)
+        memory = self.stack(name, 1, "int64")
+        memory.store(self, 0, index(value))
+        var = tirx.Var(name, "int64")
+        self.add(tirx.Bind(var, memory.load(0)))
+        return var
 
     def view(self, buffer: tirx.Var) -> Flat:
         """`buffer`, a parameter, as one-dimensional."""

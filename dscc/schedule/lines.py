@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from dscc.schedule.code import Code, Index, constant, index, product
+from dscc.schedule.code import Code, Index, constant, index, product, quotient
 from dscc.schedule.convolution import Convolution
 from dscc.schedule.stages import substitute
 
@@ -50,7 +50,8 @@ class Window:
         self._code, self._conv, self._lanes = code, conv, lanes
         width = conv.width
         self.copies = conv.height.padded or conv.source is None or constant(width.out) is None
-        self.pitch: Index = (pixels - 1) * width.stride + width.reach if self.copies else width.size
+        pitch = (pixels - 1) * width.stride + width.reach if self.copies else width.size
+        self.pitch: Index = pitch if isinstance(pitch, int) else code.opaque("pitch", pitch)
         self._flat = None if conv.source is None else code.view(conv.source).buffer
 
     def lines(self, block: Block) -> Lines:
@@ -59,7 +60,7 @@ class Window:
         if not self.copies:
             pitch = product([self.pitch, conv.channels])
             start = (block.image * height.size + block.first * height.stride) * pitch
-            return Lines(self._flat, self._code.bind("start", start), pitch)
+            return Lines(self._flat, self._code.opaque("start", start), pitch)
         return self._copy(block)
 
     def _copy(self, block: Block) -> Lines:
@@ -71,10 +72,10 @@ class Window:
         if known is not None and isinstance(room, int):
             middle: Index = min(known, room) * conv.channels
         else:
-            middle = code.bind("middle", tirx.min(index(width.size), index(room)) * conv.channels)
+            middle = code.opaque("middle", tirx.min(index(width.size), index(room)) * conv.channels)
         with code.loop((block.rows - 1) * height.stride + height.reach, "r") as r:
-            line = code.bind("line", block.first * height.stride - height.before + r)
-            to = code.bind("to", r * pitch)
+            line = code.opaque("line", block.first * height.stride - height.before + r)
+            to = code.opaque("to", r * pitch)
             inside = tirx.And(tirx.LE(index(0), line), tirx.LT(line, height.size)) if height.padded else True
             with code.when(inside):
                 self._zeros(buffer, to, left)
@@ -93,11 +94,11 @@ class Window:
         if self._flat is not None:
             flat = self._flat
             start = (image * conv.height.size + line) * conv.width.size * conv.channels
-            start = self._code.bind("from", start)
+            start = self._code.opaque("from", start)
             self._fill(buffer, to, count, lambda at: tirx.BufferLoad(flat, [start + at]))
             return
         at_image, at_row, at_column, at_channel = conv.at
-        with self._code.loop(tirx.floordiv(index(count), index(conv.channels)), "x") as x:
+        with self._code.loop(quotient(count, conv.channels), "x") as x:
 
             def element(channel: Expr) -> Expr:
                 return substitute(conv.data, {at_image: image, at_row: line, at_column: x, at_channel: channel})
@@ -107,7 +108,7 @@ class Window:
     def _fill(self, buffer: Var, to: Expr, count: Index, element: Callable[[Expr], Expr]) -> None:
         """`count` elements from `to` on: full vectors, then one by one."""
         code, lanes = self._code, self._lanes
-        vectors, known = tirx.floordiv(index(count), index(lanes)), constant(count)
+        vectors, known = quotient(count, lanes), constant(count)
         if known is not None:
             vectors = index(known // lanes)
         with code.loop(vectors, "v") as v, code.loop(lanes, "l", "vectorized") as lane:

@@ -81,7 +81,7 @@ def write_tile(
         guard: row within the tile to the condition that it is stored at all.
         partial: the reduction is cut into blocks, and this is one of them.
     """
-    acc = _local(code, tile)
+    acc = code.stack("acc", tile.rows * tile.width).buffer
 
     def zero(i: Expr, at: Expr) -> tirx.Stmt:
         return tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at])
@@ -153,8 +153,7 @@ def _finish(
 ) -> None:
     source = acc
     if rolled:
-        source = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", "sums")
-        code.add(tirx.AllocBuffer(source, {"disable_lower_builtin": tirx.IntImm("int32", 1)}))
+        source = code.stack("copy", tile.rows * tile.width).buffer
 
         def copy(i: Expr, at: Expr) -> tirx.Stmt:
             where = [i * tile.width + at]
@@ -163,24 +162,16 @@ def _finish(
         _each(code, tile, copy)
     kind = "serial" if rolled else "unrolled"
     with code.loop(tile.rows, "i", kind) as i, code.when(True if guard is None else guard(i)):
-        for run in tile.runs:
-            with code.loop(run.count, "j", kind) as j:
-                start = base + vector_base(run, j, columns)
-                lanes = columns.count if columns.padded else run.lanes
-                with code.loop(lanes, "l", "unrolled" if columns.padded else "vectorized") as lane:
-                    value = tirx.BufferLoad(source, [i * tile.width + run.first + j * run.lanes + lane])
-                    code.add(store(i, start + lane, value))
+        with code.loop(tile.vectors, "j", kind) as j:
+            start = base + vector_base(j, columns)
+            lanes = columns.count if columns.padded else tile.lanes
+            with code.loop(lanes, "l", "unrolled" if columns.padded else "vectorized") as lane:
+                value = tirx.BufferLoad(source, [i * tile.width + j * tile.lanes + lane])
+                code.add(store(i, start + lane, value))
 
 
 def _each(code: Code, tile: Tile, write: Callable[[Expr, Expr], tirx.Stmt]) -> None:
     """Write a statement for every element of a tile, given its row and its column within the panel."""
-    with code.loop(tile.rows, "i", "unrolled") as i:
-        for run in tile.runs:
-            with code.loop(run.count, "j", "unrolled") as j, code.loop(run.lanes, "l", "vectorized") as lane:
-                code.add(write(i, run.first + j * run.lanes + lane))
-
-
-def _local(code: Code, tile: Tile) -> tirx.Var:
-    buffer = tirx.decl_buffer((index(tile.rows * tile.width),), "float32", "acc", scope="local")
-    code.add(tirx.AllocBuffer(buffer))
-    return buffer
+    with code.loop(tile.rows, "i", "unrolled") as i, code.loop(tile.vectors, "j", "unrolled") as j:
+        with code.loop(tile.lanes, "l", "vectorized") as lane:
+            code.add(write(i, j * tile.lanes + lane))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from dscc.schedule.code import Code, Index, ceildiv, constant, index
+from dscc.schedule.code import Code, Index, ceildiv, constant, index, quotient, remainder
 from dscc.schedule.machine import Machine
 from dscc.schedule.microkernel import Operands, write_tile
 from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_base
@@ -75,6 +75,8 @@ def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
     columns, depth = product.columns, product.depth
     panels = columns.panels
     tiles = ceildiv(product.rows, tile.rows)
+    if not isinstance(tiles, int):
+        tiles = code.opaque("tiles", tiles)
     right_bytes = panels * depth * tile.width * 4
     tile_flops = 2 * tile.rows * depth * tile.width
     half = machine.l2_bytes // 2
@@ -98,8 +100,8 @@ def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
     with code.loop(tasks if known is None else known * groups, "task", kind) as task:
         first_tile, first_panel = task * block, index(0)
         if groups > 1:
-            first_tile = tirx.floordiv(task, index(groups)) * block
-            first_panel = tirx.floormod(task, index(groups)) * group
+            first_tile = quotient(task, groups) * block
+            first_panel = remainder(task, groups) * group
         tiles_here = _here(first_tile, block, tiles)
         panels_here = _here(first_panel, group, panels)
 
@@ -137,14 +139,13 @@ def _right(code: Code, product: Product, panel: Expr, scratch: Var | None) -> Ca
     tile = columns.tile
     assert scratch is not None and fill is not None  # one of the two ways
     base = panel_base(panel, columns)
-    with code.loop(product.depth, "k") as k:
-        for run in tile.runs:
-            with code.loop(run.count, "j") as j, code.loop(run.lanes, "l", "vectorized") as lane:
-                column = base + vector_base(run, j, columns) + lane
-                if columns.padded:
-                    column = tirx.min(column, index(columns.count - 1))
-                value = fill(k, column)
-                code.add(tirx.BufferStore(scratch, value, [k * tile.width + run.first + j * run.lanes + lane]))
+    with code.loop(product.depth, "k") as k, code.loop(tile.vectors, "j") as j:
+        with code.loop(tile.lanes, "l", "vectorized") as lane:
+            column = base + vector_base(j, columns) + lane
+            if columns.padded:
+                column = tirx.min(column, index(columns.count - 1))
+            value = fill(k, column)
+            code.add(tirx.BufferStore(scratch, value, [k * tile.width + j * tile.lanes + lane]))
     return lambda k, at: tirx.BufferLoad(scratch, [k * tile.width + at])
 
 

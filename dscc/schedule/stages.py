@@ -10,6 +10,8 @@ from tvm import s_tir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
+from dscc.schedule.code import quotient, remainder
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -131,8 +133,8 @@ def unravel(flat: Expr, shape: Sequence[Expr]) -> list[Expr]:
     """The indices of the element at row-major position `flat`."""
     indices: list[Expr] = []
     for extent in reversed(shape[1:]):
-        indices.append(tirx.const(0, "int64") if is_one(extent) else tirx.floormod(flat, extent))
-        flat = flat if is_one(extent) else tirx.floordiv(flat, extent)
+        indices.append(tirx.const(0, "int64") if is_one(extent) else remainder(flat, extent))
+        flat = flat if is_one(extent) else quotient(flat, extent)
     return [*reversed([*indices, flat])]
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import groupby
 
 import numpy as np
 from tvm import tirx
@@ -19,42 +17,25 @@ _TYPICAL_ROWS = 200  # stands for a symbolic extent when tiles are compared
 _MOST_VECTORS = 6
 _LATENCY = 4.0  # cycles of a multiply-add, before the next one to the same accumulator
 _LOAD = 0.5  # cycles of a load
-
-
-@dataclass(frozen=True)
-class Run:
-    """Neighbouring vectors of equal length: `count` of `lanes` elements, from column `first` of the panel on."""
-
-    first: int
-    count: int
-    lanes: int
+_SHORT = 0.52  # cycles of a multiply-add of at most eight lanes: two of them go at once
 
 
 @dataclass(frozen=True)
 class Tile:
-    """`rows` times vectors of accumulators; the vectors may be of several lengths, `lanes` in order."""
+    """`rows` x `vectors` accumulators of `lanes` elements each."""
 
     rows: int
-    lanes: tuple[int, ...]
+    vectors: int
+    lanes: int
 
-    @cached_property
+    @property
     def width(self) -> int:
         """Columns that a tile covers."""
-        return sum(self.lanes)
-
-    @cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """The vectors, those of equal length together."""
-        found, first = [], 0
-        for lanes, group in groupby(self.lanes):
-            count = len(list(group))
-            found.append(Run(first, count, lanes))
-            first += count * lanes
-        return tuple(found)
+        return self.vectors * self.lanes
 
     def with_rows(self, rows: int) -> Tile:
         """The same columns, other rows."""
-        return Tile(rows, self.lanes)
+        return Tile(rows, self.vectors, self.lanes)
 
 
 @dataclass(frozen=True)
@@ -76,19 +57,18 @@ class Columns:
 
     @property
     def padded(self) -> bool:
-        """Whether the only vector is longer than there are columns."""
-        return self.count < min(self.tile.lanes)
+        """Whether a vector is longer than there are columns."""
+        return self.count < self.tile.lanes
 
     def table(self) -> np.ndarray:
         """The column at every position of every panel, -1 for padding: (panels, width)."""
         tile = self.tile
+        lanes = np.arange(tile.lanes)
         if self.padded:
-            lanes = np.arange(tile.width)
             return np.where(lanes < self.count, lanes, -1)[None, :]
         if self.panels == 1:
-            starts = np.cumsum((0, *tile.lanes[:-1]))
-            vectors = zip(starts, tile.lanes, strict=True)
-            return np.concatenate([min(start, self.count - n) + np.arange(n) for start, n in vectors])[None, :]
+            starts = np.minimum(np.arange(tile.vectors) * tile.lanes, self.count - tile.lanes)
+            return (starts[:, None] + lanes).reshape(1, tile.width)
         bases = np.minimum(np.arange(self.panels) * tile.width, self.count - tile.width)
         return bases[:, None] + np.arange(tile.width)
 
@@ -128,12 +108,12 @@ def panel_base(panel: Expr, columns: Columns) -> Expr:
     return index(0) if columns.panels == 1 else start_of(panel, columns.tile.width, columns.count)
 
 
-def vector_base(run: Run, number: Expr, columns: Columns) -> Expr:
-    """Where vector `number` of `run` starts, in columns of the result from the panel's first one on."""
-    start = run.first + number * run.lanes
-    if columns.panels > 1 or columns.padded or columns.count >= run.first + run.count * run.lanes:
-        return start
-    return tirx.min(start, index(columns.count - run.lanes))
+def vector_base(number: Expr, columns: Columns) -> Expr:
+    """Where vector `number` of a panel starts, in columns of the result from the panel's first one on."""
+    lanes = columns.tile.lanes
+    if columns.panels > 1 or columns.padded or columns.count >= columns.tile.width:
+        return number * lanes
+    return tirx.min(number * lanes, index(columns.count - lanes))
 
 
 def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0) -> Tile:
@@ -145,35 +125,29 @@ def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0)
     """
     limit = _rows_without_conflict(machine, row_bytes)
     best: tuple[float, Tile] | None = None
-    for lanes in _panels(machine, columns):
-        across = len(lanes)
-        panels = -(-columns // sum(lanes))
-        each = sum(max(0.5, n / 16) for n in lanes)
+    for across, lanes in _panels(machine, columns):
+        panels = -(-columns // (across * lanes))
+        each = _SHORT if lanes < 16 else 1.0
         broadcasts = 0 if across == 1 and machine.embedded_broadcast else 1
         most = min((machine.vector_registers - across - broadcasts) // across, limit)
         for down in range(1, most + 1 if rows is None else min(most, rows) + 1):
-            step = max(down * each, _LOAD * (down + across), _LATENCY) + 0.05 * (down + across)
+            step = max(down * across * each, _LOAD * (down + across), _LATENCY) + 0.05 * (down + across)
             tiles_down = -(-rows // down) if rows is not None else _TYPICAL_ROWS / down + 0.5
             cost = step * tiles_down * panels
             if best is None or cost < best[0]:
-                best = cost, Tile(down, lanes)
+                best = cost, Tile(down, across, lanes)
     assert best is not None  # one row of one vector always fits
     return best[1]
 
 
-def _panels(machine: Machine, columns: int) -> Iterator[tuple[int, ...]]:
-    """The vectors that a panel may be made of: equal ones, and perhaps a shorter one at the end."""
+def _panels(machine: Machine, columns: int) -> Iterator[tuple[int, int]]:
+    """The (vectors, lanes) that a panel may be made of."""
     lanes = machine.lanes()
     while lanes > 4 and lanes > columns:
         lanes //= 2
-    sizes = [size for size in (lanes, lanes // 2, lanes // 4) if size >= 4]
-    for size in sizes:
-        for count in range(1, _MOST_VECTORS + 1):
-            yield (size,) * count
-            if count < _MOST_VECTORS:
-                yield from ((size,) * count + (short,) for short in sizes if short < size)
-            if size * count >= columns:
-                break
+    while lanes >= 4:
+        yield from ((count, lanes) for count in range(1, min(_MOST_VECTORS, -(-columns // lanes)) + 1))
+        lanes //= 2
 
 
 def _rows_without_conflict(machine: Machine, row_bytes: int) -> int:

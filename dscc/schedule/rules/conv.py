@@ -17,7 +17,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from dscc.schedule.base import Rule, Scheduled
-from dscc.schedule.code import Code, Index, ceildiv, constant, index, product
+from dscc.schedule.code import Code, Index, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.convolution import Convolution
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import Block, Lines, Window
@@ -65,6 +65,8 @@ class _Writer:
         self._code = Code()
         self._wide = constant(conv.width.out)
         self._tiles = ceildiv(conv.width.out, columns.tile.rows)
+        if not isinstance(self._tiles, int):
+            self._tiles = self._code.opaque("tiles", self._tiles)
         pixels: Index = self._wide if self._wide is not None else index(self._tiles) * columns.tile.rows
         self._window = Window(self._code, conv, machine.lanes(), pixels)
         self._rolled = has_long_functions(fused)
@@ -74,19 +76,21 @@ class _Writer:
         code, conv, columns = self._code, self._conv, self._columns
         most = self._rows_of_block()
         tall = conv.height.out
-        blocks = ceildiv(tall, most) if isinstance(most, int) else tirx.floordiv(tall + most - 1, most)
+        blocks = ceildiv(tall, most)
+        if not isinstance(blocks, int):
+            blocks = code.opaque("blocks", blocks)
         panels = conv.groups * columns.panels
         per_task = self._panels_of_task(constant(blocks), panels)
         parts = -(-panels // per_task)
         with code.loop(product([conv.batch, blocks, parts]), "task", "parallel") as task:
             part, rest = (index(0), task) if parts == 1 else _divide(task, parts)
             number, image = (rest, index(0)) if constant(conv.batch) == 1 else _divide(rest, blocks)
-            first = code.bind("first", number * most)
+            first = code.opaque("first", number * most)
             rows: Index = most
             known = constant(tall)
             if not (isinstance(most, int) and known is not None and known % most == 0):
-                rows = code.bind("rows", tirx.min(index(most), tall - first))
-            block = Block(code.bind("image", image), first, rows, most)
+                rows = code.opaque("rows", tirx.min(index(most), tall - first))
+            block = Block(code.opaque("image", image), first, rows, most)
             lines = self._window.lines(block)
             here: Index = per_task
             if panels % per_task:
@@ -106,17 +110,17 @@ class _Writer:
             fair = max(_LEAST_ROWS, -(-tall // _TASKS), -(-_TASK_FLOPS // flops))
             rows = max(1, min(fit, fair, tall))
             return -(-tall // -(-tall // rows))
-        lines = tirx.floordiv(index(budget), index(self._window.pitch) * conv.channels) - height.reach
-        fit = tirx.floordiv(lines, index(height.stride)) + 1
+        lines = quotient(budget, index(self._window.pitch) * conv.channels) - height.reach
+        fit = quotient(lines, height.stride) + 1  # less than 1 is made 1 below
         fair = tirx.max(index(_LEAST_ROWS), index(ceildiv(height.out, _TASKS)))
-        return self._code.bind("most", tirx.max(index(1), tirx.min(fit, fair)))
+        return self._code.opaque("most", tirx.max(index(1), tirx.min(fit, fair)))
 
     def _panels_of_task(self, blocks: int | None, panels: int) -> int:
         """All of them, unless there are too few blocks to keep threads busy: every task copies its data anew."""
         conv = self._conv
         if constant(conv.batch) != 1 or blocks is None or blocks >= _TASKS:
             return panels
-        uses = conv.height.kernel * conv.width.kernel * len(self._columns.tile.lanes)
+        uses = conv.height.kernel * conv.width.kernel * self._columns.tile.vectors
         least = -(-_COPY_USES // uses) if self._window.copies else 1
         parts = max(1, min(-(-_TASKS // blocks), panels // least))
         return -(-panels // parts)
@@ -127,7 +131,7 @@ class _Writer:
         group, within = index(0), panel
         if conv.groups > 1:
             within, group = (index(0), panel) if columns.panels == 1 else _divide(panel, columns.panels)
-        base = code.bind("base", group * conv.outputs + panel_base(within, columns))
+        base = code.opaque("base", group * conv.outputs + panel_base(within, columns))
         depth = conv.width.kernel * conv.inputs
         blocks = 1
         if conv.height.kernel > 1 and conv.height.kernel * depth * columns.tile.width * 4 > self._machine.l2_bytes // 4:
@@ -157,9 +161,9 @@ class _Writer:
         code, conv, columns = self._code, self._conv, self._columns
         tile, height, width = columns.tile, conv.height, conv.width
         x = t * tile.rows if self._wide is None else start_of(t, tile.rows, self._wide)
-        x = code.bind("x", x)
+        x = code.opaque("x", x)
         at = lines.start + y * height.stride * lines.pitch + x * (width.stride * conv.channels) + group * conv.inputs
-        at = code.bind("at", at)
+        at = code.opaque("at", at)
         joined = conv.groups == 1 and width.dilation == 1
         run = width.kernel * conv.inputs
         depth: list[tuple[str, Index]] = [("ry", height.kernel)]
@@ -178,7 +182,7 @@ class _Writer:
 
         partial = None
         if sums is not None:
-            slot = code.bind("slot", (y * self._tiles + t) * (tile.rows * tile.width))
+            slot = code.opaque("slot", (y * self._tiles + t) * (tile.rows * tile.width))
 
             def place(i: Expr, within: Expr) -> list[Expr]:
                 return [slot + i * tile.width + within]
@@ -210,4 +214,4 @@ class _Writer:
 
 def _divide(number: Expr, by: Index) -> tuple[Expr, Expr]:
     """(remainder, quotient)"""
-    return tirx.floormod(number, index(by)), tirx.floordiv(number, index(by))
+    return remainder(number, by), quotient(number, by)
