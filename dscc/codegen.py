@@ -7,7 +7,6 @@ generates code serially but releases the GIL while it does.
 from __future__ import annotations
 
 import heapq
-import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from tvm import relax, tirx
 from tvm.relax import vm_build
 
 from dscc import kernel_pipeline
+from dscc.artifact import host
 from dscc.targets.base import Target
 
 # TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done.
@@ -33,35 +33,6 @@ VM_PASSES = (
     relax.transform.AttachGlobalSymbol,
 )
 
-# TVM's s_tir pipeline has fifty passes, most of them for blocks, GPUs or tensor cores. Our rules write loops over flat buffers, for which
-# these are enough: the same machine code in half the time. A function that still has blocks takes the long way.
-LOOP_PASSES = (
-    tirx.transform.FlattenBuffer,
-    tirx.transform.BF16ComputeLegalize,
-    lambda: tirx.transform.NarrowDataType(32),
-    lambda: tirx.transform.VectorizeLoop(True),
-    tirx.transform.StorageRewrite,
-    tirx.transform.UnrollLoop,
-    tirx.transform.StmtSimplify,
-    tirx.transform.RemoveNoOp,
-    tirx.transform.CommonSubexprElim,
-    tirx.transform.FP8ComputeLegalize,
-    tirx.transform.VerifyMemory,
-    tirx.transform.AnnotateEntryFunc,
-    tirx.transform.SplitHostDevice,
-    tirx.transform.MakePackedAPI,
-    tirx.transform.FP8StorageLegalize,
-    tirx.transform.BF16StorageLegalize,
-)
-
-
-def _pipelines() -> tuple[tvm.transform.Pass, Callable[[], tvm.transform.Pass], Callable[[], tvm.transform.Pass]]:
-    passes = tvm.transform.Sequential([make() for make in LOOP_PASSES])
-    return passes, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
-
-
-compilation_pipeline.register_tir_pipeline("dscc-loops", _pipelines)
-
 
 def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Allocations, shapes and calls in the terms of TVM's virtual machine."""
@@ -72,22 +43,13 @@ def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:
     """Machine code of the TIR functions of `mod`, in as many modules as may be compiled at once (`jobs`; 0 means a core each)."""
     kernels = [(gvar, func) for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)]
-    jobs = jobs or available_cores()
-    blocks = [_has_blocks(func) for _, func in kernels]
-    work = [("dscc-loops", group) for group in _balance(_where(kernels, blocks, False), jobs)]
-    work += [("default", group) for group in _balance(_where(kernels, blocks, True), jobs)]
+    jobs = jobs or host.cores()
+    work = []
+    for blocks, passes in ((False, kernel_pipeline.NAME), (True, "default")):
+        alike = [(gvar, func) for gvar, func in kernels if kernel_pipeline.has_blocks(func) == blocks]
+        work += [(passes, group) for group in _balance(alike, jobs)]
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(lambda item: tvm.tirx.build(tvm.IRModule(dict(item[1])), target.tvm_target, item[0]), work))
-
-
-def _where(kernels: Sequence[Kernel], blocks: Sequence[bool], wanted: bool) -> list[Kernel]:
-    return [kernel for kernel, has in zip(kernels, blocks, strict=True) if has == wanted]
-
-
-def _has_blocks(func: tirx.PrimFunc) -> bool:
-    found = []
-    tirx.stmt_functor.post_order_visit(func.body, lambda node: found.append(1) if isinstance(node, tirx.SBlock) else None)
-    return bool(found)
 
 
 def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> list[Path]:
