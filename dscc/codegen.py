@@ -1,7 +1,7 @@
 """From a scheduled module to the object files of one shared library.
 
-The Relax function becomes bytecode of TVM's virtual machine; the kernels are split into groups that are compiled side by side, since TVM
-generates code serially but releases the GIL while it does.
+The Relax function becomes bytecode of TVM's virtual machine; the kernels are split into groups that are compiled side by
+side, since TVM generates code serially but releases the GIL while it does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 
 def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:
-    """Machine code of the TIR functions of `mod`, in as many modules as may be compiled at once (`jobs`; 0 means a core each)."""
+    """Machine code of the TIR functions of `mod`, in groups that are compiled at once: `jobs` of them, a core each if 0."""
     kernels = [(gvar, func) for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)]
     jobs = jobs or host.cores()
     work = []
@@ -49,7 +49,9 @@ def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tv
         alike = [(gvar, func) for gvar, func in kernels if kernel_pipeline.has_blocks(func) == blocks]
         work += [(passes, group) for group in _balance(alike, jobs)]
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda item: tvm.tirx.build(tvm.IRModule(dict(item[1])), target.tvm_target, item[0]), work))
+        return list(
+            pool.map(lambda item: tvm.tirx.build(tvm.IRModule(dict(item[1])), target.tvm_target, item[0]), work)
+        )
 
 
 def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> list[Path]:
@@ -71,14 +73,16 @@ def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> lis
         first.import_module(module)
     executable = relax.vm_build._ffi_api.VMLink(builder, target.tvm_target, first, [], {})
     loader = folder / "loader.o"
-    tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.loader_target), "").write_to_file(str(loader))
+    tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.loader_target), "").write_to_file(
+        str(loader)
+    )
     return [*objects, loader]
 
 
 def _balance(
     kernels: Iterable[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]], count: int
 ) -> Sequence[list[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]]]:
-    """Kernels in at most `count` groups of about the same compile time, for which the length of the printed function stands."""
+    """At most `count` groups of about the same compile time, for which the length of the printed function stands."""
     weighed = sorted(((len(func.script()), gvar.name_hint, (gvar, func)) for gvar, func in kernels), reverse=True)
     heap: list[tuple[int, int, list[tuple[tvm.ir.GlobalVar, tirx.PrimFunc]]]] = [(0, i, []) for i in range(count)]
     for weight, _, kernel in weighed:

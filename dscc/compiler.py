@@ -80,4 +80,6 @@ def optimize(model: Path | str | Any, options: CompileOptions, then: str, progre
 def graph_passes(options: CompileOptions) -> Pipeline:
     """The passes of `--passes`, or of the preset of `-O`."""
     known = registry().passes
-    return pipeline.preset(options.opt_level, known) if options.passes is None else pipeline.parse(options.passes, known)
+    return (
+        pipeline.preset(options.opt_level, known) if options.passes is None else pipeline.parse(options.passes, known)
+    )

@@ -14,7 +14,9 @@ from dscc.options import CompileOptions
 from dscc.passes.lower.lift_constants import lift_constants
 
 
-def emit(model: Path | str | Any, options: CompileOptions, form: str, *, progress: Progress = lambda stage: None) -> str:
+def emit(
+    model: Path | str | Any, options: CompileOptions, form: str, *, progress: Progress = lambda stage: None
+) -> str:
     """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and the calls of them. Others: what the target has.
 
     Raises:

@@ -1,9 +1,10 @@
 """Put elementwise and broadcast consumers into the TIR function of what they consume.
 
-    lv = R.call_tir(cls.matmul, (x, w)); lv1 = R.call_tir(cls.add, (lv, b))  ->  lv1 = R.call_tir(cls.fused_matmul_add, (x, w, b))
+    lv = R.call_tir(cls.matmul, (x, w)); lv1 = R.call_tir(cls.add, (lv, b))
+    ->  lv1 = R.call_tir(cls.fused_matmul_add, (x, w, b))
 
-Not fused: a product with a consumer that spreads its result over a larger shape (the gate of a squeeze-and-excitation block, multiplied
-with every pixel): the consumer is the larger work, and would be driven by the loops of the smaller.
+Not fused: a product with a consumer that spreads its result over a larger shape (the gate of a squeeze-and-excitation
+block, multiplied with every pixel): the consumer is the larger work, and would be driven by the loops of the smaller.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class FuseOperators(Pass):
             [
                 relax.transform.FuseOps(fuse_opt_level=2),
                 relax.transform.FuseTIR(),
-                # Reshapes that nothing was fused with become views. It reads block structure, so it goes before the rules.
+                # Reshapes that nothing was fused with become views; it reads blocks, so it goes before the rules.
                 relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]

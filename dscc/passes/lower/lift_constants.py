@@ -1,6 +1,6 @@
 """Turn the constants of `main` into parameters behind its inputs, so that the weights stay outside the code.
 
-    def main(x): R.matmul(x, const)  ->  def main(x, weight_0): R.matmul(x, weight_0)
+def main(x): R.matmul(x, const)  ->  def main(x, weight_0): R.matmul(x, weight_0)
 """
 
 from __future__ import annotations

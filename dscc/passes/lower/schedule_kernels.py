@@ -54,7 +54,9 @@ def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) 
         plan = rule.apply(func, constants, ctx.target.machine)
         if plan is not None:
             return plan, rule.name
-    raise PassError(f"pass 'schedule-kernels': no rule of target '{ctx.target}' takes a function; its last rule must take any")
+    raise PassError(
+        f"pass 'schedule-kernels': no rule of target '{ctx.target}' takes a function; its last rule must take any"
+    )
 
 
 def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -62,7 +64,7 @@ def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
 
 
 def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
-    """A copy of the module, and for every TIR function the name of the first one that is structurally equal to it."""
+    """A copy of the module; and for every TIR function the name of the first one that is equal to it in structure."""
     buckets: dict[int, list[str]] = defaultdict(list)
     first: dict[str, str] = {}
     mod = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
@@ -113,7 +115,9 @@ class _Retarget(PyExprMutator):
         args = [self.visit_expr(arg) for arg in call.args[1]]
         for index, packing in self._plans[name].packings.items():
             args[index] = self._pack(args[index], packing)
-        return relax.Call(call.op, [self._gvars[name], relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span)
+        return relax.Call(
+            call.op, [self._gvars[name], relax.Tuple(args), *call.args[2:]], call.attrs, call.ty_args, call.span
+        )
 
     def _pack(self, constant: GenericConst, packing: Packing) -> GenericConst:
         key = (constant.value, packing)  # tensors compare by identity

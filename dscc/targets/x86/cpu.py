@@ -11,7 +11,7 @@ import tvm
 from dscc.errors import TargetError, unknown
 from dscc.schedule.machine import Machine
 
-# The instruction sets that generated code uses, LLVM's names; the kernel's name where it differs. Everything else that LLVM
+# The instruction sets that generated code uses: LLVM's name, and the kernel's. Everything else that LLVM
 # implies by a processor's name (sse4a, clzero, ...) is never selected for our kernels.
 INSTRUCTION_SETS = {
     "sse3": "pni", "ssse3": "ssse3", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "popcnt": "popcnt", "avx": "avx", "avx2": "avx2", "fma": "fma",
