@@ -32,6 +32,7 @@ from dscc.schedule.rowwise import COMBINE, Access, Axis, Fold, Rows, Sweep, rows
 
 _SERIAL_BELOW = 16 * 1024  # elements; less is not worth waking a thread for
 _COSTLY_STEPS = 8
+_LINE = 32  # elements that are added to one register before it is added to another
 
 
 class Rowwise(Rule):
@@ -291,23 +292,52 @@ class _Along(_Writer):
             accumulators.append([self._accumulator(fold, self.lanes) for fold in sweep.folds])
         with ExitStack() as stack:
             coordinates = {a.var: stack.enter_context(self.code.loop(a.extent, a.var.name)) for a in sweep.axes[:-1]}
-            # A sum of thousands of pixels in one register loses digits: every line of them is summed on its own.
-            lines = accumulators
-            if coordinates:
-                lines = [[self._accumulator(fold, self.lanes) for fold in sweep.folds] for _ in groups]
-            with ExitStack() as inner:
-                for a in sweep.axes[-1:]:
-                    coordinates[a.var] = inner.enter_context(self.code.loop(a.extent, a.var.name))
-                for g, (lanes, known) in enumerate(zip(groups, values, strict=True)):
-                    self._group = g
-                    self._body(sweep, {**known, **coordinates}, lanes, lines[g])
-            for group, line in zip(accumulators, lines, strict=True) if lines is not accumulators else ():
-                for fold, total, part in zip(sweep.folds, group, line, strict=True):
-                    both = COMBINE[fold.combine](total.load(0, self.lanes), part.load(0, self.lanes))
-                    total.store(self.code, 0, both)
+            if not sweep.axes:
+                self._groups(sweep, groups, values, coordinates, accumulators)
+            else:
+                self._lines(sweep, groups, values, coordinates, accumulators)
         for known, group in zip(values, accumulators, strict=True):
             for fold, accumulator in zip(sweep.folds, group, strict=True):
                 known[fold.result] = self.code.bind(fold.result.name, accumulator.load(0, self.lanes))
+
+    def _lines(
+        self,
+        sweep: Sweep,
+        groups: list[_Lanes],
+        values: list[dict[Var, Expr]],
+        coordinates: dict[Var, Expr],
+        accumulators: list[list[Flat]],
+    ) -> None:
+        """The innermost loop. A sum of thousands of pixels in one register loses digits: every line is summed apart."""
+        axis = sweep.axes[-1]
+        known = constant(axis.extent)
+        if not sweep.folds or (known is not None and known <= _LINE and not coordinates):
+            with self.code.loop(axis.extent, axis.var.name) as i:
+                self._groups(sweep, groups, values, {**coordinates, axis.var: i}, accumulators)
+            return
+        with self.code.loop(ceildiv(axis.extent, _LINE), "line") as line:
+            lines = [[self._accumulator(fold, self.lanes) for fold in sweep.folds] for _ in groups]
+            left = index(axis.extent) - line * _LINE
+            with self.code.loop(tirx.min(index(_LINE), left), axis.var.name) as i:
+                at = self.code.bind(axis.var.name, line * _LINE + i)
+                self._groups(sweep, groups, values, {**coordinates, axis.var: at}, lines)
+            for totals, parts in zip(accumulators, lines, strict=True):
+                for fold, total, part in zip(sweep.folds, totals, parts, strict=True):
+                    both = COMBINE[fold.combine](total.load(0, self.lanes), part.load(0, self.lanes))
+                    total.store(self.code, 0, both)
+
+    def _groups(
+        self,
+        sweep: Sweep,
+        groups: list[_Lanes],
+        values: list[dict[Var, Expr]],
+        coordinates: dict[Var, Expr],
+        accumulators: list[list[Flat]],
+    ) -> None:
+        """One element of every row of the tile."""
+        for g, (lanes, known) in enumerate(zip(groups, values, strict=True)):
+            self._group = g
+            self._body(sweep, {**known, **coordinates}, lanes, accumulators[g])
 
     def _place(self, access: Access, values: dict[Var, Expr], lanes: _Lanes) -> tuple[Flat, Expr, Expr | None]:
         if access.buffer not in self._rooms:
