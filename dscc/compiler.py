@@ -73,8 +73,7 @@ def optimize(model: Path | str | Any, options: CompileOptions, then: str, progre
     progress("read")
     mod = frontend.load(Path(model) if isinstance(model, str) else model, options)
     passes = Pipeline((*asked.passes, *after.passes))
-    progress("optimize")
-    return Optimized(passes.run(mod, ctx, dump=options.dump), frontend.name, passes, ctx)
+    return Optimized(passes.run(mod, ctx, dump=options.dump, progress=progress), frontend.name, passes, ctx)
 
 
 def graph_passes(options: CompileOptions) -> Pipeline:

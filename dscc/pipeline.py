@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import time
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -56,17 +55,6 @@ PRESETS = (O0, O1, O2, O3)
 
 
 @dataclass(frozen=True)
-class PassRun:
-    """What the progress callback is told after every pass."""
-
-    name: str
-    index: int
-    total: int
-    seconds: float
-    changed: bool
-
-
-@dataclass(frozen=True)
 class Pipeline:
     """Passes in the order in which they run: by stage, and within a stage as the text lists them."""
 
@@ -78,32 +66,32 @@ class Pipeline:
         ctx: PassContext,
         *,
         dump: Path | None = None,
-        progress: Callable[[PassRun], None] | None = None,
+        progress: Callable[[str], None] = lambda stage: None,
     ) -> tvm.IRModule:
         """`mod` after every pass.
 
         Args:
             mod: left as it was.
             ctx: receives the passes' remarks.
-            dump: folder for the module's text before the first pass and after each one, `00-input.py`, `01-NAME.py`,
-            ...
-            progress: called after every pass.
+            dump: folder for the module's text before the first pass and after each one, `00-input.py`, `01-NAME.py`.
+            progress: called with the name of every stage as it begins.
+
+        Raises:
+            PipelineError: the folder for dumps cannot be written to.
         """
         if dump is not None:
-            dump.mkdir(parents=True, exist_ok=True)
+            _make_folder(dump)
             _dump(mod, dump / "00-input.py")
         for index, each in enumerate(self.passes, start=1):
-            start = time.perf_counter()
+            if index == 1 or each.stage != self.passes[index - 2].stage:
+                progress(each.stage)
             try:
                 new = each.run(mod, ctx)
             except Exception as err:
                 err.add_note(f"while running pass '{each.name}'")
                 raise
-            seconds = time.perf_counter() - start
             if dump is not None:
                 _dump(new, dump / f"{index:02d}-{each.name}.py")
-            if progress is not None:
-                progress(PassRun(each.name, index, len(self.passes), seconds, not new.same_as(mod)))
             mod = new
         return mod
 
@@ -274,5 +262,20 @@ def _value_text(value: object) -> str:
     return text if re.fullmatch(r"[A-Za-z0-9_.+-]+", text) else f'"{text}"'
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise _not_written(folder, err) from err
+
+
 def _dump(mod: tvm.IRModule, path: Path) -> None:
-    path.write_text(mod.script(), encoding="utf-8")
+    try:
+        path.write_text(mod.script(), encoding="utf-8")
+    except OSError as err:
+        raise _not_written(path, err) from err
+
+
+def _not_written(path: Path, err: OSError) -> PipelineError:
+    reason = (err.strerror or str(err)).lower()
+    return PipelineError(f"cannot write '{path}': {reason}; choose another folder for the dumps")
