@@ -82,4 +82,4 @@ class _KeepApart(PyExprMutator):
 
 
 def _same_shape(a: relax.TensorType, b: relax.Type) -> bool:
-    return isinstance(b, relax.TensorType) and bool(tvm_ffi.structural_equal(a.shape, b.shape))
+    return all(isinstance(ty, relax.TensorType) for ty in (a, b)) and bool(tvm_ffi.structural_equal(a.shape, b.shape))
