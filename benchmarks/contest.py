@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -80,10 +81,18 @@ def compile_model(name: str, folder: Path, flags: Sequence[str] = (), cold: bool
             wall_s = time.perf_counter() - start
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode != 0:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise ContestError(f"model '{name}': compile ended with {process.returncode}: {(lines or ['silence'])[-1]}")
+            raise ContestError(
+                f"model '{name}': compile ended with {process.returncode}: {complaint(log.read_text(errors='replace'))}"
+            )
     command = " ".join(["dscc", *(word.replace(str(folder) + "/", "") for word in arguments)])
     return Compiled(artifact, wall_s, usage.ru_maxrss * 1024, command.replace(str(model), model.name))
+
+
+def complaint(said: str) -> str:
+    """The line of a failed command's output that names the error: the last `SomeError: ...`, else the last line."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"(dscc: error|[\w.]+(Error|Exception)): ", line)]
+    return (errors or lines or ["nothing was said"])[-1]
 
 
 def contestants(name: str, engines: Sequence[str], artifact: Path | None, threads: Sequence[int]) -> list[Contestant]:

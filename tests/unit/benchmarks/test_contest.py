@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.acceptance import Check, render
-from benchmarks.contest import by_engine, largest_error, ratio
+from benchmarks.contest import by_engine, complaint, largest_error, ratio
 from benchmarks.race import thread_counts
 from dscc.bench import Contestant, Result
 
@@ -52,3 +52,11 @@ def test_table_aligns_figures_to_the_right() -> None:
 def test_render_counts_only_what_is_judged() -> None:
     checks = [Check("m", "p", "1", "2", True), Check("m", "q", "3", "2", False), Check("m", "r", "3", "-", None)]
     assert render(checks).endswith("1 of 2 reached.")
+
+
+def test_complaint_is_the_error_not_what_follows_it() -> None:
+    said = "Traceback (most recent call last):\n  File ...\ntvm.error.InternalError: no such thing\nwhile running pass 'x'\n\n"
+    assert complaint(said) == "tvm.error.InternalError: no such thing"
+    assert complaint("dscc: error: model file 'm' does not exist\n") == "dscc: error: model file 'm' does not exist"
+    assert complaint("Segmentation fault\n") == "Segmentation fault"
+    assert complaint("") == "nothing was said"
