@@ -1,6 +1,6 @@
 """Write the pages of docs/reference/ from the code: `python -m docs.generate`, or `make docs`.
 
-tests/unit/test_docs.py compares what is written with what would be written, so that no page says what the code does not.
+tests/unit/test_docs.py compares what is written with what would be, so that no page says what the code does not.
 """
 
 from __future__ import annotations
@@ -86,8 +86,8 @@ def operators() -> str:
         for (domain, name), versions in sorted(found.items(), key=lambda item: (item[0][0], item[0][1]))
     ]
     text = (
-        f"{len(rows)} operators have a converter. One that has none is expanded by the function body that ONNX gives it, "
-        "if it gives one; what is left is an error that names it."
+        f"{len(rows)} operators have a converter. One that has none is expanded by the function body that ONNX gives "
+        "it, if it gives one; what is left is an error that names it."
     )
     return "\n\n".join(["# ONNX operators", NOTE, text, table(["operator", "domain", "since opset"], rows)])
 

@@ -1,7 +1,7 @@
 """From a scheduled module to the object files of one shared library.
 
-The Relax function becomes bytecode of TVM's virtual machine; the kernels are split into groups that are compiled side by
-side, since TVM generates code serially but releases the GIL while it does.
+The Relax function becomes bytecode of TVM's virtual machine; the kernels are split into groups that are compiled side
+by side, since TVM generates code serially but releases the GIL while it does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 
 def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:
-    """Machine code of the TIR functions of `mod`, in groups that are compiled at once: `jobs` of them, a core each if 0."""
+    """Machine code of the TIR functions of `mod`, in groups compiled at once: `jobs` of them, a core each if 0."""
     kernels = [(gvar, func) for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)]
     jobs = jobs or host.cores()
     work = []
@@ -68,9 +68,9 @@ def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> lis
     objects = [folder / f"kernels{i}.o" for i in range(len(kernels))]
     with ThreadPoolExecutor(len(kernels) or 1) as pool:
         list(pool.map(target.write_object, kernels, objects))
-    first = kernels[0] if kernels else None
     for module in kernels[1:]:
-        first.import_module(module)
+        kernels[0].import_module(module)
+    first = kernels[0] if kernels else None
     executable = relax.vm_build._ffi_api.VMLink(builder, target.tvm_target, first, [], {})
     loader = folder / "loader.o"
     tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.loader_target), "").write_to_file(

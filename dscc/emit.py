@@ -17,7 +17,7 @@ from dscc.passes.lower.lift_constants import lift_constants
 def emit(
     model: Path | str | Any, options: CompileOptions, form: str, *, progress: Progress = lambda stage: None
 ) -> str:
-    """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and the calls of them. Others: what the target has.
+    """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and their calls. Others: what the target has.
 
     Raises:
         TargetError: the target has no such form.

@@ -9,8 +9,8 @@
     ├── InputError       what a caller hands to a loaded module: names, shapes, types
     └── PluginError      a plug-in: import failed, duplicate name, unknown hook
 
-A `DsccError` prints one line and exits 1; anything else is a bug of dscc and keeps its traceback. The wording is always:
-what, the value in quotes, what was allowed, what to do.
+A `DsccError` prints one line and exits 1; anything else is a bug of dscc and keeps its traceback. The wording is
+always: what, the value in quotes, what was allowed, what to do.
 """
 
 from __future__ import annotations

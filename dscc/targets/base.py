@@ -55,7 +55,7 @@ class Target(ABC):
 
     @property
     def loader_target(self) -> tvm.target.Target:
-        """What the code that registers the kernels is compiled for: always TVM's LLVM, whatever the kernels are made of."""
+        """What the code that registers the kernels is compiled for: TVM's LLVM, whatever the kernels are made of."""
         return self.tvm_target
 
     def write_object(self, kernels: tvm.runtime.Module, path: Path) -> None:

@@ -102,7 +102,7 @@ class _Retarget(PyExprMutator):
     """Lets every call reach the one function that stands for its equals, with its constants packed."""
 
     def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
-        # Packing changes a function's signature, and a GlobalVar keeps the type that it was made with: so new ones are made.
+        # Packing changes a function's signature, and a GlobalVar keeps the type that it was made with: hence new ones.
         super().__init__(tvm.IRModule({g: f for g, f in mod.functions.items() if not isinstance(f, tirx.PrimFunc)}))
         self._plans, self._representatives = plans, representatives
         self._packed: dict[tuple[tvm.runtime.Tensor, Packing], GenericConst] = {}

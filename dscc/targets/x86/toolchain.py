@@ -1,7 +1,7 @@
 """The C compiler that object files are linked into a shared library with.
 
-Only linking is needed: LLVM is inside TVM. Any C compiler driver does, since it knows where the system's start files and
-libraries are; where the system has none, the `ziglang` package from PyPI brings one.
+Only linking is needed: LLVM is inside TVM. Any C compiler driver does, since it knows where the system's start files
+and libraries are; where the system has none, the `ziglang` package from PyPI brings one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def find_linker() -> tuple[str, ...]:
     if importlib.util.find_spec("ziglang") is not None:
         return (sys.executable, "-m", "ziglang", "cc")
     raise TargetError(
-        f"no C linker found: none of {', '.join(DRIVERS)} is on PATH and the Python package 'ziglang' is not installed; "
+        f"no C linker found: none of {', '.join(DRIVERS)} is on PATH, nor is the Python package 'ziglang' installed; "
         "install a C compiler, or run 'pip install ziglang'"
     )
 

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sizes = [8 * (i + 1) for i in range(LAYERS + 1)]
     weights = [
         numpy_helper.from_array(rng.standard_normal((a, b)).astype("float32"), f"w{i}")
-        for i, (a, b) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, (a, b) in enumerate(pairwise(sizes))
     ]
     values = ["x", *(f"v{i}" for i in range(1, LAYERS)), "y"]
     nodes = [helper.make_node("MatMul", [values[i], f"w{i}"], [values[i + 1]]) for i in range(LAYERS)]

@@ -1,7 +1,7 @@
 """Our own definitions of Relax operators in TIR, where the rules need another form than TVM's default.
 
-A legalization is a plain definition without a schedule, `(bb, call) -> relax.Expr`; it returns `call` itself to take TVM's default.
-The modules of this package register theirs when they are imported; `table()` imports them all.
+A legalization is a plain definition without a schedule, `(bb, call) -> relax.Expr`; it returns `call` itself to take
+TVM's default. The modules of this package register theirs when they are imported; `table()` imports them all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ def legalize(op_name: str) -> Callable[[Legalization], Legalization]:
 
     def register(function: Legalization) -> Legalization:
         if op_name in _TABLE:
-            raise ValueError(f"'{op_name}' has two legalizations: {_TABLE[op_name].__module__} and {function.__module__}")
+            first = _TABLE[op_name].__module__
+            raise ValueError(f"'{op_name}' has two legalizations: {first} and {function.__module__}")
         _TABLE[op_name] = function
         return function
 

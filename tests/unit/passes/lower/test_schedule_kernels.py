@@ -43,7 +43,7 @@ class PackEverything(Rule):
 
     def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: object) -> Scheduled | None:
         self.asked.append(constants)
-        return Scheduled(func, MappingProxyType({index: self.packing for index in constants}))
+        return Scheduled(func, MappingProxyType(dict.fromkeys(constants, self.packing)))
 
 
 class Refuse(Rule):
