@@ -42,8 +42,8 @@ demo: venv       ## fetch three models, compile, verify and race them
 	$(BIN)/python -m benchmarks.demo
 
 bench: venv      ## the race that benchmarks/RESULTS.md is written from
-	$(PIP) -e '.[bench]'
-	$(BIN)/python -m benchmarks.race
+	$(PIP) -e '.[bench,exports]'
+	$(BIN)/python -m benchmarks.race --save
 
 docs: venv       ## rewrite the pages of docs/ that are made from the code
 	$(BIN)/python -m docs.generate
