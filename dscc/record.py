@@ -54,7 +54,9 @@ def applied(remarks: Iterable[str]) -> dict[str, int]:
 
 
 def _spec(name: str, ty: relax.TensorType) -> TensorSpec:
-    return TensorSpec(name, str(ty.dtype), tuple(_dim(dim) for dim in ty.shape))
+    # Where only the rank is known, since the shape depends on values, every dimension gets a name of its own.
+    shape = [f"{name}_{axis}" for axis in range(ty.ndim)] if ty.shape is None else [_dim(dim) for dim in ty.shape]
+    return TensorSpec(name, str(ty.dtype), tuple(shape))
 
 
 def _dim(dim: Any) -> int | str:
