@@ -35,8 +35,8 @@ extern int (*__TVMBackendParallelLaunch)(Body, void*, int) __attribute__((weak))
 enum { MAX_THREADS = 256, SPINS = 4000 };  // of a pause each: some 50 microseconds between two kernels
 
 static pthread_t helpers[MAX_THREADS];
-static int threads = 1;  // that take part in a loop, the caller's included
-static int started;      // helpers that run
+static _Atomic int threads = 1;  // that take part in a loop, the caller's included
+static int started;              // helpers that run; changed by who holds `busy`
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
 static _Atomic uint64_t ticket;  // generation << 32 | next task
