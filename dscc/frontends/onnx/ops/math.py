@@ -87,10 +87,19 @@ def mod(node: Node, a: Value, b: Value) -> Expr:
     """The remainder has the divisor's sign, or the dividend's with fmod=1."""
     x, y = broadcast(node, a, b)
     if is_float(a.dtype):
-        return _kernel(node, x, y, tirx.fmod, "fmod")
+        return _kernel(node, x, y, _fmod, "fmod")
     if a.dtype.startswith("uint") or node.attr("fmod", 0):
         return _kernel(node, x, y, tirx.truncmod, "truncmod")
     return R.floor_mod(x, y)
+
+
+def _fmod(a: Expr, b: Expr) -> Expr:
+    """C's fmod: TVM has the intrinsic, and no code generator for it."""
+    dtype = str(a.ty.dtype)
+    if dtype == "float64":
+        return tirx.call_pure_extern(dtype, "fmod", a, b)
+    wide = (tirx.Cast("float32", a), tirx.Cast("float32", b)) if dtype != "float32" else (a, b)
+    return tirx.Cast(dtype, tirx.call_pure_extern("float32", "fmodf", *wide))
 
 
 def _kernel(node: Node, x: Expr, y: Expr, function: Callable[..., Expr], name: str) -> Expr:

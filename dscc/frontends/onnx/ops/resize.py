@@ -17,7 +17,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.shapes import int64, shape_expr
 from dscc.frontends.onnx.values import Dim, Ratio, Value, static
 
 _METHODS = {"nearest": "nearest_neighbor", "linear": "linear", "cubic": "cubic"}
@@ -211,20 +211,21 @@ def _along(
         def real(value: Any) -> Any:
             return tirx.Cast(working, value)
 
-        inverse = real(length) / real(target[axis]) if scale is None else tirx.const(1.0 / scale, working)
+        # Kept in tensors of one element: TVM 0.27 binds such floats to variables and then fails on their bounds as if they
+        # were integers ("IntImm supports only int").
+        corners = te.compute((1,), lambda _: real(length - 1) / real(target[axis] - 1), name="corners")
+        ratio = te.compute((1,), lambda _: real(length) / real(target[axis]), name="ratio")
+        inverse = ratio(0) if scale is None else tirx.const(1.0 / scale, working)
+        zero = tirx.const(0.0, working)
 
         def coordinate(i: Any) -> Any:
             i = real(i)
             if mode == "asymmetric":
                 return i * inverse
             if mode == "align_corners":
-                return tirx.Select(
-                    equals(target[axis], 1),
-                    tirx.const(0.0, working),
-                    i * (real(length - 1) / real(tirx.max(target[axis] - 1, 1))),
-                )
+                return i * tirx.if_then_else(target[axis] > 1, corners(0), zero)
             if mode == "pytorch_half_pixel":
-                return tirx.Select(target[axis] > 1, (i + 0.5) * inverse - 0.5, tirx.const(0.0, working))
+                return ((i + 0.5) * inverse - 0.5) * real(target[axis] > 1)
             if mode == "tf_half_pixel_for_nn":
                 return (i + 0.5) * inverse
             if mode == "half_pixel_symmetric":
@@ -233,8 +234,8 @@ def _along(
             if mode == "tf_crop_and_resize" and window is not None:
                 start, end = window
                 middle = tirx.const(0.5 * (start + end), working) * real(length - 1)
-                step = tirx.const(end - start, working) * real(length - 1) / real(tirx.max(target[axis] - 1, 1))
-                return tirx.Select(target[axis] > 1, start * real(length - 1) + i * step, middle)
+                step = tirx.const(end - start, working) * corners(0)
+                return tirx.if_then_else(target[axis] > 1, start * real(length - 1) + i * step, middle)
             if mode == "half_pixel":
                 return (i + 0.5) * inverse - 0.5
             raise node.error(f"coordinate_transformation_mode '{mode}' is not supported")
@@ -257,7 +258,12 @@ def _along(
                 )
                 if exclude:
                     taps = [
-                        (o, tirx.Select(tirx.all(first + o >= 0, first + o < length), w, tirx.const(0.0, working)))
+                        (
+                            o,
+                            tirx.if_then_else(
+                                tirx.all(first + o >= 0, first + o < length), w, tirx.const(0.0, working)
+                            ),
+                        )
                         for o, w in taps
                     ]
                 value = _total([read(i, first + o) * w for o, w in taps])
@@ -265,7 +271,7 @@ def _along(
                     value = value / _total([w for _, w in taps])
             if mode == "tf_crop_and_resize":
                 outside = tirx.any(c < 0, c > real(length - 1))
-                value = tirx.Select(outside, tirx.const(extrapolation, working), value)
+                value = tirx.if_then_else(outside, tirx.const(extrapolation, working), value)
             if data.dtype == working:
                 return value
             if data.dtype.startswith(("int", "uint")):
@@ -307,4 +313,4 @@ def _weight(method: str, d: Any, a: float) -> Any:
         return tirx.max(1 - d, zero)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
     far = ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-    return tirx.Select(d <= 1, near, tirx.Select(d < 2, far, zero))
+    return tirx.if_then_else(d <= 1, near, tirx.if_then_else(d < 2, far, zero))
