@@ -5,6 +5,7 @@ from __future__ import annotations
 from dscc.schedule.base import Rule
 from dscc.schedule.rules.attention import Attention
 from dscc.schedule.rules.conv import Conv
+from dscc.schedule.rules.conv_transpose import ConvTranspose
 from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
@@ -17,6 +18,7 @@ RULES: tuple[Rule, ...] = (
     Conv(),
     Depthwise(),
     Pool(),
+    ConvTranspose(),
     Rowwise(),
     Fallback(),
 )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tvm import relax, te, tirx
+from tvm import relax, te, tirx, topi
 from tvm.ir import GenericConst
 
 from dscc.passes.lower.legalize import legalize
@@ -40,7 +40,7 @@ def conv2d_transpose(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
         )
         for a in (0, 1)
     ]
-    data = call.args[0] if layout == "NHWC" else bb.emit(relax.op.permute_dims(call.args[0], [0, 2, 3, 1]))
+    data = call.args[0] if layout == "NHWC" else bb.emit_te(topi.transpose, call.args[0], [0, 2, 3, 1])
     weight = _rows_columns_inputs_outputs(bb, call.args[1])
     made = bb.call_te(
         lambda data, weight: _define(data, weight, over, int(attrs.groups)),
@@ -56,7 +56,7 @@ def _rows_columns_inputs_outputs(bb: relax.BlockBuilder, weight: relax.Expr) -> 
     """(I, O, H, W) as (H, W, I, O), at compile time if it is constant."""
     if isinstance(weight, GenericConst):
         return relax.const(np.ascontiguousarray(weight.value.numpy().transpose(2, 3, 0, 1)), str(weight.ty.dtype))
-    return bb.emit(relax.op.permute_dims(weight, [2, 3, 0, 1]))
+    return bb.emit_te(topi.transpose, weight, [2, 3, 0, 1])
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,15 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
+from dscc.codegen import VM_PASSES
+from dscc.passes.base import PassContext
 from dscc.passes.lower import legalize
+from dscc.passes.lower.fuse_operators import FuseOperators
+from dscc.passes.lower.legalize_operators import LegalizeOperators
+from dscc.passes.lower.schedule_kernels import ScheduleKernels
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.machine import Machine
+from dscc.schedule.rules.fallback import Fallback
 
 MACHINES = {
     "baseline": Machine(),
@@ -111,3 +117,45 @@ def compile_packed(request):
         return _compile(rule, shapes, body, MACHINES[request.param], constants)
 
     return fixed
+
+
+@pytest.fixture
+def compile_constants():
+    """`compile_constants(rule, {"x": ("n", 64)}, lambda bb, x: ...)(x)`, by the way of a compilation: lowering passes,
+    constants in the body packed by the rule (the last rule takes what it refuses), one executable."""
+    return _compile_module
+
+
+def _compile_module(
+    rule: Rule, shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]
+) -> Callable[..., np.ndarray]:
+    symbols: dict[str, tirx.Var] = {}
+
+    def dim(d: int | str) -> int | tirx.Var:
+        return symbols.setdefault(d, tirx.Var(d, "int64")) if isinstance(d, str) else d
+
+    params = [relax.Var(n, relax.TensorType([dim(d) for d in s], "float32")) for n, s in shapes.items()]
+    bb = relax.BlockBuilder()
+    with bb.function("main", params):
+        with bb.dataflow():
+            out = bb.emit_output(body(bb, *params))
+        bb.emit_func_output(out)
+    ctx = PassContext(_OneRule(rule))  # type: ignore[arg-type]
+    mod = bb.finalize()
+    for made in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
+        mod = made.run(mod, ctx)
+    assert any(f": {rule.name}" in remark for remark in ctx.remarks), f"not taken: {ctx.remarks}"
+    lower = tvm.transform.Sequential([make() for make in VM_PASSES])
+    executable = relax.build(mod, tvm.target.Target("llvm"), relax_pipeline=lower)
+    vm = relax.VirtualMachine(executable, tvm.cpu())
+    return lambda *arrays: vm["main"](*(tvm.runtime.tensor(a) for a in arrays)).numpy()
+
+
+class _OneRule:
+    """A target with one rule and the last one."""
+
+    tvm_target = tvm.target.Target("llvm")
+    machine = MACHINES["avx512"]
+
+    def __init__(self, rule: Rule):
+        self.rules = (rule, Fallback())
