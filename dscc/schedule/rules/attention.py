@@ -4,9 +4,9 @@ Queries are in the lanes of the vectors. They are transposed once; keys and valu
 one scalar for all lanes, so that neither is packed; and maximum, exponential and sum of the softmax work lane by lane,
 without a reduction across lanes. For the queries of one vector and all keys, in blocks:
 
-    S[j, lane] = sum_d k[j, d] * Q[d, lane]                           register tiles of 8 keys
+    S[j, lane] = sum_d k[j, d] * Q[d, lane]                           register tiles of some keys
     m' = max(m, S);  P = exp(S - m');  l = l * exp(m - m') + sum_j P[j];  m = m'
-    O[e, lane] = O[e, lane] * exp(m - m') + sum_j v[j, e] * P[j, lane]  register tiles of 8 elements
+    O[e, lane] = O[e, lane] * exp(m - m') + sum_j v[j, e] * P[j, lane]  register tiles of some elements
     out[lane, e] = O[e, lane] / l
 
 as in FlashAttention (Dao et al., 2022; the online softmax is Milakov and Gimelshein's, 2018). Sequence lengths and the
@@ -28,7 +28,6 @@ from dscc.schedule.machine import Machine
 from dscc.schedule.math import exp_below_one
 
 _KEYS = 64  # keys in a block: their scores stay in the first-level cache
-_TILE = 8  # keys, or elements of a value, whose sums are in registers at once
 _LOWEST = -3.4028234663852886e38
 
 
@@ -45,7 +44,7 @@ class Attention(Rule):
         if any(n is None for n in sizes) or any(str(p.dtype) != "float32" for p in params):
             return None
         code = Code()
-        shape = _Shape.of(func, params, machine.lanes())
+        shape = _Shape.of(func, params, machine)
         views = [code.view(p) for p in params]
         blocks = ceildiv(shape.queries, shape.lanes)
         with code.loop(product([shape.batch, shape.heads, blocks]), "task", "parallel") as task:
@@ -72,9 +71,10 @@ class _Shape:
     scale: float
     offset: Expr | None  # query i sees the keys up to i plus this; None: all of them
     lanes: int
+    tile: int  # keys, or elements of a value, whose sums are in registers at once
 
     @staticmethod
-    def of(func: tirx.PrimFunc, params: list[tirx.Var], lanes: int) -> _Shape:
+    def of(func: tirx.PrimFunc, params: list[tirx.Var], machine: Machine) -> _Shape:
         q, k, v = params[:3]
         queries, keys = q.shape[1], k.shape[1]
         causal = str(func.attrs["dscc.attention.causal"])
@@ -82,10 +82,11 @@ class _Shape:
         heads, groups, size, value_size = (int(n) for n in (q.shape[2], k.shape[2], q.shape[3], v.shape[3]))
         bias = tuple(params[3].shape) if len(params) == 5 else ()
         scale = float(func.attrs["dscc.attention.scale"].value)
-        batch = q.shape[0]
-        return _Shape(
-            batch, queries, keys, heads, groups, size, value_size, bias, scale, offset if causal else None, lanes
-        )
+        # without 32 registers eight sums leave too few for the scalars, which only AVX-512 takes from memory
+        tile = 8 if machine.vector_registers >= 32 else 6
+        sizes = (heads, groups, size, value_size)
+        see = offset if causal else None
+        return _Shape(q.shape[0], queries, keys, *sizes, bias, scale, see, machine.lanes(), tile)
 
 
 @dataclass(frozen=True)
@@ -156,27 +157,27 @@ class _Block:
 
     def _score(self, first: Expr, count: Expr) -> None:
         """Scores of `count` keys, and the largest of each lane in `best`."""
-        code = self.code
+        code, size = self.code, self.shape.tile
         self.best.store(code, 0, self.most.load(0, self.lanes))
-        with code.when(count >= _TILE):
-            with code.loop(ceildiv(count, _TILE), "tile") as tile:  # the last one overlaps its neighbour
-                self._score_tile(first, code.bind("key", tirx.min(tile * _TILE, count - _TILE)), _TILE)
-        with code.when(count < _TILE):
+        with code.when(count >= size):
+            with code.loop(ceildiv(count, size), "tile") as tile:  # the last one overlaps its neighbour
+                self._score_tile(first, code.bind("key", tirx.min(tile * size, count - size)), size)
+        with code.when(count < size):
             with code.loop(count, "key") as key:
                 self._score_tile(first, key, 1)
 
     def _score_tile(self, first: Expr, key: Expr, tile: int) -> None:
         code, lanes = self.code, self.lanes
-        sums = code.stack("sums", tile * lanes)
+        sums = self._sums(tile)
         for i in range(tile):
-            sums.store(code, i * lanes, self._all(0.0))
+            sums[i].store(code, 0, self._all(0.0))
         here = code.bind("here", self.key_at + (first + key) * self.key_step)
         with code.loop(self.shape.size, "d") as d:
             for i in range(tile):
                 scalar = broadcast(self.k.load(here + i * self.key_step + d), lanes)
-                self._add(sums, i, scalar * self.turned.load(d * lanes, lanes))
+                self._add(sums[i], scalar * self.turned.load(d * lanes, lanes))
         for i in range(tile):
-            score = self._masked(self._biased(sums.load(i * lanes, lanes), first + key + i), first + key + i)
+            score = self._masked(self._biased(sums[i].load(0, lanes), first + key + i), first + key + i)
             self.scores.store(code, (key + i) * lanes, score)
             score = self.scores.load((key + i) * lanes, lanes)
             self.best.store(code, 0, tirx.max(self.best.load(0, lanes), score))
@@ -216,29 +217,29 @@ class _Block:
         with code.loop(count, "key") as key:
             weight = code.bind("weight", code.steps(exp_below_one(self.scores.load(key * lanes, lanes) - best)))
             self.scores.store(code, key * lanes, weight)
-            self._add(self.total, 0, weight)
+            self._add(self.total, weight)
         return decay
 
     def _mix(self, first: Expr, count: Expr, decay: Expr) -> None:
         """mixed = mixed * decay + values * weights."""
-        size = self.shape.value_size
-        with self.code.loop(size // _TILE, "tile") as tile:
-            self._mix_tile(first, count, decay, tile * _TILE, _TILE)
-        if size % _TILE:
-            self._mix_tile(first, count, decay, index(size // _TILE * _TILE), size % _TILE)
+        full, rest = divmod(self.shape.value_size, self.shape.tile)
+        with self.code.loop(full, "tile") as tile:
+            self._mix_tile(first, count, decay, tile * self.shape.tile, self.shape.tile)
+        if rest:
+            self._mix_tile(first, count, decay, index(full * self.shape.tile), rest)
 
     def _mix_tile(self, first: Expr, count: Expr, decay: Expr, e: Expr, tile: int) -> None:
         code, lanes = self.code, self.lanes
-        sums = code.stack("sums", tile * lanes)
+        sums = self._sums(tile)
         for i in range(tile):
-            sums.store(code, i * lanes, self.mixed.load((e + i) * lanes, lanes) * decay)
+            sums[i].store(code, 0, self.mixed.load((e + i) * lanes, lanes) * decay)
         here = code.bind("here", self.value_at + first * self.value_step + e)
         with code.loop(count, "key") as key:
             for i in range(tile):
                 scalar = broadcast(self.v.load(here + key * self.value_step + i), lanes)
-                self._add(sums, i, scalar * self.scores.load(key * lanes, lanes))
+                self._add(sums[i], scalar * self.scores.load(key * lanes, lanes))
         for i in range(tile):
-            self.mixed.store(code, (e + i) * lanes, sums.load(i * lanes, lanes))
+            self.mixed.store(code, (e + i) * lanes, sums[i].load(0, lanes))
 
     def _finish(self) -> None:
         """out[lane, e] = mixed[e, lane] / total[lane]."""
@@ -280,8 +281,12 @@ class _Block:
             distance *= 2
         return rows
 
-    def _add(self, sums: Flat, i: int, value: Expr) -> None:
-        sums.store(self.code, i * self.lanes, sums.load(i * self.lanes, self.lanes) + value)
+    def _sums(self, tile: int) -> list[Flat]:
+        """Vectors of their own: TVM 0.27 gives arrays of equal size the same memory, which then is no register."""
+        return [self.code.stack("sum", self.lanes) for _ in range(tile)]
+
+    def _add(self, sum_: Flat, value: Expr) -> None:
+        sum_.store(self.code, 0, sum_.load(0, self.lanes) + value)
 
     def _all(self, value: float) -> Expr:
         return broadcast(tirx.const(value, "float32"), self.lanes)
