@@ -30,6 +30,7 @@ lint: venv       ## ruff
 
 types: venv      ## mypy, strict
 	$(BIN)/mypy
+	$(BIN)/mypy $(dir $(PLUGINS))
 
 lit: venv        ## commands, passes, targets and error messages
 	$(BIN)/lit --quiet -j $(JOBS) tests/lit

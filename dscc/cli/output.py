@@ -68,9 +68,11 @@ def summary(artifact: Artifact, written: Path, seconds: float) -> None:
     manifest = artifact.manifest
     found = manifest.summary
     lines = [f"{written}: {size(written.stat().st_size)} for {manifest.target}"]
-    fused: Mapping[str, int] = found.get("fused", {})
-    if fused:
-        lines.append("fused: " + ", ".join(f"{name} {number}" for name, number in fused.items()))
+    applied: Mapping[str, int] = found.get("fused", {})
+    fused = {name: number for name, number in applied.items() if name.startswith(("fuse-", "fold-"))}
+    lines.append("fused: " + (", ".join(f"{name} {number}" for name, number in fused.items()) or "nothing"))
+    if others := sum(applied.values()) - sum(fused.values()):
+        lines.append(f"simplified: {count(others, 'place')}")
     lines.append(f"{count(found.get('kernels', 0), 'kernel')}, {size(found.get('weight_bytes', 0))} of weights")
     fallback: Sequence[str] = found.get("fallback", ())
     lines.append(f"fell back: {', '.join(fallback)}" if fallback else "nothing fell back")
