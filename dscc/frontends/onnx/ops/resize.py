@@ -211,7 +211,7 @@ def _along(
         def real(value: Any) -> Any:
             return tirx.Cast(working, value)
 
-        # Kept in tensors of one element: TVM 0.27 binds such floats to variables and then fails on their bounds as if they
+        # Kept in tensors of one element: TVM 0.27 binds such floats to variables and fails on their bounds as if they
         # were integers ("IntImm supports only int").
         corners = te.compute((1,), lambda _: real(length - 1) / real(target[axis] - 1), name="corners")
         ratio = te.compute((1,), lambda _: real(length) / real(target[axis]), name="ratio")

@@ -16,7 +16,7 @@ from .conftest import build, noise
 
 N = helper.make_node
 IMAGE = {"x": ("f", ("n", 4, "h", "w"))}
-IMAGES = [{"x": noise(1, 4, 5, 6)}, {"x": noise(2, 4, 8, 3)}]
+IMAGES = [{"x": noise(1, 4, 5, 6)}, {"x": noise(2, 4, 8, 4)}]
 ROWS = {"x": ("f", ("n", "m"))}
 SOME_ROWS = [{"x": noise(2, 3)}, {"x": noise(4, 7)}]
 
