@@ -147,7 +147,7 @@ class Library:
             )
 
     def load_extra(self) -> None:
-        """Load the functions (sorting, random numbers) that TVM keeps in a library of their own."""
+        """Load the functions that most artifacts do not call, and that TVM keeps in a library of their own."""
         _open("tvm", "lib/libtvm_runtime_extra.so")
 
     def function(self, name: str) -> Ref:

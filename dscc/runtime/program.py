@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dscc.artifact import Artifact
 
 
+# How the names of the functions start (sorting, random numbers) that TVM keeps in a library apart. Kernels name them.
+_EXTRA = b"tvm.contrib."
+
+
 class Program:
     """A library in this process, with its weights where they are in the artifact."""
 
@@ -27,6 +31,8 @@ class Program:
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         self.get_function = self.library.function("ffi.ModuleGetFunction")
         try:
+            if _EXTRA in bytes(artifact.member(LIBRARY)):
+                self.library.load_extra()
             self.executable = _load(self.library, artifact.member(LIBRARY))
             set_threads = self.library.invoke(self.get_function, self.executable, "dscc_set_threads", 1)
             if isinstance(set_threads, ffi.Ref):
@@ -46,16 +52,6 @@ class Program:
     def owns(self, address: int) -> bool:
         """Whether the address is one of a weight."""
         return self._start <= address < self._start + self._image.nbytes
-
-    def initialize(self, start: ffi.Ref, *arguments: int) -> None:
-        """Start a virtual machine; most need nothing but TVM's small runtime library, some its sorting."""
-        try:
-            self.library.invoke(start, *arguments)
-        except ffi.RuntimeFailure as err:
-            if "Cannot find" not in err.message:
-                raise
-            self.library.load_extra()
-            self.library.invoke(start, *arguments)
 
 
 _loaded = itertools.count(1)

@@ -37,7 +37,7 @@ class Session:
         load = library.invoke(program.get_function, program.executable, "vm_load_executable", 0)
         self._machine = _object(library.invoke(_object(load)))
         start = library.invoke(program.get_function, self._machine, "vm_initialization", 0)
-        program.initialize(_object(start), ffi.CPU_DEVICE, 0, _NAIVE)
+        library.invoke(_object(start), ffi.CPU_DEVICE, 0, _NAIVE)
         self._main = _object(library.invoke(program.get_function, self._machine, "main", 0))
         self._outputs = [_Output(dtype) for dtype in program.output_dtypes]
         self._count = len(program.inputs) + len(program.weights)

@@ -1,4 +1,4 @@
-// Runs an artifact of dscc from C++, with TVM's two runtime libraries and nothing else.
+// Runs an artifact of dscc from C++, with TVM's runtime libraries and nothing else.
 //
 //     run_artifact model.dscc THREADS OUTPUT_PREFIX INPUT.npy...
 //

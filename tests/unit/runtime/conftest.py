@@ -82,6 +82,18 @@ class Match:
         return y
 
 
+@I.ir_module
+class Largest:
+    """Calls a function that TVM keeps in a library apart."""
+
+    @R.function
+    def main(x: R.Tensor(("n", 10), "float32")):
+        with R.dataflow():
+            y = R.topk(x, k=3)
+            R.output(y)
+        return y
+
+
 def spec(name: str, dtype: str, *shape: int | str) -> TensorSpec:
     return TensorSpec(name, dtype, shape)
 
@@ -100,6 +112,12 @@ PROGRAMS = {
         {},
     ),
     "zero": (Zero, (spec("x", "float64"),), (spec("y", "float64"),), {}),
+    "largest": (
+        Largest,
+        (spec("x", "float32", "n", 10),),
+        (spec("values", "float32", "n", 3), spec("indices", "int32", "n", 3)),
+        {},
+    ),
     "match": (
         Match,
         (spec("x", "float32", "n", 2), spec("rows", "int64", 1)),

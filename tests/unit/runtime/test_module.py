@@ -161,6 +161,19 @@ def test_shapes_that_depend_on_data(artifact: Make):
     assert match(x, [3])[0].tolist() == x.tolist()
 
 
+def test_functions_of_the_other_library(artifact: Make, tmp_path: Path):
+    path = tmp_path / "largest.dscc"
+    artifact("largest").save(path)
+    program = f"""
+        import numpy as np
+        import dscc
+        values, indices = dscc.load({str(path)!r})(np.arange(20, dtype=np.float32).reshape(2, 10))
+        print(values.tolist(), indices.tolist())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=False)
+    assert done.stdout == "[[9.0, 8.0, 7.0], [19.0, 18.0, 17.0]] [[9, 8, 7], [9, 8, 7]]\n", done.stderr
+
+
 def test_not_enough_memory(artifact: Make, tmp_path: Path):
     path = tmp_path / "scale.dscc"
     artifact("scale").save(path)
