@@ -1,6 +1,8 @@
 """Compute once what is computed twice from the same values.
 
-a = R.exp(x); b = R.exp(x); R.add(a, b)   ->   a = R.exp(x); R.add(a, a)
+    a = R.exp(x); b = R.exp(x); R.add(a, b)   ->   a = R.exp(x); R.add(a, a)
+
+Large constants are compared only where everything else is equal.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Let a convolution or pool do the padding in front of it.
 
-R.nn.conv2d(R.nn.pad(x, zeros), w)      ->  R.nn.conv2d(x, w, padding=...)
-R.nn.max_pool2d(R.nn.pad(x, -inf))      ->  R.nn.max_pool2d(x, padding=...)
+    R.nn.conv2d(R.nn.pad(x, zeros), w)      ->  R.nn.conv2d(x, w, padding=...)
+    R.nn.max_pool2d(R.nn.pad(x, -inf))      ->  R.nn.max_pool2d(x, padding=...)
+
+Only if it pads with the value that the consumer takes for what lies outside.
 """
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
 """Leave out arithmetic that changes nothing, and write the rest in the cheaper form.
 
-x * 1, x / 1, x + 0, x - 0, x ** 1   ->  x
-x / c                                ->  x * (1 / c)
-x - c                                ->  x + (-c)
-(x + a) + b, (x * a) * b             ->  x + (a + b), x * (a * b)
-x ** 2, x ** 3, x ** 0.5, 1 / sqrt(x)        ->  x * x, x * x * x, sqrt(x), rsqrt(x)
-max(x, 0), min(max(x, a), b)         ->  relu(x), clip(x, a, b)
-astype(x, type of x)                 ->  x
-clip(clip(x))                        ->  clip(x)
+    x * 1, x / 1, x + 0, x - 0, x ** 1       ->  x
+    max(x, -inf), min(x, inf), astype(x, type of x)  ->  x
+    x / c, x - c                             ->  x * (1 / c), x + (-c)
+    (x + a) + b, (x * a) * b                 ->  x + (a + b), x * (a * b)
+    x ** 2, x ** 3, x ** 0.5, 1 / sqrt(x)    ->  x * x, x * x * x, sqrt(x), rsqrt(x)
+    max(x, 0), min(max(x, a), b)             ->  relu(x), clip(x, a, b)
+    sum(x, axes) * (1 / n)                   ->  mean(x, axes), where the axes have n elements
+    clip(clip(x))                            ->  clip(x)
+
+A rule looks at one call. Constants are combined in double precision and rounded once.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -125,6 +128,32 @@ def _reciprocal_root(node: Node, graph: Graph) -> relax.Expr | None:
     return relax.op.rsqrt(root.value.args[0]) if graph.only_user(root) is node else None
 
 
+def _bounded_by_nothing(node: Node, graph: Graph) -> relax.Expr | None:
+    found = _constant_operand(node, graph)
+    nothing = -np.inf if node.op == "relax.maximum" else np.inf
+    if found is None or not np.all(found[1] == nothing) or not same_dims(dims(found[0]), dims(node.var)):
+        return None
+    return found[0]
+
+
+def _mean_of_sum(node: Node, graph: Graph) -> relax.Expr | None:
+    found = _constant_operand(node, graph)
+    inner = None if found is None else graph.node(found[0])
+    if found is None or inner is None or inner.op != "relax.sum" or graph.only_user(inner) is not node:
+        return None
+    data, written = inner.value.args[0], attr(inner.value, "axis")
+    shape = dims(data)
+    if shape is None or found[1].size != 1 or not same_dims(dims(found[0]), dims(node.var)):
+        return None
+    axes = range(len(shape)) if written is None else [axis % len(shape) for axis in written]
+    sizes = [shape[axis] for axis in axes]
+    if not all(isinstance(size, int) for size in sizes):
+        return None
+    if abs(float(found[1].reshape(())) * math.prod(sizes) - 1) > 1e-6:
+        return None
+    return relax.op.mean(data, list(axes), attr(inner.value, "keepdims"))
+
+
 def _relu(node: Node, graph: Graph) -> relax.Expr | None:
     found = _constant_operand(node, graph)
     if found is None or found[1].dtype.kind != "f" or found[1].size != 1 or found[1].any():
@@ -190,11 +219,11 @@ def _cast_of_cast(node: Node, graph: Graph) -> relax.Expr | None:
 RULES: dict[str, tuple[Rule, ...]] = {
     "relax.add": (_neutral, _merge_constants),
     "relax.subtract": (_neutral, _subtract_constant),
-    "relax.multiply": (_neutral, _merge_constants),
+    "relax.multiply": (_neutral, _mean_of_sum, _merge_constants),
     "relax.divide": (_neutral, _divide_by_constant, _reciprocal_root),
     "relax.power": (_neutral, _power),
-    "relax.maximum": (_relu,),
-    "relax.minimum": (_clip_of_both,),
+    "relax.maximum": (_bounded_by_nothing, _relu),
+    "relax.minimum": (_bounded_by_nothing, _clip_of_both),
     "relax.clip": (_clip_of_clip,),
     "relax.astype": (_same_type_cast, _cast_of_cast),
 }

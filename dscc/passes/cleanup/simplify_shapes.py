@@ -1,10 +1,14 @@
 """Leave out data movement that moves nothing, and merge what follows on itself.
 
-R.reshape(R.reshape(x, a), b)               ->  R.reshape(x, b)
-R.squeeze(x), R.expand_dims(x), R.flatten(x)->  R.reshape(x, shape), where the shape is known
-R.permute_dims(R.permute_dims(x, p), q)     ->  R.permute_dims(x, p[q])
-R.permute_dims(x, p), only 1s change place  ->  R.reshape(x, shape)
-R.reshape(x, shape of x), identity permutation, concat of one, whole slice, pad by nothing, ...  ->  x
+    R.reshape(R.reshape(x, a), b)                  ->  R.reshape(x, b)
+    R.squeeze(x), R.expand_dims(x), R.flatten(x)   ->  R.reshape(x, shape), where the shape is known
+    R.reshape(R.sum(x, axis), with 1s put back)    ->  R.sum(x, axis, keepdims=True)
+    R.permute_dims(R.permute_dims(x, p), q)        ->  R.permute_dims(x, p[q])
+    joined by a reshape, permuted, split as before ->  R.permute_dims(x, q)
+    R.permute_dims(x, p), only 1s change place     ->  R.reshape(x, shape)
+    R.reshape(x, shape of x), identity permutation, concat of one, whole slice, pad by nothing, ...  ->  x
+
+A rule looks at one call; none adds data movement.
 """
 
 from __future__ import annotations
@@ -17,7 +21,10 @@ from tvm import relax
 
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.graph import Graph, Node, edit_functions
-from dscc.passes.values import attr, dims, numbers, rank, same_dims
+from dscc.passes.layout.regroup import pair_up
+from dscc.passes.values import attr, dims, numbers, rank, same_dims, with_attrs
+
+REDUCTIONS = tuple(f"relax.{name}" for name in ("sum", "mean", "max", "min", "prod", "variance", "std"))
 
 Rule = Callable[[Node, Graph], relax.Expr | None]
 
@@ -64,6 +71,40 @@ def _reshape_of_reshape(node: Node, graph: Graph) -> relax.Expr | None:
     if inner is None or inner.op != "relax.reshape":
         return None
     return relax.op.reshape(inner.value.args[0], node.value.args[1])
+
+
+def _split_again(node: Node, graph: Graph) -> relax.Expr | None:
+    """Joined, permuted, and split as before: a permutation of the dimensions that were joined."""
+    middle = graph.node(node.value.args[0])
+    first = None if middle is None or middle.op != "relax.permute_dims" else graph.node(middle.value.args[0])
+    if middle is None or first is None or first.op != "relax.reshape":
+        return None
+    data = first.value.args[0]
+    before, joined, after, axes = dims(data), dims(first.var), dims(node.var), axes_of(middle)
+    groups = None if before is None or joined is None else pair_up(before, joined)
+    if groups is None or axes is None or before is None:
+        return None
+    parts = {news[0]: olds for olds, news in groups if len(news) == 1}
+    order = [old for axis in axes for old in parts.get(axis, ())]
+    if len(order) != len(before) or not same_dims(tuple(before[axis] for axis in order), after):
+        return None
+    return relax.op.permute_dims(data, order)
+
+
+def _reshape_of_reduction(node: Node, graph: Graph) -> relax.Expr | None:
+    """A reduction whose dropped axes come back as 1s keeps them."""
+    inner = graph.node(node.value.args[0])
+    if inner is None or inner.op not in REDUCTIONS or graph.only_user(inner) is not node:
+        return None
+    whole, written, shape = dims(inner.value.args[0]), attr(inner.value, "axis"), dims(node.var)
+    if attr(inner.value, "keepdims") or whole is None:
+        return None
+    axes = range(len(whole)) if written is None else [axis % len(whole) for axis in written]
+    kept = tuple(1 if axis in axes else dim for axis, dim in enumerate(whole))
+    if not same_dims(kept, shape):
+        return None
+    attrs = with_attrs(inner.value, {"keepdims": True})
+    return relax.Call(inner.value.op, inner.value.args, attrs, inner.value.ty_args)
 
 
 def _as_reshape(node: Node, graph: Graph) -> relax.Expr | None:
@@ -115,7 +156,7 @@ def _no_padding(node: Node, graph: Graph) -> relax.Expr | None:
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
-    "relax.reshape": (_keeps_shape, _reshape_of_reshape),
+    "relax.reshape": (_keeps_shape, _reshape_of_reshape, _split_again, _reshape_of_reduction),
     "relax.squeeze": (_keeps_shape, _as_reshape),
     "relax.expand_dims": (_as_reshape,),
     "relax.flatten": (_as_reshape,),

@@ -1,1 +1,1 @@
-""""""
+"""Passes that recognise what exporters have written out, and put one operator or one weight in its place."""

@@ -32,15 +32,20 @@ class FuseAttention(Pass):
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         def edit(graph: Graph) -> None:
             for node in graph:
-                weights = graph.node(node.value.args[0]) if node.op == "relax.matmul" else None
-                if weights is None or weights.op != "relax.nn.softmax":
+                first = graph.node(node.value.args[0]) if node.op == "relax.matmul" else None
+                if first is None:
                     continue
-                found = _read(node, weights, graph)
+                unguarded = _without_guard(first, graph)
+                weights = unguarded or first
+                if weights.op != "relax.nn.softmax":
+                    continue
+                found = _read(node, weights, first, graph)
                 if isinstance(found, str):
                     ctx.remark(f"{self.name}: refused at {node}: {found}")
                 else:
                     ctx.remark(f"{self.name}: applied at {node}")
-                    graph.replace(node, found.fused())
+                    out = found.fused()
+                    graph.replace(node, out if unguarded is None else _guarded(out, node, graph))
 
         return edit_functions(mod, edit)
 
@@ -70,13 +75,31 @@ class _Attention:
         return relax.op.reshape(out, [batch, queries, out_size])
 
 
-def _read(node: Node, weights: Node, graph: Graph) -> _Attention | str:
+def _without_guard(node: Node, graph: Graph) -> Node | None:
+    """The softmax p in `where(isnan(p), 0, p)`, as PyTorch writes it for rows that the mask leaves nothing of."""
+    if node.op != "relax.where":
+        return None
+    test, weights = graph.node(node.value.args[0]), graph.node(node.value.args[2])
+    zero = scalar(graph.value(node.value.args[1]))
+    if test is None or weights is None or test.op != "relax.isnan" or zero != 0:
+        return None
+    alone = {*graph.users(weights.var)} == {test, node} and not graph.is_result(weights)
+    return weights if alone and graph.only_user(test) is node and test.value.args[0].same_as(weights.var) else None
+
+
+def _guarded(out: relax.Expr, node: Node, graph: Graph) -> relax.Expr:
+    """The guard on the output instead: a row of p that is not a number makes a row of the output that is none."""
+    made = graph.emit(node, out, node.var.name)
+    return relax.op.where(relax.op.isnan(made), relax.const(0, dtype(node.var)), made)
+
+
+def _read(node: Node, weights: Node, reader: Node, graph: Graph) -> _Attention | str:
     """The attention whose last product is `node`, or what is in the way."""
     ndim = rank(weights.var) or 0
     if attr(weights.value, "axis") % max(ndim, 1) != ndim - 1:
         return f"{weights} is not over the last axis"
-    if graph.only_user(weights) is not node:
-        return f"{weights} has a second user"
+    if (reader is weights and graph.only_user(weights) is not node) or graph.only_user(reader) is not node:
+        return f"{reader} has a second user"
     found = _scores(weights, graph)
     if isinstance(found, str):
         return found

@@ -2,7 +2,7 @@
 
     0.5 * x * (1 + tanh(sqrt(2/pi) * (x + 0.044715 * x ** 3)))  ->  R.nn.gelu_tanh(x)
 
-The cube may be a power or two products, the half may stand at any of the factors.
+The cube may be a power or products in any order, the half may stand at any of the factors.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class FuseGeluTanh(RewritePass):
     def pattern(self, x: Any, three: Any, bend: Any, slope: Any, one: Any, half: Any) -> DFPattern:
         multiply, add = is_op("relax.multiply"), is_op("relax.add")
         cube = is_op("relax.power")(x, three) | multiply(multiply(x, x), x)
-        inner = multiply(add(x, multiply(cube, bend)), slope)
+        bent = multiply(cube, bend) | multiply(x, multiply(x, multiply(x, bend)))
+        inner = multiply(add(x, bent), slope)
         factored = multiply(multiply(x, add(multiply(multiply(x, x), bend), one)), slope)
         gate = add(is_op("relax.tanh")(inner | factored), one)
         return multiply(multiply(x, half), gate) | multiply(multiply(x, gate), half) | multiply(x, multiply(gate, half))

@@ -1,6 +1,8 @@
 """Fuse the product of a value and its sigmoid, as exporters write SiLU (Swish), into one operator.
 
-R.multiply(x, R.sigmoid(x))  ->  R.nn.silu(x)
+    R.multiply(x, R.sigmoid(x))  ->  R.nn.silu(x)
+
+The sigmoid may be on either side (Elfwing, Uchibe and Doya 2017, arXiv:1702.03118).
 """
 
 from __future__ import annotations

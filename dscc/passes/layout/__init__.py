@@ -1,1 +1,1 @@
-""""""
+"""The order of dimensions, for the whole graph."""

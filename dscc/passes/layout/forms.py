@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, tirx
 
 from dscc.passes.graph import Graph, Node
-from dscc.passes.values import Dim, const, constant, dims, dtype, rank
+from dscc.passes.values import Dim, const, constant, dims, dtype, rank, same_dims
 
 Order: TypeAlias = tuple[int, ...]
 
@@ -120,8 +120,15 @@ class Forms:
             return None
         for have, expr in forms.items():
             if [a for a in have if shape[a] != 1] == [a for a in order if shape[a] != 1]:
-                return relax.op.reshape(expr, list(permuted(shape, order)))
+                return self.reshaped(expr, permuted(shape, order))
         return None
+
+    def reshaped(self, expr: relax.Expr, shape: tuple[Dim, ...] | list[Dim]) -> relax.Expr:
+        """`expr` in another shape; what it was reshaped from, if that has this shape."""
+        source = self.graph.node(expr)
+        if source is not None and source.op == "relax.reshape":
+            expr = source.value.args[0]
+        return expr if same_dims(dims(expr), tuple(shape)) else relax.op.reshape(expr, list(shape))
 
     def cost(self, value: relax.Expr, order: Order) -> float:
         """The bytes that asking for this form would move; 0 if nothing would be."""

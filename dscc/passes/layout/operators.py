@@ -92,7 +92,7 @@ def reshape(node: Node, forms: Forms) -> bool:
         wanted = lying_for(before, after, channels_last(len(after)))
         usable = {} if wanted is None else {wanted: channels_last(len(after))}
     for order, found in usable.items():
-        lying = relax.op.reshape(forms.get(data, order, node), list(permuted(after, found)))
+        lying = forms.reshaped(forms.get(data, order, node), permuted(after, found))
         forms.put(node.var, found, forms.graph.emit(node, lying, node.var.name))
     return bool(usable)
 

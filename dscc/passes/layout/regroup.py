@@ -49,7 +49,10 @@ def lying_for(before: tuple[Dim, ...], after: tuple[Dim, ...], order: Order) -> 
     for axis in range(len(before)):  # dimensions of 1
         if axis not in lying:
             lying.insert(lying.index(axis - 1) + 1 if axis else 0, axis)
-    return tuple(lying) if regroup(before, after, tuple(lying)) is not None else None
+    found = regroup(before, after, tuple(lying))
+    if found is None or [a for a in found if not _is_one(after[a])] != [a for a in order if not _is_one(after[a])]:
+        return None
+    return tuple(lying)
 
 
 def pair_up(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> list[Group] | None:

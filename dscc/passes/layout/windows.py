@@ -26,7 +26,7 @@ def convolution(node: Node, forms: Forms) -> bool:
         return False
     if shape is None or dims(call.args[0]) is None or dims(call.args[1]) is None:
         return False
-    data = _flat_image(forms.get(call.args[0], channels_last(ndim), node), call.args[0])
+    data = _flat_image(forms.get(call.args[0], channels_last(ndim), node), call.args[0], forms)
     weight = _flat_kernel(forms.get(call.args[1], channels_last(ndim), node), call.args[1], channels_last(ndim), 1)
     made = relax.op.nn.conv2d(
         data,
@@ -49,7 +49,7 @@ def transposed_convolution(node: Node, forms: Forms) -> bool:
         return False
     if dims(node.var) is None or dims(call.args[0]) is None or dims(call.args[1]) is None:
         return False
-    data = _flat_image(forms.get(call.args[0], channels_last(ndim), node), call.args[0])
+    data = _flat_image(forms.get(call.args[0], channels_last(ndim), node), call.args[0], forms)
     own = tuple(range(ndim))
     made = relax.op.nn.conv2d_transpose(
         data,
@@ -71,7 +71,7 @@ def pool(node: Node, forms: Forms) -> bool:
         return False
     if dims(node.var) is None:
         return False
-    data = _flat_image(forms.get(call.args[0], channels_last(len(layout)), node), call.args[0])
+    data = _flat_image(forms.get(call.args[0], channels_last(len(layout)), node), call.args[0], forms)
     make = relax.op.nn.max_pool2d if "max" in node.op else relax.op.nn.avg_pool2d
     made = make(
         data,
@@ -110,13 +110,13 @@ def _window(call: relax.Call, names: tuple[str, ...]) -> dict[str, Any]:
     return found
 
 
-def _flat_image(data: relax.Expr, original: relax.Expr) -> relax.Expr:
+def _flat_image(data: relax.Expr, original: relax.Expr, forms: Forms) -> relax.Expr:
     """(N, L, C) as (N, 1, L, C)."""
     shape = dims(original)
     if shape is None or len(shape) != 3:
         return data
     batch, channels, length = shape
-    return relax.op.reshape(data, [batch, 1, length, channels])
+    return forms.reshaped(data, [batch, 1, length, channels])
 
 
 def _flat_kernel(weight: relax.Expr, original: relax.Expr, order: tuple[int, ...], height: int) -> relax.Expr:

@@ -17,6 +17,22 @@ class Module:
             R.output(out)
         return out
 
+    # CHECK-LABEL: def guarded(
+    # CHECK: R.nn.attention_bias(
+    # CHECK-NOT: R.nn.softmax
+    # CHECK: R.isnan
+    # CHECK: R.where
+    @R.function
+    def guarded(
+        q: R.Tensor((2, 3, 5, 4), "float32"), k: R.Tensor((2, 3, 4, 6), "float32"), v: R.Tensor((2, 3, 6, 4), "float32"),
+        seen: R.Tensor((2, 1, 5, 6), "bool")):
+        with R.dataflow():
+            mask = R.where(seen, R.const(0.0, "float32"), R.const(-1e30, "float32"))
+            p = R.nn.softmax(R.add(R.matmul(q, k), mask))
+            out = R.matmul(R.where(R.isnan(p), R.const(0.0, "float32"), p), v)
+            R.output(out)
+        return out
+
     # CHECK-LABEL: def heads(
     # CHECK: [[q:\w+]]: {{.*}} = R.reshape(x,
     # CHECK: [[k:\w+]]: {{.*}} = R.reshape(y,

@@ -17,7 +17,7 @@ class Module:
             a2 = R.tanh(R.multiply(R.const(0.7978846, "float32"), R.add(x, a1)))
             a3 = R.add(R.const(1.0, "float32"), a2)
             a = R.multiply(R.multiply(R.const(0.5, "float32"), x), a3)
-            b1 = R.multiply(R.multiply(R.multiply(a, a), a), R.const(0.044715, "float32"))
+            b1 = R.multiply(a, R.multiply(R.multiply(R.const(0.044715, "float32"), a), a))
             b2 = R.tanh(R.multiply(R.add(a, b1), R.const(0.7978846, "float32")))
             out = R.multiply(R.multiply(a, R.add(b2, R.const(1.0, "float32"))), R.const(0.5, "float32"))
             R.output(out)

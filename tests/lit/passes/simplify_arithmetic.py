@@ -28,6 +28,18 @@ class Module:
             R.output(out)
         return out
 
+    # CHECK-LABEL: def mean(
+    # CHECK: R.mean(x, axis=[1], keepdims=False)
+    # CHECK-NEXT: R.output
+    @R.function
+    def mean(x: R.Tensor(("n", 4), "float32")):
+        n = T.int64()
+        with R.dataflow():
+            a = R.sum(x, axis=[1])
+            out = R.divide(a, R.const(4.0, "float32"))
+            R.output(out)
+        return out
+
     # CHECK-LABEL: def merged(
     # CHECK: R.add(x,
     # CHECK-NEXT: R.output

@@ -13,6 +13,19 @@ class Module:
             R.output(out)
         return out
 
+    # CHECK-LABEL: def joined(
+    # CHECK: R.permute_dims(x, axes=[0, 1, 3, 2])
+    # CHECK-NEXT: R.output
+    @R.function
+    def joined(x: R.Tensor(("n", 3, "t", 4), "float32")):
+        n, t = T.int64(), T.int64()
+        with R.dataflow():
+            a = R.reshape(x, R.shape([n * 3, t, 4]))
+            b = R.permute_dims(a, [0, 2, 1])
+            out = R.reshape(b, R.shape([n, 3, 4, t]))
+            R.output(out)
+        return out
+
     # CHECK-LABEL: def nothing(
     # CHECK-NOT: R.reshape
     # CHECK-NOT: R.permute_dims
@@ -42,6 +55,18 @@ class Module:
         h = T.int64()
         with R.dataflow():
             out = R.permute_dims(x, [1, 0, 2])
+            R.output(out)
+        return out
+
+    # CHECK-LABEL: def reduced(
+    # CHECK: R.sum(x, axis=[1], keepdims=True)
+    # CHECK-NEXT: R.output
+    @R.function
+    def reduced(x: R.Tensor((2, "h", 4), "float32")):
+        h = T.int64()
+        with R.dataflow():
+            total = R.sum(x, axis=[1])
+            out = R.reshape(total, R.shape([2, 1, 4]))
             R.output(out)
         return out
 

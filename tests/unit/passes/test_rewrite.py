@@ -10,7 +10,6 @@ from tvm import relax
 from tvm.relax.dpl import is_const, is_op, is_tuple_get_item
 from tvm.script import ir as I
 from tvm.script import relax as R
-from tvm.script import tirx as T
 
 import dscc
 from dscc.errors import PassError
@@ -109,8 +108,7 @@ def test_attributes_and_tuple_fields() -> None:
     @I.ir_module
     class Before:
         @R.function
-        def main(x: R.Tensor(("n", 4), "float32")):
-            n = T.int64()
+        def main(x: R.Tensor((6, 4), "float32")):
             with R.dataflow():
                 parts = R.split(x, 2, axis=1)
                 left = parts[0]
