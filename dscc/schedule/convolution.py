@@ -7,6 +7,7 @@ out[n, y, x, f] = sum over ry, rx, rc of
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from tvm.sym import Analyzer, detect_linear_equation
 
 from dscc.schedule.code import constant
 from dscc.schedule.epilogue import Fused
-from dscc.schedule.stages import is_zero, product_of, substitute
+from dscc.schedule.stages import is_one, is_zero, product_of, substitute
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,16 @@ class Convolution:
     def channels(self) -> int:
         """Channels of the data, of all groups."""
         return self.groups * self.inputs
+
+    @property
+    def is_one_wide(self) -> bool:
+        """Whether data and window have one column: in memory the same as one row."""
+        return is_one(self.width.size) and is_one(self.width.out) and self.width.kernel == 1 and self.width.before == 0
+
+    def turned(self) -> Convolution:
+        """Height and width exchanged."""
+        image, row, column, channel = self.at
+        return dataclasses.replace(self, at=(image, column, row, channel), height=self.width, width=self.height)
 
     @staticmethod
     def of(fused: Fused) -> Convolution | None:

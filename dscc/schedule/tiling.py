@@ -116,18 +116,21 @@ def vector_base(number: Expr, columns: Columns) -> Expr:
     return tirx.min(number * lanes, index(columns.count - lanes))
 
 
-def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0) -> Tile:
+def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0, depth: int = 1) -> Tile:
     """The tile that covers `rows` x `columns` in the least time; `rows` is None if it is not known.
 
     A step of the reduction takes as long as its multiply-adds, or its loads where those take longer, or the latency of
     one multiply-add. Rows that lie `row_bytes` apart, a multiple of what one way of the L1 cache holds, compete for
-    the same few lines: then a tile has fewer rows than there are ways.
+    the same few lines: then a tile has fewer rows than there are ways. A panel of
+    `depth` rows should leave room in the L2 cache.
     """
     limit = _rows_without_conflict(machine, row_bytes)
     best: tuple[float, Tile] | None = None
     for across, lanes in _panels(machine, columns):
         panels = -(-columns // (across * lanes))
         each = _SHORT if lanes < 16 else 1.0
+        if across > 1 and 4 * depth * across * lanes > machine.l2_bytes * 5 // 8:
+            continue
         broadcasts = 0 if across == 1 and machine.embedded_broadcast else 1
         most = min((machine.vector_registers - across - broadcasts) // across, limit)
         for down in range(1, most + 1 if rows is None else min(most, rows) + 1):

@@ -46,6 +46,9 @@ class Conv(Rule):
         if conv.weight.source not in params or params.index(conv.weight.source) not in constants:
             return None
         which = params.index(conv.weight.source)
+        turned = conv.is_one_wide
+        if turned:
+            conv = conv.turned()
         row_bytes = 4 * conv.width.stride * conv.channels
         columns = Columns(conv.outputs, choose(machine, conv.outputs, constant(conv.width.out), row_bytes))
         packing = PanelPacking(columns, (1, 2, 3, 0), groups=conv.groups)
@@ -53,16 +56,17 @@ class Conv(Rule):
         shape = (conv.groups * columns.panels, depth, columns.tile.width)
         panels = tirx.decl_buffer([index(extent) for extent in shape], "float32", conv.weight.source.name)
         params[which] = panels
-        body = _Writer(fused, conv, columns, panels, machine).write()
+        body = _Writer(fused, conv, turned, columns, panels, machine).write()
         return Scheduled(vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs)), {which: packing})
 
 
 class _Writer:
     """Writes the loops of one convolution."""
 
-    def __init__(self, fused: Fused, conv: Convolution, columns: Columns, panels: Var, machine: Machine):
+    def __init__(self, fused: Fused, conv: Convolution, turned: bool, columns: Columns, panels: Var, machine: Machine):
         self._fused, self._conv, self._columns, self._panels, self._machine = fused, conv, columns, panels, machine
         self._code = Code()
+        self._turned = turned
         self._wide = constant(conv.width.out)
         self._tiles = ceildiv(conv.width.out, columns.tile.rows)
         if not isinstance(self._tiles, int):
@@ -182,7 +186,7 @@ class _Writer:
 
         partial = None
         if sums is not None:
-            slot = code.opaque("slot", (y * self._tiles + t) * (tile.rows * tile.width))
+            slot = code.bind("slot", (y * self._tiles + t) * (tile.rows * tile.width))
 
             def place(i: Expr, within: Expr) -> list[Expr]:
                 return [slot + i * tile.width + within]
@@ -203,13 +207,17 @@ class _Writer:
                 ),
                 lambda ks, within: tirx.BufferLoad(self._panels, [panel, position(ks)[1], within]),
             ),
-            lambda i, column, value: self._fused.store([block.image, block.first + y, x + i, column], value),
+            lambda i, column, value: self._store(block.image, block.first + y, x + i, column, value),
             columns=columns,
             base=base,
             rolled=self._rolled,
             guard=None if self._wide is not None else lambda i: x + i < width.out,
             partial=partial,
         )
+
+    def _store(self, image: Expr, y: Expr, x: Expr, column: Expr, value: Expr) -> tirx.Stmt:
+        row, at = (x, y) if self._turned else (y, x)
+        return self._fused.store([image, row, at, column], value)
 
 
 def _divide(number: Expr, by: Index) -> tuple[Expr, Expr]:

@@ -98,7 +98,7 @@ class Matmul(Rule):
         code = Code()
         merge = Merge(found.rows, [extents[var] for var in found.rows], code)
         rows = constant(merge.extent)
-        columns = Columns(count, choose(machine, count, rows, 4 * depth))
+        columns = Columns(count, choose(machine, count, rows, 4 * depth, depth))
         left, right = merge.expr(found.left), found.right
         params = list(func.params)
         packings: dict[int, Packing] = {}
