@@ -32,6 +32,7 @@ from dscc.schedule.rowwise import COMBINE, Access, Axis, Fold, Rows, Sweep, rows
 
 _SERIAL_BELOW = 16 * 1024  # elements; less is not worth waking a thread for
 _COSTLY_STEPS = 8
+_SHORT = 4  # elements of a row that would leave most lanes empty
 _LINE = 32  # elements that are added to one register before it is added to another
 
 
@@ -53,7 +54,7 @@ class Rowwise(Rule):
 
 
 def _lane_axis(rows: Rows) -> Axis | None:
-    """The kept axis along which memory is contiguous, or None if that is an axis of the row."""
+    """The kept axis along which memory is contiguous, or None if that is an axis of the row and not a very short one."""
     votes = dict.fromkeys((axis.var for axis in rows.kept), 0)
     along = 0
     for sweep in rows.sweeps:
@@ -65,7 +66,11 @@ def _lane_axis(rows: Rows) -> Axis | None:
                     else:
                         along += len(access.strides)
     best = max(rows.kept, key=lambda axis: votes[axis.var], default=None)
-    return best if best is not None and votes[best.var] > along else None
+    if best is not None and votes[best.var] <= along:
+        lengths = [constant(product([axis.extent for axis in sweep.axes])) for sweep in rows.sweeps]
+        few = all(length is not None and length <= _SHORT for length in lengths)
+        return rows.kept[-1] if few else None
+    return best
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,8 @@ class _Along(_Writer):
     def __init__(self, rows: Rows, code: Code, views: Mapping[Var, Flat], machine: Machine, lane: Axis):
         super().__init__(rows, code, views, machine)
         self.lane = lane
+        accesses = [access for sweep in rows.sweeps for access in sweep.accesses()]
+        self.strided = any(access.strides.get(lane.var, ()) != () for access in accesses)
 
     def write(self) -> None:
         steps = max(len(sweep.steps) + len(sweep.folds) for sweep in self.rows.sweeps)
@@ -265,6 +272,11 @@ class _Along(_Writer):
 
     def _tile(self, values: dict[Var, Expr], tile: Expr, vectors: int, left: int | Expr | None) -> None:
         """`vectors` vectors of rows side by side, or the `left` rows at the end."""
+        if left is not None and self.strided:  # a mask is for contiguous lanes only
+            with self.code.loop(left, self.lane.var.name) as i:
+                start = self.code.bind(self.lane.var.name, tile * (vectors * self.lanes) + i)
+                self._side_by_side([_Lanes(self.lane.var, start, 1)], values)
+            return
         groups: list[_Lanes] = []
         for g in range(vectors):
             mask = None
@@ -276,12 +288,16 @@ class _Along(_Writer):
                     mask = first_lanes(index(left) - g * self.lanes, self.lanes)
             start = self.code.bind(self.lane.var.name, tile * (vectors * self.lanes) + g * self.lanes)
             groups.append(_Lanes(self.lane.var, start, self.lanes, mask))
+        self._side_by_side(groups, values)
+
+    def _side_by_side(self, groups: list[_Lanes], values: dict[Var, Expr]) -> None:
+        """All sweeps for the rows of these groups."""
         known_values = [dict(values) for _ in groups]
-        rooms: dict[Var, Flat] = {}
+        self._width = sum(lanes.count for lanes in groups)
+        self._rooms: dict[Var, Flat] = {}
         for buffer in self.rows.scratch:
-            size = product([buffer.shape[0], len(groups) * self.lanes])
-            rooms[buffer] = self.code.heap(buffer.name, size, str(buffer.dtype))
-        self._rooms, self._width = rooms, len(groups) * self.lanes
+            size = product([buffer.shape[0], self._width])
+            self._rooms[buffer] = self.code.heap(buffer.name, size, str(buffer.dtype))
         for sweep in self.rows.sweeps:
             self._sweep(sweep, groups, known_values)
 
@@ -289,16 +305,16 @@ class _Along(_Writer):
         accumulators = []
         for lanes, known in zip(groups, values, strict=True):
             self._evaluate([step for step in sweep.steps if step[0] not in sweep.varying], known, lanes)
-            accumulators.append([self._accumulator(fold, self.lanes) for fold in sweep.folds])
+            accumulators.append([self._accumulator(fold, lanes.count) for fold in sweep.folds])
         with ExitStack() as stack:
             coordinates = {a.var: stack.enter_context(self.code.loop(a.extent, a.var.name)) for a in sweep.axes[:-1]}
             if not sweep.axes:
                 self._groups(sweep, groups, values, coordinates, accumulators)
             else:
                 self._lines(sweep, groups, values, coordinates, accumulators)
-        for known, group in zip(values, accumulators, strict=True):
+        for lanes, known, group in zip(groups, values, accumulators, strict=True):
             for fold, accumulator in zip(sweep.folds, group, strict=True):
-                known[fold.result] = self.code.bind(fold.result.name, accumulator.load(0, self.lanes))
+                known[fold.result] = self.code.bind(fold.result.name, accumulator.load(0, lanes.count))
 
     def _lines(
         self,
@@ -316,14 +332,14 @@ class _Along(_Writer):
                 self._groups(sweep, groups, values, {**coordinates, axis.var: i}, accumulators)
             return
         with self.code.loop(ceildiv(axis.extent, _LINE), "line") as line:
-            lines = [[self._accumulator(fold, self.lanes) for fold in sweep.folds] for _ in groups]
+            lines = [[self._accumulator(fold, lanes.count) for fold in sweep.folds] for lanes in groups]
             left = index(axis.extent) - line * _LINE
             with self.code.loop(tirx.min(index(_LINE), left), axis.var.name) as i:
                 at = self.code.bind(axis.var.name, line * _LINE + i)
                 self._groups(sweep, groups, values, {**coordinates, axis.var: at}, lines)
-            for totals, parts in zip(accumulators, lines, strict=True):
+            for lanes, totals, parts in zip(groups, accumulators, lines, strict=True):
                 for fold, total, part in zip(sweep.folds, totals, parts, strict=True):
-                    both = COMBINE[fold.combine](total.load(0, self.lanes), part.load(0, self.lanes))
+                    both = COMBINE[fold.combine](total.load(0, lanes.count), part.load(0, lanes.count))
                     total.store(self.code, 0, both)
 
     def _groups(

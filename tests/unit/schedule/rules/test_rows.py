@@ -65,6 +65,18 @@ def test_softmax_with_scale_and_mask_before_it(compile_one):
         close(run(x, mask), softmax(x * 0.125 + mask, -1))
 
 
+@pytest.mark.parametrize("size", [2, 3])
+def test_very_short_rows_go_across_the_lanes(compile_any, size):
+    run = compile_any(RULE, {"x": ("n", size)}, lambda bb, x: op.nn.softmax(x, axis=-1))
+    for rows in (1, 15, 16, 77, 128, 300):
+        x = 10 * normal(rows, size)
+        close(run(x), softmax(x, -1))
+    run = compile_any(RULE, {"x": ("a", "b", size)}, lambda bb, x: op.sum(x, axis=2))
+    for rows in (1, 77, 300):
+        x = normal(2, rows, size)
+        close(run(x), x.astype("float64").sum(2))
+
+
 def test_log_softmax(compile_one):
     run = compile_one(RULE, {"x": ("n", "s")}, lambda bb, x: op.nn.log_softmax(x, axis=-1))
     for size in SIZES:
