@@ -16,6 +16,7 @@ from typing import TextIO
 import click
 
 import dscc
+from dscc.cli import interrupt
 from dscc.errors import DsccError, unknown
 
 COMMANDS = ("bench", "compile", "inspect", "list", "opt", "plugins", "run", "verify")
@@ -55,6 +56,7 @@ def cli(plugins: tuple[str, ...]) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit status: 0, 1 for an error that we explain, 130 for Ctrl-C."""
     warnings.showwarning = _show_warning
+    interrupt.watch()
     try:
         # A command that ends with click's Exit makes its status the value of this call; all others return None.
         status = cli.main(args=list(sys.argv[1:] if args is None else args), prog_name="dscc", standalone_mode=False)
@@ -74,6 +76,9 @@ def main(args: Sequence[str] | None = None) -> int:
         _say("error", "out of memory; give the machine more, or compile a smaller model")
         return 1
     except Exception:
+        if interrupt.seen():
+            _say("error", "interrupted")
+            return 130
         # TVM replaces the hook by one that hides tracebacks, and what arrives here is a bug of ours.
         sys.excepthook = sys.__excepthook__
         raise

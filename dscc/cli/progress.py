@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from dscc.cli import interrupt
+
 if TYPE_CHECKING:
     from rich.status import Status
 
@@ -29,6 +31,7 @@ class Stages:
         return self
 
     def __call__(self, stage: str) -> None:
+        interrupt.check()
         self._finish()
         self._stage, self._begun = stage, time.perf_counter()
         if self._status:

@@ -17,10 +17,12 @@ from dscc.plugins import PluginWarning, Registry
 
 
 @pytest.fixture(autouse=True)
-def no_built_ins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_built_ins(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the built-ins are is not the subject here, and importing them takes seconds."""
     if "built_in" not in request.node.name:
         monkeypatch.setattr(plugins, "BUILT_IN", ())
+    yield
+    plugins.configure([])  # nobody else's registry is without built-ins
 
 
 def a_frontend(name: str) -> type[Frontend]:

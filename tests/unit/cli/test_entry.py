@@ -1,6 +1,7 @@
 """How the command line ends: with a line and an exit status, never with a traceback of an error that we know."""
 
 import importlib
+import signal
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,8 @@ import click
 import pytest
 
 from dscc.cli import entry as cli
+from dscc.cli import interrupt
+from dscc.cli.progress import Stages
 from dscc.errors import DsccError
 from dscc.plugins import PluginWarning
 
@@ -25,6 +28,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         raise raised[0]
 
     before = warnings.showwarning
+    monkeypatch.setattr(interrupt, "watch", lambda: None)  # it changes handlers of the whole process
     monkeypatch.setattr(cli.Commands, "get_command", lambda self, ctx, name: command)
     monkeypatch.setattr(cli, "COMMANDS", ("raise",))
     yield raised
@@ -51,6 +55,36 @@ def test_known_errors_are_one_line(command: list[Any], capsys: Any, raised: Any,
 def test_a_command_may_choose_its_exit_status(command: list[Any], status: int) -> None:
     command.append(click.exceptions.Exit(status))
     assert cli.main(["raise"]) == status
+
+
+def test_an_interrupt_that_became_another_error(command: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an interrupt does that is raised in a function called by C++."""
+    monkeypatch.setattr(interrupt, "seen", lambda: True)
+    command.append(RuntimeError("KeyboardInterrupt"))
+    assert cli.main(["raise"]) == 130
+
+
+def test_an_interrupt_that_was_lost_ends_the_next_stage() -> None:
+    """As one that is raised while a destructor runs."""
+
+    class Lossy:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    try:
+        interrupt.watch()
+        with Stages("test") as stages:
+            stages("first")
+            del_me = Lossy()
+            del del_me
+            assert interrupt.seen()
+            with pytest.raises(KeyboardInterrupt):
+                stages("second")
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        sys.unraisablehook = hook
+        interrupt._seen = False
 
 
 def test_bugs_keep_their_traceback(command: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
