@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import tvm
 
 # What every module goes through after the passes of the preset or of `--passes`.
-LOWERING = "legalize-operators,fuse-operators,schedule-kernels"
+LOWERING = "fuse-weight-casts,legalize-operators,fuse-operators,schedule-kernels"
 
 Progress = Callable[[str], None]
 

@@ -45,6 +45,8 @@ O2 = (
     "fuse-gelu-tanh",
     "fuse-silu",
     "fuse-attention",
+    "gather-stored",
+    "sink-scale",
     "fold-batch-norm",  # after the fusions: it would move their factors into weights
     "simplify-shapes",
     "eliminate-dead-code",

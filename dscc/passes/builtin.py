@@ -19,8 +19,11 @@ from dscc.passes.fusion.fuse_silu import FuseSilu
 from dscc.passes.fusion.fuse_softmax import FuseSoftmax
 from dscc.passes.layout.channels_last import ChannelsLast
 from dscc.passes.lower.fuse_operators import FuseOperators
+from dscc.passes.lower.fuse_weight_casts import FuseWeightCasts
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
+from dscc.passes.quantize.gather_stored import GatherStored
+from dscc.passes.quantize.sink_scale import SinkScale
 
 PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
@@ -36,8 +39,11 @@ PASSES: tuple[type[Pass], ...] = (
     FuseGeluTanh,
     FuseSilu,
     FuseAttention,
+    GatherStored,
+    SinkScale,
     FoldBatchNorm,
     ChannelsLast,
+    FuseWeightCasts,
     LegalizeOperators,
     FuseOperators,
     ScheduleKernels,
