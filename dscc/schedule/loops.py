@@ -12,16 +12,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tvm_ffi
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 from tvm.sym import Analyzer
 
 from dscc.schedule.code import Code, Index, constant, index, product
 from dscc.schedule.collapse import Flattened, View, collapse
-from dscc.schedule.domain import Interval, bounded, is_if_then_else, pieces
+from dscc.schedule.domain import Interval, bounded, pieces
 from dscc.schedule.machine import Machine
 from dscc.schedule.stages import Stage, loads
+from dscc.schedule.strides import has_condition_on, stride
+from dscc.schedule.transpose import Turned
 
 _PARALLEL_ELEMENTS = 16 * 1024  # below this a second thread costs more than it saves
 _CHUNK_ELEMENTS = 8 * 1024  # 32 KB of float32 per task where one loop is cut up
@@ -64,12 +66,19 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
             with code.loop(inner.extent, "i", "parallel" if parallel else "serial") as i:
                 store((i,))
         return
-    with nest(code, [axis.extent for axis in outer], parallel) as at:
-        if vector:
-            each_lanes(code, inner.extent, lanes, vectors(at))
-        else:
-            with code.loop(inner.extent, "i") as i:
-                store((*at, i))
+    turned = None if vector else Turned.of(flat, analyzer)
+    fits = turned is not None and turned.fits(lanes)
+    if turned is not None:
+        others, _, _ = turned.extents()
+        with code.when(fits), nest(code, [*others, turned.strips(lanes)], parallel) as at:
+            turned.write(code, at[:-1], at[-1], lanes)
+    with code.when(tirx.Not(fits) if isinstance(fits, Expr) else not fits):
+        with nest(code, [axis.extent for axis in outer], parallel) as at:
+            if vector:
+                each_lanes(code, inner.extent, lanes, vectors(at))
+            else:
+                with code.loop(inner.extent, "i") as i:
+                    store((*at, i))
 
 
 def worth_threads(extents: Sequence[Index]) -> bool:
@@ -160,40 +169,12 @@ def is_vector(flat: Flattened, analyzer: Analyzer) -> bool:
     """Whether the innermost loop stores side by side, reads so or one element only, and has no condition of its own."""
     names = [Var(f"i{n}", "int64") for n in range(len(flat.axes))]
     inner = names[-1]
-    if _stride(flat.place(names), inner, analyzer) != 1:
+    if stride(flat.place(names), inner, analyzer) != 1:
         return False
     value = flat.value(names)
-    if any(_stride(node.indices[0], inner, analyzer) not in (0, 1) for node in loads(value)):
+    if any(stride(node.indices[0], inner, analyzer) not in (0, 1) for node in loads(value)):
         return False
-    return not _has_condition_on(value, inner)
-
-
-def _stride(expr: Expr, var: Var, analyzer: Analyzer) -> int | None:
-    """By how much `expr` grows with `var`, if that is a constant; a load inside makes it none."""
-    if not _mentions(expr, var):
-        return 0
-    if loads(expr):
-        return None
-    swap: Callable[[Var], Expr] = lambda v: v + 1 if v.same_as(var) else v  # noqa: E731
-    return constant(analyzer.simplify(tvm_ffi.structural_map(expr, (Var, swap)) - expr))
-
-
-def _mentions(expr: Expr, var: Var) -> bool:
-    found: list[Var] = []
-    tvm_ffi.structural_walk(expr, (Var, lambda used: found.append(used) if used.same_as(var) else None))
-    return bool(found)
-
-
-def _has_condition_on(value: Expr, var: Var) -> bool:
-    """Whether a lazy conditional depends on `var`: it may guard loads, so it cannot become a select."""
-    found: list[Expr] = []
-
-    def visit(node: ir.Call) -> None:
-        if is_if_then_else(node) and _mentions(node.args[0], var):
-            found.append(node)
-
-    tvm_ffi.structural_walk(value, (ir.Call, visit))
-    return bool(found)
+    return not has_condition_on(value, inner)
 
 
 def write_reduction(code: Code, stage: Stage, view: View, machine: Machine) -> None:
@@ -225,11 +206,11 @@ class _Reduction:
     def is_vector_along_result(self, analyzer: Analyzer) -> bool:
         names = [Var(f"i{n}", "int64") for n in range(len(self._flat.axes))]
         inner = names[self._spatial[-1]]
-        if _stride(self._flat.place(names), inner, analyzer) != 1:
+        if stride(self._flat.place(names), inner, analyzer) != 1:
             return False
         value = self._flat.value(names)
-        strides = [_stride(node.indices[0], inner, analyzer) for node in loads(value)]
-        return all(stride in (0, 1) for stride in strides) and not _has_condition_on(value, inner)
+        strides = [stride(node.indices[0], inner, analyzer) for node in loads(value)]
+        return all(stride in (0, 1) for stride in strides) and not has_condition_on(value, inner)
 
     @property
     def along(self) -> list[Index]:
