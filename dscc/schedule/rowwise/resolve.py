@@ -1,24 +1,8 @@
-"""Functions that work row by row, as sweeps over one row: softmax, normalisations, reductions with what is fused.
-
-All reductions of such a function keep the same axes; one index of the kept axes is a row, and the reduced axes are
-swept several times while the row is in cache. What TVM hands over as a sequence of blocks over whole tensors
-
-    m[i] = max_k x[i, k];  e[i, k] = exp(x[i, k] - m[i]);  s[i] = sum_k e[i, k];  y[i, k] = e[i, k] / s[i]
-
-becomes, for every i:
-
-    sweep k:  m = max(x[k])
-    sweep k:  e = exp(x[k] - m);  y[k] = e;  s = sum(e)
-    sweep k:  y[k] = y[k] * (1 / s)
-
-Cheap elementwise stages are computed anew in every sweep that reads them; costly ones are kept in the place of an
-output of the same shape, or in scratch memory of one row. Blocks are recognised by what they read and write, never by
-name.
-"""
+"""From stages over whole tensors to sweeps over one row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import tvm_ffi
@@ -28,89 +12,20 @@ from tvm.ir import TensorLoad as Load
 
 from dscc.schedule.lanes import parts_of, with_parts
 from dscc.schedule.math import BELOW_ONE
-from dscc.schedule.stages import Stage, is_one, stages, substitute
-
-COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "Add": lambda a, b: a + b,
-    "Mul": lambda a, b: a * b,
-    "Max": tirx.max,
-    "Min": tirx.min,
-}
-_COSTLY = frozenset(
-    f"tirx.{name}" for name in "exp exp2 exp10 erf tanh sigmoid log log2 log10 log1p pow sin cos tan".split()
+from dscc.schedule.rowwise.collapse import collapse
+from dscc.schedule.rowwise.formulas import is_below_max, is_costly, operand, without_ones
+from dscc.schedule.rowwise.program import (
+    Access,
+    Axis,
+    Fold,
+    NotRowwise,
+    Rows,
+    Sweep,
+    extent_product,
+    int64,
+    variables,
 )
-
-
-class NotRowwise(Exception):
-    """The function has no structure of rows."""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A coordinate, which runs from 0 to its extent."""
-
-    var: Var
-    extent: Expr
-
-
-@dataclass(frozen=True)
-class Access:
-    """A place in memory: `rest` plus, for every axis in `strides`, its coordinate times the product of the factors."""
-
-    buffer: Var
-    strides: dict[Var, tuple[Expr, ...]]
-    rest: Expr
-
-
-@dataclass(frozen=True)
-class Fold:
-    """`result` is the combination of `value` over the axes of its sweep."""
-
-    result: Var
-    combine: str
-    identity: Expr
-    value: Expr
-
-
-@dataclass
-class Sweep:
-    """One pass over the axes of a row.
-
-    Attributes:
-        axes: outermost first; empty for what happens once a row.
-        steps: variables, in order, with the memory that they are loaded from or the expression that they stand for.
-        folds: reductions.
-        stores: what is written, after all steps.
-        varying: the variables among `steps` and `axes` that are not the same all over the row.
-        made: the step that stands for an element of a buffer.
-    """
-
-    axes: tuple[Axis, ...]
-    steps: list[tuple[Var, Access | Expr]] = field(default_factory=list)
-    folds: list[Fold] = field(default_factory=list)
-    stores: list[tuple[Access, Expr]] = field(default_factory=list)
-    varying: set[Var] = field(default_factory=set)
-    made: dict[tuple[object, ...], Var] = field(default_factory=dict)
-
-    def accesses(self) -> Iterator[Access]:
-        """Everything that is read and written."""
-        yield from (value for _, value in self.steps if isinstance(value, Access))
-        yield from (access for access, _ in self.stores)
-
-
-@dataclass
-class Rows:
-    """A function as sweeps over rows.
-
-    Attributes:
-        kept: the axes whose index names a row.
-        sweeps: in order.
-        scratch: buffers of one row each, which are not parameters; their accesses have no kept axes.
-    """
-
-    kept: tuple[Axis, ...]
-    sweeps: list[Sweep]
-    scratch: list[Var]
+from dscc.schedule.stages import Stage, is_one, loads, stages, substitute
 
 
 def rows_of(func: tirx.PrimFunc) -> Rows | None:
@@ -119,35 +34,11 @@ def rows_of(func: tirx.PrimFunc) -> Rows | None:
     if found is None or not any(stage.reduce for stage in found):
         return None
     try:
-        rows = _Resolver(func, [_without_ones(stage) for stage in found]).rows()
+        rows = _Resolver(func, [without_ones(stage) for stage in found]).rows()
     except NotRowwise:
         return None
-    _collapse(rows)
+    collapse(rows)
     return rows
-
-
-def _without_ones(stage: Stage) -> Stage:
-    """The stage without iteration variables of extent 1."""
-    ones: dict[Var, Expr] = {v: tirx.const(0, v.ty.dtype) for v, extent in stage.extents.items() if is_one(extent)}
-    return Stage(
-        stage.buffer,
-        tuple(substitute(index, ones) for index in stage.indices),
-        substitute(stage.value, ones),
-        stage.init,
-        tuple(v for v in stage.spatial if v not in ones),
-        tuple(v for v in stage.reduce if v not in ones),
-        {v: extent for v, extent in stage.extents.items() if v not in ones},
-    )
-
-
-def _operand(stage: Stage) -> tuple[str, Expr]:
-    """("Max", x) of `acc = max(acc, x)`."""
-    combine, value = type(stage.value).__name__, stage.value
-    if combine in COMBINE:
-        for own, other in ((value.a, value.b), (value.b, value.a)):
-            if isinstance(own, Load) and own.source.same_as(stage.buffer):
-                return combine, other
-    raise NotRowwise
 
 
 @dataclass
@@ -192,13 +83,13 @@ class _Resolver:
         for stage in reversed(self._stages):
             seed = stage.is_reduction or stage.buffer in self._outputs
             names = {stage.buffer} if seed else readers[stage.buffer]
-            for load in _loads(stage.value):
+            for load in loads(stage.value):
                 if load.source in readers and not load.source.same_as(stage.buffer):
                     readers[load.source] |= names
         return {
             stage.buffer
             for stage in self._stages
-            if not stage.is_reduction and len(readers[stage.buffer]) > 1 and _is_costly(stage.value)
+            if not stage.is_reduction and len(readers[stage.buffer]) > 1 and is_costly(stage.value)
         } - self._outputs
 
     def _place(self, stage: Stage) -> None:
@@ -211,9 +102,9 @@ class _Resolver:
             value = self._resolve(stage.value, names, sweep)
             sweep.stores.append((self._access(stage.buffer, stage.indices, names, sweep), value))
             return
-        combine, operand = _operand(stage)
+        combine, value = operand(stage)
         result = Var(stage.buffer.name, stage.buffer.ty.dtype)
-        sweep.folds.append(Fold(result, combine, stage.init, self._resolve(operand, names, sweep)))
+        sweep.folds.append(Fold(result, combine, stage.init, self._resolve(value, names, sweep)))
         self._results[stage.buffer] = result
         if stage.buffer in self._outputs:
             done = self._sweep_over((), {stage.buffer})
@@ -222,7 +113,7 @@ class _Resolver:
     def _needs(self, stage: Stage) -> set[Var]:
         """The reductions and kept stages that have to be finished, or the latter at least under way, before `stage`."""
         found: set[Var] = set()
-        for load in _loads(stage.value):
+        for load in loads(stage.value):
             other = self._by_buffer.get(load.source)
             if other is None or other is stage:
                 continue
@@ -243,7 +134,7 @@ class _Resolver:
             if same and not open_results and all(any(s is k for s in self._sweeps[: i + 1]) for k in open_keeps):
                 return sweep
             open_results -= {fold.result for fold in sweep.folds}
-        axes = tuple(Axis(Var(f"j{i}", "int64"), _int64(extent)) for i, extent in enumerate(extents))
+        axes = tuple(Axis(Var(f"j{i}", "int64"), int64(extent)) for i, extent in enumerate(extents))
         self._sweeps.append(Sweep(axes, varying={axis.var for axis in axes}))
         return self._sweeps[-1]
 
@@ -269,7 +160,7 @@ class _Resolver:
 
     def _row_of(self, value: Expr, at: dict[Var, Expr]) -> list[Expr] | None:
         """The row, in terms of the reading stage's variables, of the first reduction that `value` reads."""
-        for load in _loads(value):
+        for load in loads(value):
             stage = self._by_buffer.get(load.source)
             if stage is None:
                 continue
@@ -293,7 +184,7 @@ class _Resolver:
             return var
 
         def varies(expr: Expr) -> bool:
-            return any(v in sweep.varying for v in _variables(expr))
+            return any(v in sweep.varying for v in variables(expr))
 
         def load_from(access: Access) -> Var:
             return step("x", access, any(v in sweep.varying for v in access.strides))
@@ -325,7 +216,7 @@ class _Resolver:
             formula = visit(stage.value, at)
             var = step("e", formula, varies(formula))
             if kept is None and buffer in self._worth_keeping and self._covers(indices, sweep):
-                room = tirx.decl_buffer((_product([a.extent for a in sweep.axes]),), var.ty.dtype, buffer.name)
+                room = tirx.decl_buffer((extent_product([a.extent for a in sweep.axes]),), var.ty.dtype, buffer.name)
                 self._keeps[buffer] = _Kept(sweep, room)
                 sweep.stores.append((_scratch(room, sweep), var))
             return var
@@ -343,31 +234,12 @@ class _Resolver:
                 return a / b
             if isinstance(expr, ir.Call) and isinstance(expr.op, ir.Op) and expr.op.name == "prim.if_then_else":
                 raise NotRowwise  # it guards a load that a vector of lanes would do unguarded
-            if isinstance(expr, ir.Call) and self._is_below_max(expr, at):
+            if isinstance(expr, ir.Call) and is_below_max(expr, at, self._by_buffer):
                 expr = ir.Call(expr.op, list(expr.args), {BELOW_ONE: True}, expr.ty_args, expr.span, expr.ty)
             out = with_parts(expr, [visit(part, at) for part in parts_of(expr)])
             return step("r", out, False) if isinstance(expr, ir.Call) and not varies(out) else out
 
         return visit(value, names)
-
-    def _is_below_max(self, call: ir.Call, at: dict[Var, Expr]) -> bool:
-        """Whether it is exp(x - max(x)) over the row of x."""
-        if not isinstance(call.op, ir.Op) or call.op.name != "tirx.exp" or not isinstance(call.args[0], tirx.Sub):
-            return False
-        x, most = call.args[0].a, call.args[0].b
-        if not isinstance(x, Load) or not isinstance(most, Load) or most.source not in self._by_buffer:
-            return False
-        stage = self._by_buffer[most.source]
-        if not stage.is_reduction:
-            return False
-        combine, operand = _operand(stage)
-        if combine != "Max" or not isinstance(operand, Load) or not operand.source.same_as(x.source):
-            return False
-        row = {v: substitute(i, at) for v, i in zip(stage.indices, most.indices, strict=True) if isinstance(v, Var)}
-        return all(
-            reduced in stage.reduce or tvm_ffi.structural_equal(substitute(reduced, row), substitute(index, at))
-            for reduced, index in zip(operand.indices, x.indices, strict=True)
-        )
 
     def _covers(self, indices: Sequence[Expr], sweep: Sweep) -> bool:
         """Whether an element at these indices is named by each coordinate once, those of the row in order."""
@@ -398,23 +270,23 @@ class _Resolver:
         coordinates = [axis.var for axis in (*self._kept, *sweep.axes)]
         strides: dict[Var, tuple[Expr, ...]] = {}
         rest: Expr = tirx.const(0, "int64")
-        shape = [_int64(extent) for extent in buffer.shape]
+        shape = [int64(extent) for extent in buffer.shape]
         for i, index in enumerate(substitute(index, names) for index in indices):
             inner = tuple(shape[i + 1 :])
-            used = [v for v in coordinates if any(v.same_as(u) for u in _variables(index))]
+            used = [v for v in coordinates if any(v.same_as(u) for u in variables(index))]
             if any(v in strides for v in used):
                 raise NotRowwise
             if isinstance(index, Var) and used:
                 strides[index] = inner
             elif not used:
-                rest = rest + _int64(index) * _product(inner)
+                rest = rest + int64(index) * extent_product(inner)
             else:
                 linear = sym.detect_linear_equation(index, used)
                 if not linear:
                     raise NotRowwise
                 for v, factor in zip(used, linear[:-1], strict=True):
-                    strides[v] = (_int64(factor), *inner)
-                rest = rest + _int64(linear[-1]) * _product(inner)
+                    strides[v] = (int64(factor), *inner)
+                rest = rest + int64(linear[-1]) * extent_product(inner)
         strides = {v: tuple(f for f in factors if not is_one(f)) for v, factors in strides.items()}
         return Access(buffer, strides, rest)
 
@@ -431,100 +303,3 @@ def _replace(sweep: Sweep, buffer: Var, place: Access) -> None:
         (v, place if isinstance(what, Access) and what.buffer.same_as(buffer) else what) for v, what in sweep.steps
     ]
     sweep.stores = [(place if a.buffer.same_as(buffer) else a, value) for a, value in sweep.stores]
-
-
-def _collapse(rows: Rows) -> None:
-    """Make one axis of two neighbours wherever every access steps through both of them as through one."""
-    for sweep in rows.sweeps:
-        sweep.axes = _joined(sweep.axes, list(sweep.accesses()), _direct(sweep))
-    everything = [access for sweep in rows.sweeps for access in sweep.accesses()]
-    direct = {v for sweep in rows.sweeps for v in _direct(sweep)}
-    rows.kept = _joined(rows.kept, everything, direct)
-
-
-def _joined(axes: tuple[Axis, ...], accesses: Sequence[Access], direct: set[Var]) -> tuple[Axis, ...]:
-    out: list[Axis] = []
-    for axis in axes:
-        outer = out[-1] if out else None
-        if outer is not None and all(_contiguous(outer, axis, access) for access in accesses):
-            if outer.var not in direct and axis.var not in direct:
-                for access in accesses:
-                    access.strides.pop(outer.var, None)
-                out[-1] = Axis(axis.var, _product([outer.extent, axis.extent]))
-                continue
-        out.append(axis)
-    return tuple(out)
-
-
-def _contiguous(outer: Axis, inner: Axis, access: Access) -> bool:
-    """Whether stepping the inner axis past its end is stepping the outer one."""
-    a, b = access.strides.get(outer.var), access.strides.get(inner.var)
-    if a is None or b is None:
-        return a is None and b is None
-    return same_product(a, (*b, inner.extent))
-
-
-def same_product(a: Sequence[Expr], b: Sequence[Expr]) -> bool:
-    """Whether two products of extents have the same factors, constants multiplied."""
-    (constant_a, rest_a), (constant_b, rest_b) = _factors(a), _factors(b)
-    if constant_a != constant_b or len(rest_a) != len(rest_b):
-        return False
-    for factor in rest_a:
-        match = next((i for i, other in enumerate(rest_b) if tvm_ffi.structural_equal(factor, other)), None)
-        if match is None:
-            return False
-        del rest_b[match]
-    return True
-
-
-def _factors(product: Sequence[Expr]) -> tuple[int, list[Expr]]:
-    constant, rest, todo = 1, [], list(product)
-    while todo:
-        factor = todo.pop()
-        if isinstance(factor, tirx.IntImm):
-            constant *= int(factor.value)
-        elif isinstance(factor, tirx.Mul):
-            todo += [factor.a, factor.b]
-        else:
-            rest.append(factor)
-    return constant, rest
-
-
-def _direct(sweep: Sweep) -> set[Var]:
-    """Coordinates that are used as values, not only to find memory."""
-    values = [what for _, what in sweep.steps if not isinstance(what, Access)]
-    values += [fold.value for fold in sweep.folds] + [value for _, value in sweep.stores]
-    return {v for value in values for v in _variables(value)}
-
-
-def _variables(expr: Expr) -> list[Var]:
-    found: list[Var] = []
-    tvm_ffi.structural_walk(expr, (Var, found.append))
-    return found
-
-
-def _loads(expr: Expr) -> list[Load]:
-    found: list[Load] = []
-    tvm_ffi.structural_walk(expr, (Load, found.append), order="post")
-    return found
-
-
-def _is_costly(expr: Expr) -> bool:
-    found: list[bool] = []
-
-    def look(call: ir.Call) -> None:
-        found.append(isinstance(call.op, ir.Op) and call.op.name in _COSTLY)
-
-    tvm_ffi.structural_walk(expr, (ir.Call, look))
-    return any(found)
-
-
-def _int64(expr: Expr) -> Expr:
-    return expr if str(expr.ty.dtype) == "int64" else expr.astype("int64")
-
-
-def _product(extents: Sequence[Expr]) -> Expr:
-    total: Expr = tirx.const(1, "int64")
-    for extent in extents:
-        total = total * _int64(extent)
-    return total
