@@ -81,7 +81,13 @@ def _divide_by_constant(node: Node, graph: Graph) -> relax.Expr | None:
     if found is None or found[2] or found[1].dtype.kind != "f" or not np.all(found[1]):
         return None
     data, fixed, _ = found
-    return relax.op.multiply(data, const(1 / fixed.astype("float64"), str(fixed.dtype)))
+    return relax.op.multiply(data, const(1 / fixed.astype("float64"), str(fixed.dtype))) if _normal(1 / fixed) else None
+
+
+def _normal(fixed: np.ndarray) -> bool:
+    """Whether no element overflowed or lost digits near zero."""
+    size = np.abs(fixed)
+    return bool(np.all(np.isfinite(fixed)) and np.all((size >= np.finfo(fixed.dtype).tiny) | (size == 0)))
 
 
 def _subtract_constant(node: Node, graph: Graph) -> relax.Expr | None:
@@ -102,9 +108,10 @@ def _merge_constants(node: Node, graph: Graph) -> relax.Expr | None:
         return None
     combine = np.add if node.op == "relax.add" else np.multiply
     both = combine(first[1].astype("float64"), outer[1].astype("float64"))
-    if both.size > max(first[1].size, outer[1].size):
+    both = both.astype(outer[1].dtype)
+    if both.size > max(first[1].size, outer[1].size) or not _normal(both):
         return None
-    return relax.Call(node.value.op, [first[0], const(both, str(outer[1].dtype))])
+    return relax.Call(node.value.op, [first[0], const(both)])
 
 
 def _power(node: Node, graph: Graph) -> relax.Expr | None:

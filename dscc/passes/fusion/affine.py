@@ -44,7 +44,13 @@ def affine_of(node: Node, graph: Graph) -> Affine | None:
     if fixed is None:
         fixed, data, swapped = constant(graph.value(left)), right, True
     ndim = rank(data)
-    if fixed is None or fixed.dtype.kind != "f" or ndim is None or (swapped and node.op == "relax.divide"):
+    if (
+        fixed is None
+        or fixed.dtype.kind != "f"
+        or not np.all(np.isfinite(fixed))
+        or ndim is None
+        or (swapped and node.op == "relax.divide")
+    ):
         return None
     if not same_dims(dims(node.var), dims(data)):  # the constant repeats the data, too
         return None

@@ -40,6 +40,7 @@ class ChannelsLast(Pass):
             before = _transpositions(graph)
             forms = Forms(graph)
             for node in graph:
+                forms.learn(node)
                 _visit(node, forms)
             for node in reversed(graph.all()):
                 graph.drop_if_dead(node)

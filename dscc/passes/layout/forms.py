@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, tirx
 
 from dscc.passes.graph import Graph, Node
-from dscc.passes.values import Dim, const, constant, dims, dtype, rank, same_dims
+from dscc.passes.values import Dim, const, constant, dim, dims, dtype, rank, same_dim, same_dims
 
 Order: TypeAlias = tuple[int, ...]
 
@@ -50,6 +50,21 @@ class Forms:
         self.graph = graph
         self._forms: dict[relax.Var, dict[Order, relax.Expr]] = {}
         self._fields: dict[relax.Var, list[dict[Order, relax.Expr]]] = {}
+        self._ones: list[Dim] = []  # open dimensions of which a match_cast has checked that they are 1
+
+    def learn(self, node: Node) -> None:
+        """What `match_cast(R.shape([...]), R.Shape([...]))` checks when it runs is known to be so behind it."""
+        if isinstance(node.value, relax.ShapeExpr) and isinstance(node.cast, relax.ShapeType) and node.cast.values:
+            for found, wanted in zip(node.value.values, node.cast.values, strict=True):
+                if same_dim(dim(wanted), 1) and not same_dim(dim(found), 1):
+                    self._ones.append(found)
+
+    def known(self, value: relax.Expr) -> tuple[Dim, ...] | None:
+        """The dimensions of `value`, those that were found to be 1 when they were checked written as 1."""
+        shape = dims(value)
+        if shape is None or not self._ones:
+            return shape
+        return tuple(1 if any(same_dim(d, one) for one in self._ones) else d for d in shape)
 
     def at_hand(self, value: relax.Expr) -> dict[Order, relax.Expr]:
         """The forms of a variable or constant that exist, the one that was made first in front."""
@@ -143,11 +158,11 @@ class Forms:
         return math.prod(_nominal(d) for d in shape) * np.dtype(dtype(value)).itemsize
 
 
-def _nominal(dim: Dim) -> float:
-    if isinstance(dim, int):
-        return float(dim)
+def _nominal(size: Dim) -> float:
+    if isinstance(size, int):
+        return float(size)
     analyzer = tvm.sym.Analyzer()
-    for var in tirx.analysis.undefined_vars(dim):
+    for var in tirx.analysis.undefined_vars(size):
         analyzer.bind(var, tirx.IntImm(str(var.ty.dtype), NOMINAL))
-    value = analyzer.simplify(dim)
+    value = analyzer.simplify(size)
     return float(value.value) if isinstance(value, tirx.IntImm) else float(NOMINAL)

@@ -84,7 +84,7 @@ def permute(node: Node, forms: Forms) -> bool:
 def reshape(node: Node, forms: Forms) -> bool:
     """Every form of the data gives one of the result, if the dimensions that are joined lie side by side."""
     data = node.value.args[0]
-    before, after = dims(data), dims(node.var)
+    before, after = forms.known(data), forms.known(node.var)
     if before is None or after is None or list(forms.at_hand(data)) == [identity(len(before))]:
         return False
     usable = {order: found for order in forms.at_hand(data) if (found := regroup(before, after, order)) is not None}
@@ -92,7 +92,7 @@ def reshape(node: Node, forms: Forms) -> bool:
         wanted = lying_for(before, after, channels_last(len(after)))
         usable = {} if wanted is None else {wanted: channels_last(len(after))}
     for order, found in usable.items():
-        lying = forms.reshaped(forms.get(data, order, node), permuted(after, found))
+        lying = forms.reshaped(forms.get(data, order, node), permuted(dims(node.var) or (), found))
         forms.put(node.var, found, forms.graph.emit(node, lying, node.var.name))
     return bool(usable)
 

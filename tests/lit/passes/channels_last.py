@@ -17,6 +17,22 @@ class Module:
             R.output(out)
         return out
 
+    # CHECK-LABEL: def checked(
+    # CHECK-COUNT-1: R.permute_dims
+    # CHECK-NOT: R.permute_dims
+    # CHECK: return
+    @R.function
+    def checked(x: R.Tensor(("n", 2, "h", "w"), "float32")):
+        n, h, w = T.int64(), T.int64(), T.int64()
+        with R.dataflow():
+            pool = R.nn.max_pool2d(x, pool_size=[2, 1], strides=[8, 1])
+            height = R.match_cast(R.shape([(h - 2) // 8 + 1, w]), R.Shape([1, w]))
+            line = R.reshape(pool, R.shape([n, 2, w]))
+            rows = R.permute_dims(line, [0, 2, 1])
+            out = R.matmul(rows, R.const([[1.0, 2.0], [3.0, 4.0]], "float32"))
+            R.output(out)
+        return out
+
     # CHECK-LABEL: def concatenated(
     # CHECK-COUNT-2: R.permute_dims
     # CHECK: R.concat({{.*}}, axis=3)
