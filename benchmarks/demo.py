@@ -61,7 +61,7 @@ def runner(artifact: Path) -> ocr.Runner:
 
 
 def verify(name: str, compiled: Compiled) -> float:
-    """The largest error over the model's shapes; raises ContestError where an output is wrong."""
+    """The largest error over the model's shapes; raises ContestError where one cannot be run."""
     worst = 0.0
     for shape, wanted in enumerate(models.lookup(name).shapes):
         entrants = contestants(name, ["dscc", "onnxruntime"], compiled.path, [1])
@@ -71,8 +71,6 @@ def verify(name: str, compiled: Compiled) -> float:
                 raise ContestError(f"model '{name}' at {dict(wanted)}: {result.error}")
         mine, theirs = results
         worst = max(worst, largest_error(mine.outputs, theirs.outputs))
-    if not worst <= TOLERANCE:
-        raise ContestError(f"model '{name}': outputs differ from onnxruntime's by {worst:.1e}, over {TOLERANCE:.0e}")
     return worst
 
 
@@ -91,7 +89,7 @@ def race_rows(name: str, compiled: Compiled, error: float, threads: Sequence[int
                 name if first else "",
                 f"{compiled.size_bytes / 1e6:.1f} MB" if first else "",
                 f"{compiled.wall_s:.1f} s" if first else "",
-                f"{error:.0e}" if first else "",
+                f"{error:.1e}" if first else "",
                 str(count),
                 f"{mine.median_ms:.1f} ms",
                 f"{theirs.median_ms:.1f} ms",
@@ -133,6 +131,7 @@ def demo(folder: Path, rounds: int) -> int:
     threads = sorted({1, len(os.sched_getaffinity(0))})
     compiled: dict[str, Compiled] = {}
     rows: list[list[str]] = []
+    right = True
     for name in MODELS:
         model = models.lookup(name)
         say(f"\n{name}: {model.what} ({model.licence})")
@@ -141,16 +140,18 @@ def demo(folder: Path, rounds: int) -> int:
         compiled[name] = compile_model(name, folder, cold=False)
         say(f"  compiled in {compiled[name].wall_s:.1f} s: {compiled[name].command}")
         error = verify(name, compiled[name])
-        count = len(model.shapes)
-        say(f"  verified at {count} shapes: at most {error:.0e} of the largest output from onnxruntime")
+        right &= error <= TOLERANCE
+        say(f"  verified at {len(model.shapes)} shapes: {error:.1e} from onnxruntime, at most {TOLERANCE:.0e} is right")
         rows += race_rows(name, compiled[name], error, threads, rounds)
         say("  raced")
-    right = read_picture(compiled["ppocrv4_det"].path, compiled["ppocrv4_rec"].path)
+    right &= read_picture(compiled["ppocrv4_det"].path, compiled["ppocrv4_rec"].path)
     right &= compare_sentences(compiled["minilm_l6_int8"].path)
     head = ["model", "artifact", "compiled in", "error", "threads", "dscc", "onnxruntime", "ratio"]
     say("\n" + table(head, rows))
     say("\nerror: from onnxruntime, relative to the largest output")
     say("ratio: dscc's time over onnxruntime's, below 1 is faster")
+    if not right:
+        say("\nNot everything was right: see above.")
     return 0 if right else 1
 
 
