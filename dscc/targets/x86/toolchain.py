@@ -30,7 +30,8 @@ def find_linker() -> tuple[str, ...]:
         if path := shutil.which(driver):
             return (path,)
     if importlib.util.find_spec("ziglang") is not None:
-        return (sys.executable, "-m", "ziglang", "cc")
+        # Without a target, zig would use every instruction that this machine has, whatever the artifact is for.
+        return (sys.executable, "-m", "ziglang", "cc", "-target", "x86_64-linux-gnu")
     raise TargetError(
         f"no C linker found: none of {', '.join(DRIVERS)} is on PATH, nor is the Python package 'ziglang' installed; "
         "install a C compiler, or run 'pip install ziglang'"
