@@ -55,6 +55,7 @@ def _compile(
         ]
     )(mod)
     funcs = {gvar: func for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)}
+    funcs = {gvar: func for gvar, func in funcs.items() if not relax.analysis.has_reshape_pattern(func)}
     assert len(funcs) == 1, f"not one function: {[gvar.name_hint for gvar in funcs]}"
     ((gvar, func),) = funcs.items()
     names = list(shapes)

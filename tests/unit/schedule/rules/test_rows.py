@@ -164,6 +164,21 @@ def test_instance_norm(compile_one, shape, channel, axes):
     close(run(x, g, b), normalized(x, g, b, tuple(axes), channel), 1e-5)
 
 
+@pytest.mark.parametrize(("shape", "channel", "axes"), [(("n", 6, "h", 7), 1, [2, 3]), (("n", "h", 7, 6), 3, [1, 2])])
+def test_group_norm(compile_one, shape, channel, axes):
+    def body(bb, x, g, b):
+        return op.nn.group_norm(x, g, b, num_groups=3, channel_axis=channel, axes=axes)
+
+    run = compile_one(RULE, {"x": shape, "g": (6,), "b": (6,)}, body)
+    x = normal(*({"n": 2, "h": 9}.get(d, d) for d in shape)) + 10
+    g, b = normal(6), normal(6)
+    split = x.reshape([n for i, d in enumerate(x.shape) for n in ((3, 2) if i == channel else (d,))]).astype("float64")
+    along = tuple(a + (a > channel) for a in axes) + (channel + 1,)
+    norm = (split - split.mean(along, keepdims=True)) / np.sqrt(split.var(along, keepdims=True) + 1e-5)
+    per_channel = [-1 if i == channel else 1 for i in range(x.ndim)]
+    close(run(x, g, b), norm.reshape(x.shape) * g.reshape(per_channel) + b.reshape(per_channel), 1e-5)
+
+
 def i64(*extents):
     return [tirx.IntImm("int64", e) for e in extents]
 
