@@ -205,7 +205,9 @@ class Importer:
     def _expand(self, node: Node, inputs: Sequence[Value | None], opsets: Mapping[str, int]) -> Sequence[Value]:
         """Convert the body of the function that the node calls or that defines its operator."""
         domain = registry.canonical_domain(node.domain)
-        body = self._functions.get((domain, node.op)) or standard.body(node.proto, node.opset, inputs)
+        body = self._functions.get((domain, node.op)) or standard.body(
+            node.proto, node.opset, inputs, node.attributes.values()
+        )
         if body is None:
             raise FrontendError(
                 f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import onnx
@@ -27,8 +27,10 @@ def defaults(node: onnx.NodeProto, opset: int) -> dict[str, onnx.AttributeProto]
     return {name: a.default_value for name, a in schema.attributes.items() if a.default_value.name}
 
 
-def body(node: onnx.NodeProto, opset: int, inputs: Sequence[Value | None]) -> onnx.FunctionProto | None:
-    """The operators by which the standard defines the node's, for inputs of these types."""
+def body(
+    node: onnx.NodeProto, opset: int, inputs: Sequence[Value | None], attributes: Iterable[onnx.AttributeProto]
+) -> onnx.FunctionProto | None:
+    """The operators by which the standard defines the node's, for inputs of these types and these attributes."""
     schema = _schema(node, opset)
     if schema is None:
         return None
@@ -36,8 +38,12 @@ def body(node: onnx.NodeProto, opset: int, inputs: Sequence[Value | None]) -> on
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
         if not versions:
             return None
+        resolved = onnx.helper.make_node(node.op_type, node.input, node.output, domain=node.domain)
+        resolved.attribute.extend(attributes)  # those of the node may refer to the attributes of a surrounding function
         types = [_type(value).SerializeToString() for value in inputs]
-        text = schema.get_context_dependent_function_with_opset_version(max(versions), node.SerializeToString(), types)
+        text = schema.get_context_dependent_function_with_opset_version(
+            max(versions), resolved.SerializeToString(), types
+        )
         return onnx.FunctionProto.FromString(text) if text else None
     versions = [v for v in schema.function_opset_versions if v <= opset]
     return onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions))) if versions else None

@@ -87,7 +87,7 @@ def mod(node: Node, a: Value, b: Value) -> Expr:
     """The remainder has the divisor's sign, or the dividend's with fmod=1."""
     x, y = broadcast(node, a, b)
     if is_float(a.dtype):
-        return _kernel(node, x, y, _fmod, "fmod")
+        return _kernel(node, x, y, *((_fmod, "fmod") if node.attr("fmod", 0) else (_floor_mod, "floor_mod")))
     if a.dtype.startswith("uint") or node.attr("fmod", 0):
         return _kernel(node, x, y, tirx.truncmod, "truncmod")
     return R.floor_mod(x, y)
@@ -100,6 +100,12 @@ def _fmod(a: Expr, b: Expr) -> Expr:
         return tirx.call_pure_extern(dtype, "fmod", a, b)
     wide = (tirx.Cast("float32", a), tirx.Cast("float32", b)) if dtype != "float32" else (a, b)
     return tirx.Cast(dtype, tirx.call_pure_extern("float32", "fmodf", *wide))
+
+
+def _floor_mod(a: Expr, b: Expr) -> Expr:
+    """The remainder of floats with the sign of the divisor."""
+    rest, zero = _fmod(a, b), tirx.const(0, str(a.ty.dtype))
+    return tirx.if_then_else(tirx.any(tirx.all(rest < zero, b > zero), tirx.all(rest > zero, b < zero)), rest + b, rest)
 
 
 def _kernel(node: Node, x: Expr, y: Expr, function: Callable[..., Expr], name: str) -> Expr:

@@ -272,3 +272,11 @@ def test_dynamically_quantized_product(agree: Callable[..., Any]) -> None:
     ]
     weights = {"w": np.arange(-6, 6, dtype=np.int8).reshape(3, 4)}
     agree(build(nodes, {"x": ("f", ("n", 3))}, weights), {"x": noise(4, 3)}, {"x": noise(1, 3)}, tolerance=1e-4)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean"])
+def test_a_loss_that_the_standard_defines(agree: Callable[..., Any], reduction: str) -> None:
+    """Its body calls another function with the attributes of the first."""
+    node = N("SoftmaxCrossEntropyLoss", ["x", "label"], ["y"], reduction=reduction)
+    model = build([node], {"x": ("f", (3, 5)), "label": ("i", (3,))}, opset=13)
+    agree(model, {"x": noise(3, 5), "label": np.array([0, 4, 2])})
