@@ -41,6 +41,7 @@ O2 = (
     "fuse-softmax",
     "fuse-layer-norm",
     "fuse-rms-norm",
+    "fuse-group-norm",
     "fuse-gelu",
     "fuse-gelu-tanh",
     "fuse-silu",

@@ -13,6 +13,7 @@ from dscc.passes.fusion.fold_batch_norm import FoldBatchNorm
 from dscc.passes.fusion.fuse_attention import FuseAttention
 from dscc.passes.fusion.fuse_gelu import FuseGelu
 from dscc.passes.fusion.fuse_gelu_tanh import FuseGeluTanh
+from dscc.passes.fusion.fuse_group_norm import FuseGroupNorm
 from dscc.passes.fusion.fuse_layer_norm import FuseLayerNorm
 from dscc.passes.fusion.fuse_rms_norm import FuseRmsNorm
 from dscc.passes.fusion.fuse_silu import FuseSilu
@@ -35,6 +36,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseSoftmax,
     FuseLayerNorm,
     FuseRmsNorm,
+    FuseGroupNorm,
     FuseGelu,
     FuseGeluTanh,
     FuseSilu,

@@ -210,41 +210,35 @@ class Graph:
             users = self._users.setdefault(var, {})
             users[node] = users.get(node, 0) + 1
 
-    def _release(self, node: Node) -> None:
-        """Take back the reads of `node`, and drop what is then read by nobody."""
-        for var in used_vars(node.value):
+    def drop_if_dead(self, node: Node) -> None:
+        """Remove `node` if nobody reads it and it has no other effect; then what only it read, and so on."""
+        waiting = [node]
+        while waiting:
+            node = waiting.pop()
+            removable = node.dataflow and node.cast is None and isinstance(node.var, relax.DataflowVar)
+            if node.alive and removable and not self._users.get(node.var) and node.var not in self._pinned:
+                node.alive = False
+                self.changed = True
+                del self._definition[node.var]
+                waiting += self._forget(node, node.value)
+
+    def _forget(self, node: Node, value: Expr) -> list[Node]:
+        """Take back the reads that `node` made for `value`; returns what was read."""
+        read = used_vars(value)
+        for var in read:
             users = self._users[var]
             users[node] -= 1
             if not users[node]:
                 del users[node]
-        for var in used_vars(node.value):
-            if (source := self._definition.get(var)) is not None:
-                self.drop_if_dead(source)
-
-    def drop_if_dead(self, node: Node) -> None:
-        """Remove `node` if nobody reads it and it has no effect besides its value."""
-        removable = node.dataflow and node.cast is None and isinstance(node.var, relax.DataflowVar)
-        if node.alive and removable and not self._users.get(node.var):
-            node.alive = False
-            self.changed = True
-            del self._definition[node.var]
-            self._release(node)
+        return [source for var in read if (source := self._definition.get(var)) is not None]
 
     def _assign(self, node: Node, value: Expr) -> None:
-        old = Node(node.var, node.value, None, node.dataflow)
-        reads = self._users
         for var in used_vars(value):  # first the new reads, so that nothing they need is dropped
-            users = reads.setdefault(var, {})
+            users = self._users.setdefault(var, {})
             users[node] = users.get(node, 0) + 1
-        node.value, node.op = value, op_name(value)
-        for var in used_vars(old.value):
-            users = reads[var]
-            users[node] -= 1
-            if not users[node]:
-                del users[node]
-        for var in used_vars(old.value):
-            if (source := self._definition.get(var)) is not None:
-                self.drop_if_dead(source)
+        old, node.value, node.op = node.value, value, op_name(value)
+        for source in self._forget(node, old):
+            self.drop_if_dead(source)
 
     def _redirect(self, node: Node, target: Expr) -> None:
         """Let every reader of `node` read `target`; types that change on the way are inferred anew downstream."""
