@@ -2,7 +2,7 @@
 
     R.take(R.multiply(R.astype(table_int8), scale), ids)  ->  R.multiply(R.astype(R.take(table_int8, ids)), scale)
 
-An embedding table of 30,000 rows is read for a hundred of them; expanding it first costs more than the network behind it.
+An embedding table of 30,000 rows is read for a hundred of them; expanding it first costs more than the network behind.
 """
 
 from __future__ import annotations

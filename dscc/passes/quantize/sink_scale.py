@@ -2,8 +2,8 @@
 
     R.matmul(x, R.multiply(R.astype(w_int8), scale))  ->  R.multiply(R.matmul(x, R.astype(w_int8)), scale)
 
-For a scale of one number, or of one per column: it is then applied to the result once, in the product's epilogue, instead of to every
-element of the weight (Jacob et al. 2018, arXiv:1712.05877, section 2.2).
+For a scale of one number, or of one per column: it is then applied to the result once, in the product's epilogue,
+instead of to every element of the weight (Jacob et al. 2018, arXiv:1712.05877, section 2.2).
 """
 
 from __future__ import annotations
