@@ -42,9 +42,9 @@ def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
 
 def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:
     """Machine code of the TIR functions of `mod`, in groups compiled at once: `jobs` of them, a core each if 0."""
-    # In TVM 0.27 one function without `tirx.noalias`, such as the VM's shape functions, takes it from the parallel loops of
-    # the others in its module: accumulators then live in memory (vmovups after every vfmadd231ps) at half the speed.
-    # No kernel is called with an output that overlaps another argument.
+    # In TVM 0.27 one function without `tirx.noalias`, such as the VM's shape functions, takes it from the parallel
+    # loops of the others in its module: accumulators then live in memory (vmovups after every vfmadd231ps), at half
+    # the speed. No kernel is called with an output that overlaps another argument.
     kernels = [
         (gvar, func.with_attr("tirx.noalias", True))
         for gvar, func in mod.functions.items()
