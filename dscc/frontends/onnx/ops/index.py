@@ -12,7 +12,7 @@ from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
-from dscc.frontends.onnx.ops.movement import strided
+from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, scalar, static

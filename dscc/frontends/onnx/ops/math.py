@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
+import numpy as np
 from tvm import relax, te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
@@ -79,7 +80,7 @@ for _name, _function in {
 @converter("Div")
 def div(node: Node, a: Value, b: Value) -> Expr:
     x, y = broadcast(node, *legacy_operands(node, a, b))
-    return R.divide(x, y) if is_float(a.dtype) else _kernel(node, x, y, tirx.truncdiv, "truncdiv")
+    return R.divide(x, y) if is_float(a.dtype) else _kernel(node, x, y, *_guarded(b, tirx.truncdiv, "truncdiv"))
 
 
 @converter("Mod")
@@ -89,8 +90,27 @@ def mod(node: Node, a: Value, b: Value) -> Expr:
     if is_float(a.dtype):
         return _kernel(node, x, y, *((_fmod, "fmod") if node.attr("fmod", 0) else (_floor_mod, "floor_mod")))
     if a.dtype.startswith("uint") or node.attr("fmod", 0):
-        return _kernel(node, x, y, tirx.truncmod, "truncmod")
-    return R.floor_mod(x, y)
+        return _kernel(node, x, y, *_guarded(b, tirx.truncmod, "truncmod"))
+    return _kernel(node, x, y, *_guarded(b, tirx.floormod, "floormod"))
+
+
+def _guarded(divisor: Value, function: Callable[[Expr, Expr], Expr], name: str) -> tuple[Callable[..., Expr], str]:
+    """A division of whole numbers that does not trap: x / 0 and x % 0 are 0, as in NumPy, and the least number by -1
+    wraps.
+    """
+    if divisor.constant is not None and not np.isin(divisor.constant.astype(np.int64), (0, -1)).any():
+        return function, name
+
+    def guarded(a: Expr, b: Expr) -> Expr:
+        dtype = str(b.ty.dtype)
+        zero, one = tirx.const(0, dtype), tirx.const(1, dtype)
+        if dtype.startswith("uint"):
+            return tirx.Select(tirx.EQ(b, zero), zero, function(a, tirx.max(b, one)))
+        opposite = zero - a if name == "truncdiv" else zero
+        usual = function(a, tirx.Select(tirx.any(tirx.EQ(b, zero), tirx.EQ(b, zero - one)), one, b))
+        return tirx.Select(tirx.EQ(b, zero), zero, tirx.Select(tirx.EQ(b, zero - one), opposite, usual))
+
+    return guarded, name
 
 
 def _fmod(a: Expr, b: Expr) -> Expr:
@@ -215,7 +235,33 @@ def is_inf(node: Node, x: Value) -> Expr:
 @converter("BitShift")
 def bit_shift(node: Node, a: Value, b: Value) -> Expr:
     x, y = broadcast(node, a, b)
-    return (R.left_shift if node.required("direction") == "LEFT" else R.right_shift)(x, y)
+    if node.required("direction") == "LEFT":
+        return _kernel(node, x, y, _shift_left, "shift_left")
+    return _kernel(node, x, y, _shift_right, "shift_right")
+
+
+def _too_wide(count: Expr) -> tuple[Expr, int]:
+    """Whether a shift is by all bits or more, or negative, which the machine leaves open; and the number of bits."""
+    dtype = str(count.ty.dtype)
+    bits = np.dtype(dtype).itemsize * 8
+    wide = count >= tirx.const(bits, dtype)
+    return (wide if dtype.startswith("uint") else tirx.any(wide, count < tirx.const(0, dtype))), bits
+
+
+def _shift_left(a: Expr, count: Expr) -> Expr:
+    """0 where all bits are shifted out."""
+    wide, _ = _too_wide(count)
+    zero = tirx.const(0, str(a.ty.dtype))
+    return tirx.Select(wide, zero, a << tirx.Select(wide, zero, count))
+
+
+def _shift_right(a: Expr, count: Expr) -> Expr:
+    """0, or -1 of a negative number, where all bits are shifted out."""
+    wide, bits = _too_wide(count)
+    dtype = str(a.ty.dtype)
+    if dtype.startswith("uint"):
+        return tirx.Select(wide, tirx.const(0, dtype), a >> tirx.Select(wide, tirx.const(0, dtype), count))
+    return a >> tirx.Select(wide, tirx.const(bits - 1, dtype), count)
 
 
 for _name, _function in {"BitwiseAnd": R.bitwise_and, "BitwiseOr": R.bitwise_or, "BitwiseXor": R.bitwise_xor}.items():

@@ -9,9 +9,10 @@ from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
-from dscc.frontends.onnx.values import Dim, Value, is_float, numpy_dtype, scalar, static
+from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.values import Dim, Value, numpy_dtype, static
 
 
 @converter("Transpose")
@@ -62,76 +63,6 @@ def split(node: Node, x: Value, sizes: Value | None = None) -> list[Expr]:
     return out
 
 
-@converter("Slice", since=1)
-def slice_attributes(node: Node, x: Value) -> Expr | Value:
-    """Bounds as attributes, up to opset 9."""
-    starts, ends = node.required("starts"), node.required("ends")
-    return _slice(node, x, starts, ends, node.attr("axes", None), None)
-
-
-@converter("Slice", since=10)
-def slice_inputs(
-    node: Node, x: Value, starts: Value, ends: Value, axes: Value | None = None, steps: Value | None = None
-) -> Expr | Value:
-    where = None if axes is None else [int(axis) for axis in node.numbers(axes, "the axes")]
-    step = None if steps is None else [int(number) for number in node.numbers(steps, "the steps")]
-    return _slice(node, x, node.ints(starts, "starts"), node.ints(ends, "ends"), where, step)
-
-
-def _slice(
-    node: Node, x: Value, starts: list[Dim], ends: list[Dim], axes: list[int] | None, steps: list[int] | None
-) -> Expr | Value:
-    where = [node.axis(axis, x.ndim) for axis in (axes if axes is not None else range(len(starts)))]
-    step = steps if steps is not None else [1] * len(starts)
-    dims = node.dims
-    begin, end = [], []
-    for axis, low, high, by in zip(where, starts, ends, step, strict=True):
-        size = x.shape[axis]
-        if by > 0:
-            first = dims.clamp(dims.wrapped(low, size), 0, size)
-            begin.append(first)
-            end.append(dims.maximum(dims.clamp(dims.wrapped(high, size), 0, size), first))
-        elif by < 0:
-            first = dims.clamp(dims.wrapped(low, size), -1, dims.simplify(size - 1))
-            begin.append(first)
-            last = dims.clamp(dims.wrapped(high, size), -1, dims.simplify(size - 1))  # far below 0: all the way down
-            end.append(dims.minimum(last, first))
-        else:
-            raise node.error("a step is 0; it must be another number")
-    if all(
-        by == 1 and static(b) == 0 and dims.equal(e, x.shape[a])
-        for a, b, e, by in zip(where, begin, end, step, strict=True)
-    ):
-        return x
-    return strided(node, x.expr, where, begin, end, step)
-
-
-def strided(node: Node, x: Expr, axes: list[int], begin: list[Dim], end: list[Dim], step: list[int]) -> Expr:
-    """Elements from `begin`, which is inside, to before `end`; a kernel of ours where Relax's operator takes no such
-    bounds.
-    """
-    if all(by > 0 for by in step) and all(
-        static(b) is not None and static(e) is not None for b, e in zip(begin, end, strict=True)
-    ):
-        return R.strided_slice(x, axes, begin, end, step, assume_inbound=True)
-    dims = node.dims
-    shape: list[Dim] = list(x.ty.shape.values)
-    offset: list[Dim] = [0] * len(shape)
-    by_axis = [1] * len(shape)
-    for axis, first, last, by in zip(axes, begin, end, step, strict=True):
-        shape[axis] = dims.ceildiv(last - first, by) if by > 0 else dims.ceildiv(first - last, -by)
-        offset[axis], by_axis[axis] = first, by
-
-    def compute(data: te.Tensor, target: Any, start: Any) -> te.Tensor:
-        return te.compute(
-            list(target),
-            lambda *i: data(*(s + k * by for s, k, by in zip(start, i, by_axis, strict=True))),
-            name="slice",
-        )
-
-    return node.te(compute, x, shape_expr(shape), shape_expr(offset), name="slice")
-
-
 @converter("Tile", since=6)
 def tile(node: Node, x: Value, repeats: Value) -> Expr:
     counts = node.ints(repeats, "the repeats", signed=False)
@@ -145,76 +76,6 @@ def tile(node: Node, x: Value, repeats: Value) -> Expr:
         x.expr,
         shape_expr(shape),
         name="tile",
-    )
-
-
-@converter("Pad", since=1)
-def pad_attributes(node: Node, x: Value) -> Expr:
-    """Amounts as attributes, up to opset 10."""
-    pads = node.attr("pads", None) or node.required("paddings")
-    return _pad(node, x, pads, scalar(node.attr("value", 0.0), x.dtype), node.attr("value", 0.0))
-
-
-@converter("Pad", since=11)
-def pad_inputs(
-    node: Node, x: Value, pads: Value, value: Value | None = None, axes: Value | None = None
-) -> Expr | Value:
-    amounts = node.ints(pads, "the pads")
-    if axes is not None:
-        where = [node.axis(int(axis), x.ndim) for axis in node.numbers(axes, "the axes")]
-        full: list[Dim] = [0] * (2 * x.ndim)
-        for index, axis in enumerate(where):
-            full[axis], full[axis + x.ndim] = amounts[index], amounts[index + len(where)]
-        amounts = full
-    if all(static(amount) == 0 for amount in amounts):
-        return x
-    fill = value if value is not None and value.shape == () else None
-    if value is not None and fill is None:
-        fill = node.value(R.reshape(value.expr, relax.ShapeExpr([])))
-    known = 0.0 if value is None else value.constant.item() if value.constant is not None else None
-    return _pad(node, x, amounts, fill.expr if fill is not None else scalar(0, x.dtype), known)
-
-
-def _pad(node: Node, x: Value, pads: list[Dim], fill: Expr, known: float | None) -> Expr:
-    mode = node.attr("mode", "constant")
-    before, after = pads[: x.ndim], pads[x.ndim :]
-    fixed = all(static(amount) is not None and int(amount) >= 0 for amount in pads)
-    if mode == "constant" and fixed and known is not None and is_float(x.dtype):
-        return R.nn.pad(
-            x.expr, [int(amount) for pair in zip(before, after, strict=True) for amount in pair], pad_value=float(known)
-        )
-    if mode not in ("constant", "edge", "reflect", "wrap"):
-        raise node.error(f"mode is '{mode}'; supported: constant, edge, reflect, wrap")
-    shape = [node.dims.simplify(d + b + a) for d, b, a in zip(x.shape, before, after, strict=True)]
-
-    def compute(data: te.Tensor, value: te.Tensor, target: Any, low: Any) -> te.Tensor:
-        def element(*index: Any) -> Any:
-            moved = [i - b for i, b in zip(index, low, strict=True)]
-            if mode != "constant":
-                return data(*(_source(mode, i, d) for i, d in zip(moved, data.shape, strict=True)))
-            outside = [i for i, d, t in zip(moved, data.shape, target, strict=True) if not d.same_as(t)]
-            inside = [
-                c for i, d, t in zip(moved, data.shape, target, strict=True) if i in outside for c in (i >= 0, i < d)
-            ]
-            return tirx.if_then_else(tirx.all(*inside), data(*moved), value()) if inside else data(*moved)
-
-        return te.compute(list(target), element, name="pad")
-
-    return node.te(compute, x.expr, fill, shape_expr(shape), shape_expr(before), name=f"pad_{mode}")
-
-
-def _source(mode: str, i: Any, size: Any) -> Any:
-    """The index inside that an index outside stands for."""
-    if mode == "edge":
-        return tirx.max(tirx.min(i, size - 1), 0)
-    if mode == "wrap":
-        return i % size
-    period = tirx.max(2 * size - 2, 1)
-    folded = i % period
-    return (
-        tirx.min(folded, 2 * size - 2 - folded + tirx.Select(equals(size, 1), int64(1), int64(0)))
-        if static(size) != 1
-        else 0
     )
 
 

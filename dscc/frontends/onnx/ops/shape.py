@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -68,18 +69,16 @@ def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
     """To the shape `target`: 0 keeps a dimension (unless allowzero), -1 is what is left. The element count is
     checked.
     """
-    if target is None:  # an attribute up to opset 4
-        wanted: list[Any] = node.required("shape")
-    else:
-        wanted = node.ints(target, "the shape")
     dims = node.dims
-    if not node.attr("allowzero", 0):
-        if any(static(d) == 0 and axis >= x.ndim for axis, d in enumerate(wanted)):
-            raise node.error(f"shape {wanted} keeps a dimension that the input of rank {x.ndim} does not have")
-        wanted = [x.shape[axis] if static(d) == 0 else d for axis, d in enumerate(wanted)]
     total = dims.product(x.shape)
     if target is not None and target.data is None:
-        wanted = _resolve_at_run_time(node, wanted, total, x.shape)
+        wanted = _resolve_at_run_time(node, x, target)
+    else:
+        wanted = list(node.required("shape") if target is None else node.ints(target, "the shape"))
+        if not node.attr("allowzero", 0):
+            if any(static(d) == 0 and axis >= x.ndim for axis, d in enumerate(wanted)):
+                raise node.error(f"shape {wanted} keeps a dimension that the input of rank {x.ndim} does not have")
+            wanted = [x.shape[axis] if static(d) == 0 else d for axis, d in enumerate(wanted)]
     inferred = [axis for axis, d in enumerate(wanted) if static(d) == -1]
     if len(inferred) > 1:
         raise node.error(f"shape {wanted} leaves more than one dimension open; at most one may be -1")
@@ -94,29 +93,37 @@ def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
     return R.reshape(x.expr, shape_expr(wanted))
 
 
-def _resolve_at_run_time(node: Node, wanted: list[Any], total: Any, shape: Any) -> list[Any]:
-    """Dimensions read from a tensor may be 0 (keep) and -1 (what is left) too: that is decided when the model runs."""
-    if not node.attr("allowzero", 0):
-        wanted = [
-            d if axis >= len(shape) or static(d) is not None else tirx.Select(equals(d, 0), int64(shape[axis]), d)
-            for axis, d in enumerate(wanted)
-        ]
-    rest = node.dims.simplify(
-        _product([tirx.Select(equals(d, -1), int64(1), int64(d)) if static(d) is None else int64(d) for d in wanted])
-    )
-    return [
-        d
-        if static(d) is not None
-        else node.dims.simplify(tirx.Select(equals(d, -1), int64(total) // tirx.max(rest, 1), d))
-        for d in wanted
-    ]
+def _resolve_at_run_time(node: Node, x: Value, target: Value) -> list[Any]:
+    """The dimensions that a computed shape asks for, where 0 keeps one and -1 is what is left.
 
+    A kernel resolves both, and only the result becomes symbols: TVM takes any symbol in a shape as not negative, and
+    would drop the case of -1.
+    """
+    count = static(target.shape[0]) if target.ndim == 1 else None
+    if count is None:
+        raise node.error(f"the shape ('{target.name}') must be a list of known length, got shape {target.shape}")
+    keeps = not node.attr("allowzero", 0)
 
-def _product(dims: list[Any]) -> Any:
-    result: Any = 1
-    for dim in dims:
-        result = result * dim
-    return result
+    def compute(wanted: te.Tensor, sizes: Any) -> te.Tensor:
+        asked: list[Any] = [tirx.Cast("int64", wanted(axis)) for axis in range(count)]
+        if keeps:
+            asked = [
+                tirx.Select(equals(d, 0), int64(sizes[axis]), d) if axis < x.ndim else d for axis, d in enumerate(asked)
+            ]
+        total = math.prod(map(int64, sizes), start=int64(1))
+        rest = math.prod((tirx.Select(equals(d, -1), int64(1), d) for d in asked), start=int64(1))
+        left = tirx.truncdiv(total, tirx.max(rest, 1))
+
+        def element(at: Any) -> Any:
+            value: Any = int64(0)
+            for axis, d in enumerate(asked):
+                value = tirx.Select(equals(at, axis), tirx.Select(equals(d, -1), left, tirx.max(d, 0)), value)
+            return value
+
+        return te.compute((int64(count),), element, name="reshape_plan")
+
+    resolved = node.te(compute, target.expr, shape_expr(x.shape), name="reshape_plan")
+    return node.ints(node.value(resolved, target.name), "the shape", signed=False)
 
 
 @converter("Flatten")
@@ -168,6 +175,8 @@ def constant_of_shape(node: Node, target: Value) -> Expr:
 @converter("Range")
 def arange(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
     """Whole numbers over symbolic bounds; for computed floats only the length is read from the tensors."""
+    if not is_float(start.dtype) and any(value.data is None for value in (start, limit, delta)):
+        return _computed_range(node, start, limit, delta)
     if not is_float(start.dtype):
         a, b, d = (node.ints(value, what)[0] for value, what in ((start, "start"), (limit, "limit"), (delta, "delta")))
         if static(d) == 0:
@@ -177,6 +186,27 @@ def arange(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
     count = node.ints(node.value(R.astype(node.emit(R.ceil(span)), "int64"), "count"), "the length")[0]
     steps = node.emit(R.astype(node.emit(_whole_range(node, 0, node.dims.maximum(count, 0), 1, "int64")), start.dtype))
     return R.add(start.expr, node.emit(R.multiply(steps, delta.expr)))
+
+
+def _computed_range(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
+    """Only the length becomes a symbol; the other numbers may be negative, as a symbol may not."""
+
+    def whole(value: te.Tensor) -> Any:
+        return tirx.Cast("int64", value(*[0] * len(value.shape)))
+
+    def count(first: te.Tensor, last: te.Tensor, by: te.Tensor) -> te.Tensor:
+        step = whole(by)
+        span = tirx.Select(step < 0, whole(first) - whole(last), whole(last) - whole(first))
+        stride = tirx.max(tirx.max(step, -step), 1)
+        length = tirx.max(tirx.truncdiv(span + stride - 1, stride), 0)
+        return te.compute((int64(1),), lambda _: length, name="range_length")
+
+    def fill(first: te.Tensor, by: te.Tensor, shape: Any) -> te.Tensor:
+        return te.compute(list(shape), lambda i: tirx.Cast(start.dtype, whole(first) + i * whole(by)), name="range")
+
+    length = node.value(node.te(count, start.expr, limit.expr, delta.expr, name="range_length"), "length")
+    shape = shape_expr(node.ints(length, "the length", signed=False))
+    return node.te(fill, start.expr, delta.expr, shape, name="range_computed")
 
 
 def _whole_range(node: Node, start: Any, limit: Any, delta: Any, dtype: str) -> Expr:

@@ -1,0 +1,73 @@
+"""Sorting and running sums, for which LegalizeOps of TVM 0.27 has no definition: TVM keeps them in a pass of its own,
+`DispatchSortScan`, without which the operators reach the virtual machine as they are and fail when the model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tvm import relax, topi
+
+from dscc.passes.lower.legalize import legalize
+
+_OPAQUE = {"op_pattern": 8}  # TVM's pattern kind of what nothing is fused with
+
+
+@legalize("relax.topk")
+def topk(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """The k largest or smallest along an axis, in order, and where they were."""
+    at = call.attrs
+    return bb.call_te(
+        topi.topk,
+        call.args[0],
+        int(at.k),
+        int(at.axis),
+        str(at.ret_type),
+        not at.largest,
+        _name(at.dtype),
+        primfunc_attrs=_OPAQUE,
+    )
+
+
+@legalize("relax.sort")
+def sort(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """All values along an axis, in order."""
+    return bb.call_te(topi.sort, call.args[0], int(call.attrs.axis), not call.attrs.descending, primfunc_attrs=_OPAQUE)
+
+
+@legalize("relax.argsort")
+def argsort(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Where the values along an axis are, in their order."""
+    at = call.attrs
+    return bb.call_te(
+        topi.argsort,
+        call.args[0],
+        None,
+        int(at.axis),
+        not at.descending,
+        _name(at.dtype),
+        primfunc_attrs=_OPAQUE,
+    )
+
+
+@legalize("relax.cumsum")
+def cumsum(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Sums of all up to each element, along an axis."""
+    return _scan(bb, call, topi.cumsum)
+
+
+@legalize("relax.cumprod")
+def cumprod(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """Products of all up to each element, along an axis."""
+    return _scan(bb, call, topi.cumprod)
+
+
+def _scan(bb: relax.BlockBuilder, call: relax.Call, function: Callable[..., Any]) -> relax.Expr:
+    at = call.attrs
+    axis = None if at.axis is None else int(at.axis)
+    return bb.call_te(function, call.args[0], axis, _name(call.ty.dtype), bool(at.exclusive), primfunc_attrs=_OPAQUE)
+
+
+def _name(dtype: Any) -> str:
+    return str(dtype)

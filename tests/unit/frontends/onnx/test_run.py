@@ -1,0 +1,97 @@
+"""Models with computed shapes, sorting and whole numbers, compiled by all of dscc, against onnx's evaluator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+import dscc
+from dscc.errors import InputError
+
+from .conftest import build, noise
+
+N = helper.make_node
+MATRIX = {"x": ("f", ("n", "m"))}
+X = noise(4, 6)
+
+
+def compare(model: onnx.ModelProto, feeds: Sequence[Mapping[str, Any]]) -> None:
+    module = dscc.compile(model, jobs=1).load()
+    for feed in feeds:
+        for got, want in zip(module.run(None, feed), ReferenceEvaluator(model).run(None, dict(feed)), strict=True):
+            assert (got.dtype, got.shape) == (want.dtype, want.shape)
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+
+
+def lists(**given: Sequence[int]) -> dict[str, Any]:
+    return {name: np.array(values) for name, values in given.items()}
+
+
+def test_a_computed_shape_may_leave_a_dimension_open_and_keep_others() -> None:
+    model = build([N("Reshape", ["x", "s"], ["y"])], {**MATRIX, "s": ("i", (3,))})
+    compare(model, [{"x": X, "s": np.array(s)} for s in ([2, -1, 3], [0, 3, -1], [0, 0, 1], [2, 3, 4])])
+
+
+def test_a_computed_shape_that_does_not_fit_is_one_line() -> None:
+    model = build([N("Reshape", ["x", "s"], ["y"])], {**MATRIX, "s": ("i", (2,))})
+    module = dscc.compile(model, jobs=1).load()
+    for shape in ([5, 5], [5, -1], [-1, -1], [-3, -8]):
+        with pytest.raises(InputError, match=re.escape("'s' (2,)")) as caught:
+            module.run(None, {"x": X, "s": np.array(shape)})
+        assert "\n" not in str(caught.value)
+
+
+def test_computed_bounds_of_a_slice_may_be_negative() -> None:
+    bounds = dict.fromkeys("abcd", ("i", (2,)))
+    compare(
+        build([N("Slice", ["x", "a", "b", "c", "d"], ["y"])], {**MATRIX, **bounds}),
+        [
+            {"x": X, **lists(a=[1, -3], b=[3, -1], c=[0, 1], d=[1, 1])},
+            {"x": X, **lists(a=[-1, 2], b=[-9, 99], c=[-2, -1], d=[-1, 2])},
+            {"x": X, **lists(a=[3, 5], b=[0, 0], c=[1, 0], d=[-2, -1])},
+            {"x": X, **lists(a=[2, 0], b=[1, 99], c=[0, 1], d=[1, 3])},
+        ],
+    )
+
+
+def test_computed_bounds_of_a_range_may_be_negative() -> None:
+    model = build([N("Range", ["a", "b", "c"], ["y"])], dict.fromkeys("abc", ("i", ())))
+    feeds = [(0, 5, 2), (-3, 4, 3), (5, -7, -3), (0, -1, 1)]
+    compare(model, [dict(zip("abc", map(np.array, feed), strict=True)) for feed in feeds])
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge"])
+def test_computed_pads_may_crop(mode: str) -> None:
+    model = build([N("Pad", ["x", "p"], ["y"], mode=mode)], {**MATRIX, "p": ("i", (4,))})
+    module = dscc.compile(model, jobs=1).load()
+    [got] = module.run(None, {"x": X, "p": np.array([-1, 2, 2, -3])})
+    want = np.pad(X[1:, :3], [(0, 2), (2, 0)], mode=mode)  # type: ignore[call-overload]
+    np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("attributes", [{}, {"largest": 0}, {"axis": 0}], ids=str)
+def test_top_k(attributes: dict[str, int]) -> None:
+    model = build([N("TopK", ["x", "k"], ["v", "i"], **attributes)], MATRIX, {"k": np.array([3])})
+    compare(model, [{"x": X}, {"x": noise(5, 40)}])
+
+
+@pytest.mark.parametrize("attributes", [{}, {"reverse": 1}, {"exclusive": 1, "reverse": 1}], ids=str)
+def test_running_sums(attributes: dict[str, int]) -> None:
+    nodes = [N("CumSum", ["x", "a"], ["y"], **attributes), N("CumSum", ["y", "b"], ["z"])]
+    compare(build(nodes, MATRIX, {"a": np.array(0), "b": np.array(-1)}), [{"x": X}, {"x": noise(5, 40)}])
+
+
+@pytest.mark.parametrize("op", ["Div", "Mod"])
+def test_division_by_zero_does_not_trap(op: str) -> None:
+    module = dscc.compile(build([N(op, ["a", "b"], ["y"])], {"a": ("i", ("n",)), "b": ("i", ("n",))}), jobs=1).load()
+    least = np.iinfo(np.int64).min
+    a, b = np.array([7, least, 9, -9, 5, least] * 4), np.array([0, -1, 2, 2, -3, 0] * 4)
+    [got] = module.run(None, {"a": a, "b": b})
+    assert got[:6].tolist() == ([0, least, 4, -4, -1, 0] if op == "Div" else [0, 0, 1, 1, -1, 0])
