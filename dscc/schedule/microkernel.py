@@ -12,13 +12,14 @@ promotes the local array to registers because every index into it is constant by
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import tvm_ffi
 from tvm import ir, tirx
 from tvm.ir import Expr
 
-from dscc.schedule.code import Code, Index, index
+from dscc.schedule.code import Code, Index, constant, index, product
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.tiling import Columns, Tile, vector_base
 
@@ -26,6 +27,10 @@ from dscc.schedule.tiling import Columns, Tile, vector_base
 _LONG = frozenset(
     {"tirx.exp", "tirx.erf", "tirx.tanh", "tirx.sigmoid", "tirx.log", "tirx.pow", "tirx.exp2", "tirx.sin", "tirx.cos"}
 )
+
+
+Depth = Sequence[tuple[str, Index]]
+_SUM = 384  # products that are summed in a row
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Operands:
         right: (depth indices, column within the panel) to an element of the vector.
     """
 
-    depth: Sequence[tuple[str, Index]]
+    depth: Depth
     left: Callable[[Expr, Sequence[Expr]], Expr]
     right: Callable[[Sequence[Expr], Expr], Expr]
 
@@ -97,9 +102,9 @@ def write_tile(
         _multiply(code, tile, operands, acc)
         finish()
         return
-    with code.when(partial.block > 0):
-        _each(code, tile, lambda i, at: tirx.BufferStore(acc, partial.load(i, at), [i * tile.width + at]))
     _multiply(code, tile, operands, acc)
+    with code.when(partial.block > 0):
+        _each(code, tile, lambda i, at: tirx.BufferStore(acc, load(i, at) + partial.load(i, at), [i * tile.width + at]))
     with code.when(partial.block < partial.last):
         _each(code, tile, lambda i, at: partial.store(i, at, load(i, at)))
     with code.when(tirx.EQ(partial.block, index(partial.last))):
@@ -124,21 +129,76 @@ class Partial:
 
 
 def _multiply(code: Code, tile: Tile, operands: Operands, acc: tirx.Var) -> None:
-    def nest(level: int, ks: list[Expr]) -> None:
-        if level < len(operands.depth):
-            name, extent = operands.depth[level]
-            with code.loop(extent, name) as k:
-                nest(level + 1, [*ks, k])
-            return
+    """Add the products to the tile. Rounding grows with the length of a sum, so a long one is taken in blocks."""
+    operands = _divided(operands)
+    outer, inner = _blocks(operands.depth)
+    if not outer:
+        _nest(code, tile, operands, acc, inner, [])
+        return
+    total = code.stack("total", tile.rows * tile.width).buffer
 
-        def step(i: Expr, at: Expr) -> tirx.Stmt:
+    def move(target: tirx.Var, value: Callable[[Sequence[Expr]], Expr]) -> None:
+        def write(i: Expr, at: Expr) -> tirx.Stmt:
             where = [i * tile.width + at]
-            product = operands.left(i, ks) * operands.right(ks, at)
-            return tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + product, where)
+            return tirx.BufferStore(target, value(where), where)
 
-        _each(code, tile, step)
+        _each(code, tile, write)
 
-    nest(0, [])
+    move(total, lambda where: tirx.BufferLoad(acc, where))
+    with ExitStack() as stack:
+        before = [stack.enter_context(code.loop(extent, name)) for name, extent in outer]
+        move(acc, lambda where: tirx.const(0.0, "float32"))
+        _nest(code, tile, operands, acc, inner, before)
+        move(total, lambda where: tirx.BufferLoad(total, where) + tirx.BufferLoad(acc, where))
+    move(acc, lambda where: tirx.BufferLoad(total, where))
+
+
+def _divided(operands: Operands) -> Operands:
+    """The same with a single long loop cut in two, where its length has a factor that makes blocks of a fair size."""
+    if len(operands.depth) != 1:
+        return operands
+    name, extent = operands.depth[0]
+    length = constant(extent)
+    blocks = next((n for n in range(2, 65) if length and length % n == 0 and length // n <= _SUM), 0)
+    if not (length and length > _SUM and blocks and length // blocks >= _SUM // 4):
+        return operands
+    size = length // blocks
+
+    def joined(ks: Sequence[Expr]) -> list[Expr]:
+        return [ks[0] * index(size) + ks[1]]
+
+    return Operands(
+        [(f"{name}_block", blocks), (name, size)],
+        lambda i, ks: operands.left(i, joined(ks)),
+        lambda ks, at: operands.right(joined(ks), at),
+    )
+
+
+def _blocks(depth: Depth) -> tuple[Depth, Depth]:
+    """The loops around a block of the sum, and those within: as many of the inner ones as a block can hold."""
+    for cut in range(len(depth)):
+        length = constant(product([extent for _, extent in depth[cut:]]))
+        if length is None:
+            break
+        if length <= _SUM or cut == len(depth) - 1:
+            return depth[:cut], depth[cut:]
+    return (), depth
+
+
+def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Depth, before: Sequence[Expr]) -> None:
+    """The loops of the reduction that are left to open, then one product for every element of the tile."""
+    if depth:
+        name, extent = depth[0]
+        with code.loop(extent, name) as k:
+            _nest(code, tile, operands, acc, depth[1:], [*before, k])
+        return
+
+    def step(i: Expr, at: Expr) -> tirx.Stmt:
+        where = [i * tile.width + at]
+        term = operands.left(i, before) * operands.right(before, at)
+        return tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + term, where)
+
+    _each(code, tile, step)
 
 
 def _finish(
