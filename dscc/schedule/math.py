@@ -65,6 +65,7 @@ _ERF_BELOW = (
     -1.42647390514189e-02,
 )
 _SIN = tuple((-1.0) ** k / math.factorial(2 * k + 1) for k in range(6, 0, -1))
+_SINH = tuple(1.0 / math.factorial(2 * k + 1) for k in range(5, 0, -1))
 _LOG2_ODD = tuple(2.0 * _LOG2_E / k for k in range(17, 0, -2))  # log2((1 + s) / (1 - s)) = s * polynomial in s*s
 _SQRT_HALF_BITS = 0x3F3504F3
 _SMALLEST_NORMAL = 1.17549435e-38
@@ -200,6 +201,25 @@ def _tanh(let: _Lets, x: Expr) -> Expr:
     return c * _horner(_TANH_ABOVE, s) / _horner(_TANH_BELOW, s)
 
 
+def _hyperbolic(let: _Lets, x: Expr) -> tuple[Expr, Expr]:
+    """e**|x| / 2 and e**-|x| / 2; by the root, so that the first is finite wherever cosh is."""
+    root = let(_exp(let, let(_const(0.5, x) * tirx.max(x, _const(0.0, x) - x))))
+    return let(root * (root * _const(0.5, x))), let(_const(0.5, x) / (root * root))
+
+
+def _cosh(let: _Lets, x: Expr) -> Expr:
+    grown, shrunk = _hyperbolic(let, x)
+    return grown + shrunk
+
+
+def _sinh(let: _Lets, x: Expr) -> Expr:
+    grown, shrunk = _hyperbolic(let, x)
+    s = let(x * x)
+    far = let(grown - shrunk)
+    near = x + x * s * _horner(_SINH, s)
+    return tirx.Select(s < _const(1.0, x), near, tirx.Select(x < _const(0.0, x), _const(0.0, x) - far, far))
+
+
 def _erf(let: _Lets, x: Expr) -> Expr:
     c = let(_clamp(x, -4.0, 4.0))
     s = let(c * c)
@@ -291,6 +311,8 @@ exp10 = _closed(lambda let, x: _pow(let, _const(10.0, x), x))
 sigmoid = _closed(_sigmoid)
 tanh = _closed(_tanh)
 erf = _closed(_erf)
+sinh = _closed(_sinh)
+cosh = _closed(_cosh)
 log = _closed(_log)
 log2 = _closed(lambda let, x: _log(let, x) * _const(_LOG2_E, x))
 log10 = _closed(lambda let, x: _log(let, x) * _const(1.0 / math.log(10.0), x))
@@ -310,6 +332,8 @@ _VECTOR: dict[str, Callable[..., Expr]] = {
         "sigmoid": sigmoid,
         "tanh": tanh,
         "erf": erf,
+        "sinh": sinh,
+        "cosh": cosh,
         "log": log,
         "log2": log2,
         "log10": log10,

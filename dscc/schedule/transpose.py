@@ -39,7 +39,8 @@ class Turned:
     value: Expr
     across: int
     crossing: tuple[Load, ...]
-    few: int | None = None
+    few: int | None = None  # elements of the one axis that has few of them
+    interleaved: bool = False  # that one is the last axis, else it is `across`
 
     @staticmethod
     def of(flat: Flattened, analyzer: Analyzer) -> Turned | None:
@@ -65,7 +66,7 @@ class Turned:
         few = constant(along)
         if few is not None and few <= _FEW and len(loads(self.value)) == len(self.crossing):
             if stride(self.flat.place(self.names), crossed, analyzer) == few and not mentions(_bare(self.value), last):
-                return replace(self, few=few)
+                return replace(self, few=few, interleaved=True)
         few = constant(across)
         if few is not None and few <= _FEW:
             if all(stride(load.indices[0], last, analyzer) == few for load in self.crossing):
@@ -81,7 +82,7 @@ class Turned:
     def fits(self, lanes: int) -> Expr | bool:
         """Whether the axes of a tile are long enough."""
         _, across, along = self.extents()
-        needed = [e for e in (across, along) if self.few is None or constant(e) != self.few]
+        needed = [across, along] if self.few is None else [across] if self.interleaved else [along]
         known = [constant(extent) for extent in needed]
         if any(extent is not None and extent < lanes for extent in known):
             return False
@@ -91,12 +92,12 @@ class Turned:
     def strips(self, lanes: int) -> Index:
         """Number of strips to write."""
         _, across, _ = self.extents()
-        return 1 if self.few is not None and constant(across) == self.few else ceildiv(across, lanes)
+        return 1 if self.few is not None and not self.interleaved else ceildiv(across, lanes)
 
     def write(self, code: Code, others: Sequence[Expr], step: Expr, lanes: int) -> None:
         """All tiles of one strip: `lanes` elements of the axis across, the whole of the last axis."""
         _, across, along = self.extents()
-        if self.few is not None and constant(along) == self.few:
+        if self.interleaved:
             self._interleave(code, others, step, lanes)
             return
         height = self.few or lanes

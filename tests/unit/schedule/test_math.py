@@ -22,6 +22,8 @@ UNARY = {
     "log1p": (tirx.log1p, np.log1p, np.concatenate([np.logspace(-20, 30, 40001), np.linspace(-0.99, 1, 10001)])),
     "sigmoid": (tirx.sigmoid, lambda x: 1 / (1 + np.exp(-x)), np.linspace(-80, 80, 40001)),
     "tanh": (tirx.tanh, np.tanh, np.concatenate([np.linspace(-12, 12, 40001), np.logspace(-30, 0, 10001)])),
+    "sinh": (tirx.sinh, np.sinh, np.concatenate([np.linspace(-88, 88, 40001), np.logspace(-30, 0, 10001)])),
+    "cosh": (tirx.cosh, np.cosh, np.linspace(-88, 88, 40001)),
     "erf": (tirx.erf, np.vectorize(math.erf), np.concatenate([np.linspace(-6, 6, 20001), np.logspace(-30, 0, 5001)])),
 }
 EDGES = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e-42, -1e-42, 200.0, -200.0], "float32")

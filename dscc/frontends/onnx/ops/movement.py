@@ -100,7 +100,8 @@ def space_to_depth(node: Node, x: Value) -> Expr:
     node.require_equal(h, high * block, "the height")
     node.require_equal(w, wide * block, "the width")
     parts = node.emit(R.reshape(x.expr, shape_expr([n, c, high, block, wide, block])))
-    moved = node.emit(R.permute_dims(parts, [0, 3, 5, 1, 2, 4]))
+    first = node.attr("mode", "DCR") == "DCR"
+    moved = node.emit(R.permute_dims(parts, [0, 3, 5, 1, 2, 4] if first else [0, 1, 3, 5, 2, 4]))
     return R.reshape(moved, shape_expr([n, c * block * block, high, wide]))
 
 

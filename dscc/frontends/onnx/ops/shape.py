@@ -183,8 +183,9 @@ def arange(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
             raise node.error("delta is 0; it must be another number")
         return _whole_range(node, a, b, d, start.dtype)
     span = node.emit(R.divide(R.subtract(limit.expr, start.expr), delta.expr))
-    count = node.ints(node.value(R.astype(node.emit(R.ceil(span)), "int64"), "count"), "the length")[0]
-    steps = node.emit(R.astype(node.emit(_whole_range(node, 0, node.dims.maximum(count, 0), 1, "int64")), start.dtype))
+    length = node.emit(R.maximum(node.emit(R.ceil(span)), scalar(0, start.dtype)))
+    count = node.ints(node.value(R.astype(length, "int64"), "count"), "the length", signed=False)[0]
+    steps = node.emit(R.astype(node.emit(_whole_range(node, 0, count, 1, "int64")), start.dtype))
     return R.add(start.expr, node.emit(R.multiply(steps, delta.expr)))
 
 

@@ -1,13 +1,56 @@
 """Reductions in the form that the row rule reads: every block a plain formula.
 
-TVM's own definitions of sum, mean, max, min and prod have that form already.
+TVM's own definitions of sum, mean and prod have that form already.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 from tvm import relax, te, tirx, topi
 
 from dscc.passes.lower.legalize import legalize
+
+
+@legalize("relax.max")
+def largest(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """The largest element. Of rows that hold nothing else it is -inf: TVM's definition starts from the least finite
+    number.
+    """
+    return _extreme(bb, call, tirx.max, -math.inf)
+
+
+@legalize("relax.min")
+def smallest(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
+    """The smallest element, inf where there is nothing else."""
+    return _extreme(bb, call, tirx.min, math.inf)
+
+
+def _extreme(bb: relax.BlockBuilder, call: relax.Call, function: Callable[..., tirx.Expr], start: float) -> relax.Expr:
+    if not str(call.ty.dtype).startswith("float"):
+        default = topi.max if function is tirx.max else topi.min
+        return bb.call_te(default, call.args[0], _axes(call), bool(call.attrs.keepdims))
+    fold = te.comm_reducer(lambda a, b: function(a, b), lambda dtype: tirx.const(start, dtype), name="extreme")
+    axes, keep = _axes(call), bool(call.attrs.keepdims)
+
+    def define(x: te.Tensor) -> te.Tensor:
+        reduced = {a: te.reduce_axis((0, x.shape[a]), name=f"k{a}") for a in axes}
+
+        def formula(*kept: tirx.Var) -> tirx.Expr:
+            left = iter(i for a, i in enumerate(kept) if not (keep and a in reduced))
+            at = [reduced[a].var if a in reduced else next(left) for a in range(len(x.shape))]
+            return fold(x[tuple(at)], axis=list(reduced.values()))
+
+        shape = [1 if a in reduced else e for a, e in enumerate(x.shape) if keep or a not in reduced]
+        return te.compute(shape, formula, name="extreme")
+
+    return bb.call_te(define, call.args[0], primfunc_name_hint="max" if function is tirx.max else "min")
+
+
+def _axes(call: relax.Call) -> list[int]:
+    rank = len(call.args[0].ty.shape)
+    return list(range(rank)) if call.attrs.axis is None else [int(axis) % rank for axis in call.attrs.axis]
 
 
 @legalize("relax.argmax")

@@ -22,6 +22,8 @@ def reshape(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     source, target = call.args[0].ty.shape, call.ty.shape
     if not isinstance(source, relax.ShapeExpr) or not isinstance(target, relax.ShapeExpr):
         return call
+    if any(isinstance(extent, tirx.IntImm) and extent.value == 0 for extent in [*source, *target]):
+        return bb.call_te(lambda x: te.compute(list(target), lambda *at: tirx.const(0, x.dtype)), call.args[0])
 
     def define(x: te.Tensor, shape: list[Any]) -> te.Tensor:
         groups = runs(list(x.shape), shape)
