@@ -116,13 +116,15 @@ def vector_base(number: Expr, columns: Columns) -> Expr:
     return tirx.min(number * lanes, index(columns.count - lanes))
 
 
-def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0, depth: int = 1) -> Tile:
+def choose(
+    machine: Machine, columns: int, rows: int | None, row_bytes: int = 0, depth: int = 1, spare: int = 0
+) -> Tile:
     """The tile that covers `rows` x `columns` in the least time; `rows` is None if it is not known.
 
     A step of the reduction takes as long as its multiply-adds, or its loads where those take longer, or the latency of
     one multiply-add. Rows that lie `row_bytes` apart, a multiple of what one way of the L1 cache holds, compete for
-    the same few lines: then a tile has fewer rows than there are ways. A panel of
-    `depth` rows should leave room in the L2 cache.
+    the same few lines: then a tile has fewer rows than there are ways. A panel of `depth` rows should leave room in the
+    L2 cache. `spare` registers are left over: LLVM spills sooner where every row has a pointer of its own.
     """
     limit = _rows_without_conflict(machine, row_bytes)
     best: tuple[float, Tile] | None = None
@@ -132,7 +134,7 @@ def choose(machine: Machine, columns: int, rows: int | None, row_bytes: int = 0,
         if across > 1 and 4 * depth * across * lanes > machine.l2_bytes * 5 // 8:
             continue
         broadcasts = 0 if across == 1 and machine.embedded_broadcast else 1
-        most = min((machine.vector_registers - across - broadcasts) // across, limit)
+        most = min((machine.vector_registers - spare - across - broadcasts) // across, limit)
         for down in range(1, most + 1 if rows is None else min(most, rows) + 1):
             step = max(down * across * each, _LOAD * (down + across), _LATENCY) + 0.05 * (down + across)
             tiles_down = -(-rows // down) if rows is not None else _TYPICAL_ROWS / down + 0.5

@@ -11,7 +11,8 @@ buffer that stays in the L2 cache: the inner loops have no predicate. The weight
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -29,6 +30,7 @@ from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, star
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
 _LEAST_ROWS = 4
 _TASK_FLOPS = 1_000_000  # less is not worth handing to another thread
+_DIVISION_STEPS = 4000  # multiply-adds of vectors in a tile beside which a few divisions do not show
 _COPY_USES = 60  # multiply-adds of vectors for every element that a task copies
 
 
@@ -50,7 +52,9 @@ class Conv(Rule):
         if turned:
             conv = conv.turned()
         row_bytes = 4 * conv.width.stride * conv.channels
-        columns = Columns(conv.outputs, choose(machine, conv.outputs, constant(conv.width.out), row_bytes))
+        wide = constant(conv.width.out)
+        spare = machine.vector_registers // 16 if wide is None else 0
+        columns = Columns(conv.outputs, choose(machine, conv.outputs, wide, row_bytes, spare=spare))
         packing = PanelPacking(columns, (1, 2, 3, 0), groups=conv.groups)
         depth = conv.height.kernel * conv.width.kernel * conv.inputs
         shape = (conv.groups * columns.panels, depth, columns.tile.width)
@@ -58,6 +62,24 @@ class Conv(Rule):
         params[which] = panels
         body = _Writer(fused, conv, turned, columns, panels, machine).write()
         return Scheduled(vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs)), {which: packing})
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """The pixels of a tile, as functions of the row within the tile.
+
+    Attributes:
+        start: where the data of its window starts.
+        row, column: where it is in the block.
+        guard: whether it is stored; None if all are.
+        number: of the tile within the block.
+    """
+
+    start: Callable[[Expr], Expr]
+    row: Callable[[Expr], Expr]
+    column: Callable[[Expr], Expr]
+    guard: Callable[[Expr], Expr] | None
+    number: Expr
 
 
 class _Writer:
@@ -71,9 +93,15 @@ class _Writer:
         self._tiles = ceildiv(conv.width.out, columns.tile.rows)
         if not isinstance(self._tiles, int):
             self._tiles = self._code.opaque("tiles", self._tiles)
-        pixels: Index = self._wide if self._wide is not None else index(self._tiles) * columns.tile.rows
-        self._window = Window(self._code, conv, machine.lanes(), pixels)
+        depth = conv.height.kernel * conv.width.kernel * conv.inputs
+        steps = depth * columns.tile.rows * columns.tile.vectors
+        self._across_rows = self._wide is None and steps >= _DIVISION_STEPS
+        rounded = self._wide is None and not self._across_rows
+        pixels = index(self._tiles) * columns.tile.rows if rounded else conv.width.out
+        self._window = Window(self._code, conv, machine.lanes(), pixels if self._wide is None else self._wide)
         self._rolled = has_long_functions(fused)
+        weights = 4 * depth * conv.groups * columns.panels * columns.tile.width
+        self._large_weights = weights > machine.l2_bytes // 2
 
     def write(self) -> tirx.Stmt:
         """The body of the function."""
@@ -116,17 +144,22 @@ class _Writer:
             return -(-tall // -(-tall // rows))
         lines = quotient(budget, index(self._window.pitch) * conv.channels) - height.reach
         fit = quotient(lines, height.stride) + 1  # less than 1 is made 1 below
+        # Every block reads all weights: if that is from beyond the L2 cache, there should be few blocks.
         fair = tirx.max(index(_LEAST_ROWS), index(ceildiv(height.out, _TASKS)))
+        if self._large_weights:
+            fair = index(height.out)
         return self._code.opaque("most", tirx.max(index(1), tirx.min(fit, fair)))
 
     def _panels_of_task(self, blocks: int | None, panels: int) -> int:
         """All of them, unless there are too few blocks to keep threads busy: every task copies its data anew."""
         conv = self._conv
-        if constant(conv.batch) != 1 or blocks is None or blocks >= _TASKS:
+        if blocks is None and not self._large_weights:
+            return panels
+        if blocks is not None and (constant(conv.batch) != 1 or blocks >= _TASKS):
             return panels
         uses = conv.height.kernel * conv.width.kernel * self._columns.tile.vectors
         least = -(-_COPY_USES // uses) if self._window.copies else 1
-        parts = max(1, min(-(-_TASKS // blocks), panels // least))
+        parts = max(1, min(-(-_TASKS // (blocks or 1)), panels // least))
         return -(-panels // parts)
 
     def _panel(self, block: Block, lines: Lines, panel: Expr) -> None:
@@ -140,34 +173,53 @@ class _Writer:
         blocks = 1
         if conv.height.kernel > 1 and conv.height.kernel * depth * columns.tile.width * 4 > self._machine.l2_bytes // 4:
             blocks = conv.height.kernel  # of the reduction: the weights of one do not leave the L2 cache
+        tiles = self._tiles
+        if self._across_rows:
+            tiles = code.opaque("tiles", ceildiv(block.rows * conv.width.out, columns.tile.rows))
         sums = None
         if blocks > 1:
             size = product([block.most, self._tiles, columns.tile.rows * columns.tile.width])
             sums = code.heap("sums", size).buffer
         with (
             code.loop(blocks, "part") as part,
-            code.loop(block.rows, "y") as y,
-            code.loop(self._tiles, "t") as t,
+            code.loop(1 if self._across_rows else block.rows, "y") as y,
+            code.loop(tiles, "t") as t,
         ):
-            self._tile(block, lines, panel, group, base, y, t, None if sums is None else (sums, part))
+            pixels = self._pixels(block, lines, group, y, t)
+            self._tile(block, lines, panel, base, pixels, None if sums is None else (sums, part))
+
+    def _pixels(self, block: Block, lines: Lines, group: Expr, y: Expr, t: Expr) -> _Pixels:
+        """The pixels of tile `t`: of row `y`, or of all rows one after the other."""
+        code, tile, height, width = self._code, self._columns.tile, self._conv.height, self._conv.width
+        down, along = height.stride * lines.pitch, width.stride * self._conv.channels
+        start = lines.start + group * self._conv.inputs
+        if not self._across_rows:
+            x = t * tile.rows if self._wide is None else start_of(t, tile.rows, self._wide)
+            x = code.opaque("x", x)
+            at = code.opaque("at", start + y * down + x * along)
+            guard = None if self._wide is not None else lambda i: x + i < width.out
+            return _Pixels(lambda i: at + i * along, lambda i: y, lambda i: x + i, guard, y * self._tiles + t)
+        # The last pixel stands for those beyond the block, which are computed and not stored.
+        count = code.opaque("pixels", block.rows * width.out)
+        ats, ys, xs = (code.stack(name, tile.rows, "int64") for name in ("ats", "ys", "xs"))
+        with code.loop(tile.rows, "i", "unrolled") as i:
+            pixel = tirx.min(t * tile.rows + i, count - 1)
+            ys.store(code, i, quotient(pixel, width.out))
+            xs.store(code, i, pixel - ys.load(i) * width.out)
+            ats.store(code, i, start + ys.load(i) * down + xs.load(i) * along)
+        return _Pixels(ats.load, ys.load, xs.load, lambda i: t * tile.rows + i < count, t)
 
     def _tile(
         self,
         block: Block,
         lines: Lines,
         panel: Expr,
-        group: Expr,
         base: Expr,
-        y: Expr,
-        t: Expr,
+        pixels: _Pixels,
         sums: tuple[Var, Expr] | None,
     ) -> None:
         code, conv, columns = self._code, self._conv, self._columns
         tile, height, width = columns.tile, conv.height, conv.width
-        x = t * tile.rows if self._wide is None else start_of(t, tile.rows, self._wide)
-        x = code.opaque("x", x)
-        at = lines.start + y * height.stride * lines.pitch + x * (width.stride * conv.channels) + group * conv.inputs
-        at = code.opaque("at", at)
         joined = conv.groups == 1 and width.dilation == 1
         run = width.kernel * conv.inputs
         depth: list[tuple[str, Index]] = [("ry", height.kernel)]
@@ -176,7 +228,7 @@ class _Writer:
             depth[0] = ("ry", 1)
 
         def position(ks: Sequence[Expr]) -> tuple[Expr, Expr]:
-            """Of a term of the sum: where its data is from `at` on, and its number."""
+            """Of a term of the sum: where its data is from the pixel's first on, and its number."""
             ry = ks[0] if sums is None else sums[1]
             down = ry * height.dilation * lines.pitch
             if joined:
@@ -186,7 +238,7 @@ class _Writer:
 
         partial = None
         if sums is not None:
-            slot = code.bind("slot", (y * self._tiles + t) * (tile.rows * tile.width))
+            slot = code.bind("slot", pixels.number * (tile.rows * tile.width))
 
             def place(i: Expr, within: Expr) -> list[Expr]:
                 return [slot + i * tile.width + within]
@@ -202,16 +254,16 @@ class _Writer:
             tile,
             Operands(
                 depth,
-                lambda i, ks: tirx.BufferLoad(
-                    lines.buffer, [at + position(ks)[0] + i * (width.stride * conv.channels)]
-                ),
+                lambda i, ks: tirx.BufferLoad(lines.buffer, [pixels.start(i) + position(ks)[0]]),
                 lambda ks, within: tirx.BufferLoad(self._panels, [panel, position(ks)[1], within]),
             ),
-            lambda i, column, value: self._store(block.image, block.first + y, x + i, column, value),
+            lambda i, column, value: self._store(
+                block.image, block.first + pixels.row(i), pixels.column(i), column, value
+            ),
             columns=columns,
             base=base,
             rolled=self._rolled,
-            guard=None if self._wide is not None else lambda i: x + i < width.out,
+            guard=pixels.guard,
             partial=partial,
         )
 
