@@ -356,7 +356,10 @@ def vector_call(call: ir.Call) -> Expr:
     if code == "float32":
         return function(*call.args)
     if code in ("float16", "bfloat16"):
-        return function(*(arg.astype(_like(arg, "float32")) for arg in call.args)).astype(_dtype(call))
+        # The conversion is inside the chain of Lets: under a cast, TVM's simplifier binds their variables twice.
+        let = _Lets()
+        wide = let(function(*(arg.astype(_like(arg, "float32")) for arg in call.args)))
+        return let.close(wide.astype(_dtype(call)))
     return call
 
 

@@ -185,6 +185,8 @@ def _misfit(q: relax.Expr, k: relax.Expr, v: relax.Expr) -> str | None:
         return "the size of a head is not known while compiling"
     if not same_dim(keys[-1], values[-2]):
         return f"k has {keys[-1]} rows, v has {values[-2]}"
+    if dtype(q) == "float64":
+        return "q is of type float64, and attention is computed in float32"
     return None if dtype(q) == dtype(k) == dtype(v) else f"q, k and v have types {dtype(q)}, {dtype(k)}, {dtype(v)}"
 
 

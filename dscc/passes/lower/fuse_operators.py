@@ -9,6 +9,7 @@ block, multiplied with every pixel): the consumer is the larger work, and would 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import tvm
@@ -36,15 +37,72 @@ class FuseOperators(Pass):
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
                 apart.builder_.update_func(gvar, apart.visit_expr(func))
+        fused = relax.transform.FuseOps(fuse_opt_level=2)(apart.builder_.get())
         return tvm.transform.Sequential(
             [
-                relax.transform.FuseOps(fuse_opt_level=2),
                 relax.transform.FuseTIR(),
                 # Reshapes that nothing was fused with become views; it reads blocks, so it goes before the rules.
                 relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]
-        )(apart.builder_.get())
+        )(define_first(fused))
+
+
+def define_first(mod: tvm.IRModule) -> tvm.IRModule:
+    """The bindings of `main` in an order in which symbols are defined before they are used.
+
+    FuseOps of TVM 0.27 heeds variables only, and may put a kernel whose shape is a symbol before the match_cast that
+    defines it; VMShapeLower then fails with "has not been computed".
+    """
+    main = mod["main"]
+    blocks = []
+    for block in main.body.blocks:
+        bindings = _ordered(block.bindings)
+        same = isinstance(block, relax.DataflowBlock)
+        blocks.append(relax.DataflowBlock(bindings) if same else relax.BindingBlock(bindings))
+    attrs = dict(main.attrs.items()) if main.attrs else {}
+    body = relax.SeqExpr(blocks, main.body.body)
+    out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
+    out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure).with_attrs(attrs)
+    return out
+
+
+def _ordered(bindings: Sequence[relax.Binding]) -> list[relax.Binding]:
+    defines = [_defined(binding) for binding in bindings]
+    missing = set().union(*defines)
+    waiting = [(binding, _used(binding) - made, made) for binding, made in zip(bindings, defines, strict=True)]
+    done: list[relax.Binding] = []
+    while waiting:
+        held = []
+        for binding, used, made in waiting:
+            if used & missing:
+                held.append((binding, used, made))
+            else:
+                done.append(binding)
+                missing -= made
+        if len(held) == len(waiting):  # none can be first: leave it to TVM to say why
+            return list(bindings)
+        waiting = held
+    return done
+
+
+def _defined(binding: relax.Binding) -> set[int]:
+    """The variable that a binding binds, and the symbols that stand alone in the shape it states."""
+    stated = _dims(binding) if isinstance(binding, relax.MatchCast) else []
+    return {hash(binding.var), *(hash(dim) for dim in stated if isinstance(dim, tvm.ir.Var))}
+
+
+def _used(binding: relax.Binding) -> set[int]:
+    found: list[tvm.ir.Var] = []
+    for part in [binding.value, *(_dims(binding) if isinstance(binding, relax.MatchCast) else [])]:
+        tvm_ffi.structural_walk(part, (tvm.ir.Var, found.append))
+    return {hash(var) for var in found}
+
+
+def _dims(binding: relax.MatchCast) -> list[tvm.ir.Expr]:
+    shape = binding.ty.shape if isinstance(binding.ty, relax.TensorType) else binding.ty
+    values = getattr(shape, "values", None)
+    return list(values) if values is not None else []
 
 
 @mutator

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import relax, tirx
+from tvm import relax, s_tir, tirx
 from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
@@ -50,6 +50,8 @@ class ScheduleKernels(Pass):
 def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) -> tuple[Scheduled, str]:
     if func.attrs and func.attrs.get("tirx.is_scheduled", False):
         return Scheduled(func), "as it was"
+    if _has_narrow_floats(func):
+        return Scheduled(func), "plain loops, for its element type"
     for rule in ctx.target.rules:
         plan = rule.apply(func, constants, ctx.target.machine)
         if plan is not None:
@@ -59,7 +61,20 @@ def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) 
     )
 
 
+def _has_narrow_floats(func: tirx.PrimFunc) -> bool:
+    """Whether a buffer holds bfloat16 or float8. TVM 0.27 computes them in float32 by passes that know neither the
+    bound variables nor the vectors of our kernels; it lowers plain loops over blocks.
+    """
+    blocks: list[s_tir.SBlock] = []
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, blocks.append))
+    params = [param for param in func.params if tirx.is_buffer_var(param)]
+    buffers = [*params, *(buffer for block in blocks for buffer in block.alloc_buffers)]
+    return any(str(buffer.dtype).startswith(("bfloat", "float8")) for buffer in buffers)
+
+
 def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    if _has_narrow_floats(func):
+        return func.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
     return vector_math(func).with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
 

@@ -37,14 +37,14 @@ def pad_inputs(
     if all(static(amount) == 0 for amount in amounts):
         return x
     known = 0.0 if value is None else value.constant.item() if value.constant is not None else None
-    return _pad(node, x, amounts, _fill(x, value), known)
+    return _pad(node, x, amounts, _fill(node, x, value), known)
 
 
-def _fill(x: Value, value: Value | None) -> Expr:
+def _fill(node: Node, x: Value, value: Value | None) -> Expr:
     """What is put outside, of rank 0."""
     if value is None:
         return scalar(0, x.dtype)
-    return value.expr if value.shape == () else R.reshape(value.expr, relax.ShapeExpr([]))
+    return value.expr if value.shape == () else node.emit(R.reshape(value.expr, relax.ShapeExpr([])))
 
 
 def _pad_computed(node: Node, x: Value, pads: Value, value: Value | None, axes: Value | None) -> Expr:
@@ -84,7 +84,7 @@ def _pad_computed(node: Node, x: Value, pads: Value, value: Value | None, axes: 
 
         return te.compute(list(target), element, name="pad")
 
-    return node.te(compute, x.expr, node.emit(_fill(x, value)), pads.expr, shape_expr(shape), name="pad_computed")
+    return node.te(compute, x.expr, _fill(node, x, value), pads.expr, shape_expr(shape), name="pad_computed")
 
 
 def _mode(node: Node) -> str:

@@ -215,6 +215,7 @@ def _along(
         # were integers ("IntImm supports only int").
         corners = te.compute((1,), lambda _: real(length - 1) / real(target[axis] - 1), name="corners")
         ratio = te.compute((1,), lambda _: real(length) / real(target[axis]), name="ratio")
+        growth = te.compute((1,), lambda _: real(target[axis]) / real(length), name="growth")
         inverse = ratio(0) if scale is None else tirx.const(1.0 / scale, working)
         zero = tirx.const(0.0, working)
 
@@ -236,6 +237,8 @@ def _along(
                 middle = tirx.const(0.5 * (start + end), working) * real(length - 1)
                 step = tirx.const(end - start, working) * corners(0)
                 return tirx.if_then_else(target[axis] > 1, start * real(length - 1) + i * step, middle)
+            if mode == "half_pixel" and method == "nearest" and scale is None:
+                return (i + 0.5) / growth(0) - 0.5  # halves must come out as halves: they are rounded
             if mode == "half_pixel":
                 return (i + 0.5) * inverse - 0.5
             raise node.error(f"coordinate_transformation_mode '{mode}' is not supported")

@@ -67,6 +67,19 @@ def test_computed_bounds_of_a_range_may_be_negative() -> None:
     compare(model, [dict(zip("abc", map(np.array, feed), strict=True)) for feed in feeds])
 
 
+def test_a_range_of_computed_floats_feeds_arithmetic() -> None:
+    nodes = [N("Range", ["a", "b", "c"], ["r"]), N("Mul", ["r", "r"], ["s"]), N("Cos", ["s"], ["y"])]
+    feeds = [dict(zip("abc", map(np.float32, feed), strict=True)) for feed in [(0, 5, 2), (1, -3, -0.5)]]
+    compare(build(nodes, dict.fromkeys("abc", ("f", ()))), [{k: np.array(v) for k, v in f.items()} for f in feeds])
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+def test_extremes_of_rows_of_infinities(op: str) -> None:
+    x = noise(3, 20)
+    x[1] = -np.inf
+    compare(build([N(op, ["x", "a"], ["y"])], MATRIX, {"a": np.array([1])}), [{"x": x}, {"x": -x}])
+
+
 @pytest.mark.parametrize("mode", ["constant", "edge"])
 def test_computed_pads_may_crop(mode: str) -> None:
     model = build([N("Pad", ["x", "p"], ["y"], mode=mode)], {**MATRIX, "p": ("i", (4,))})
