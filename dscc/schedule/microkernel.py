@@ -30,7 +30,7 @@ _LONG = frozenset(
 
 
 Depth = Sequence[tuple[str, Index]]
-_SUM = 384  # products that are summed in a row
+_SUM = 96  # products that are summed in a row; 384 is 2% faster on ResNet-50 and puts OCR recognition over 1e-4
 
 
 @dataclass(frozen=True)
