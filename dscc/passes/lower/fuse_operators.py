@@ -49,22 +49,30 @@ class FuseOperators(Pass):
 
 
 def define_first(mod: tvm.IRModule) -> tvm.IRModule:
-    """The bindings of `main` in an order in which symbols are defined before they are used.
+    """The bindings of each function in an order in which symbols are defined before they are used.
 
     FuseOps of TVM 0.27 heeds variables only, and may put a kernel whose shape is a symbol before the match_cast that
     defines it; VMShapeLower then fails with "has not been computed".
     """
-    main = mod["main"]
-    blocks = []
-    for block in main.body.blocks:
-        bindings = _ordered(block.bindings)
-        same = isinstance(block, relax.DataflowBlock)
-        blocks.append(relax.DataflowBlock(bindings) if same else relax.BindingBlock(bindings))
-    attrs = dict(main.attrs.items()) if main.attrs else {}
-    body = relax.SeqExpr(blocks, main.body.body)
     out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
-    out["main"] = relax.Function(main.params, body, main.ret_ty, main.is_pure).with_attrs(attrs)
+    for gvar, func in mod.functions.items():
+        if isinstance(func, relax.Function):
+            out[gvar] = _in_order(func)
     return out
+
+
+def _in_order(func: relax.Function) -> relax.Function:
+    blocks, moved = [], False
+    for block in func.body.blocks:
+        bindings = _ordered(block.bindings)
+        moved = moved or any(a is not b and not a.same_as(b) for a, b in zip(bindings, block.bindings, strict=True))
+        kind = relax.DataflowBlock if isinstance(block, relax.DataflowBlock) else relax.BindingBlock
+        blocks.append(kind(bindings))
+    if not moved:
+        return func
+    attrs = dict(func.attrs.items()) if func.attrs else {}
+    body = relax.SeqExpr(blocks, func.body.body)
+    return relax.Function(func.params, body, func.ret_ty, func.is_pure).with_attrs(attrs)
 
 
 def _ordered(bindings: Sequence[relax.Binding]) -> list[relax.Binding]:
