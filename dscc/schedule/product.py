@@ -17,7 +17,7 @@ from tvm.ir import Expr, Var
 
 from dscc.schedule.code import Code, Index, ceildiv, constant, index, quotient, remainder
 from dscc.schedule.machine import Machine
-from dscc.schedule.microkernel import Operands, write_tile
+from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, Operands, write_tile
 from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_base
 
 _TASK_FLOPS = 1_000_000  # less than this is not worth handing to another thread
@@ -110,7 +110,12 @@ def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
             write_tile(
                 code,
                 tile,
-                Operands([("k", depth)], lambda i, ks: product.left(row + i, ks[0]), lambda ks, at: right(ks[0], at)),
+                Operands(
+                    [("k", depth)],
+                    lambda i, ks: product.left(row + i, ks[0]),
+                    lambda ks, at: right(ks[0], at),
+                    LONG_RUN if product.panels is None else SHORT_RUN,
+                ),
                 lambda i, column, value: product.store(row + i, column, value),
                 columns=columns,
                 base=panel_base(panel, columns),
