@@ -41,9 +41,9 @@ def windows(node: Node, kernel: list[int], spatial: tuple[Dim, ...]) -> Windows:
     auto = node.attr("auto_pad", "NOTSET")
     if auto == "NOTSET":
         pads = node.attr("pads", None) or [0] * (2 * rank)
-        return Windows(kernel, strides, dilations, list(pads[:rank]), list(pads[rank:]))
+        return _with_room(node, Windows(kernel, strides, dilations, list(pads[:rank]), list(pads[rank:])), spatial)
     if auto == "VALID":
-        return Windows(kernel, strides, dilations, [0] * rank, [0] * rank)
+        return _with_room(node, Windows(kernel, strides, dilations, [0] * rank, [0] * rank), spatial)
     if auto not in ("SAME_UPPER", "SAME_LOWER"):
         raise node.error(f"auto_pad is '{auto}'; allowed: NOTSET, VALID, SAME_UPPER, SAME_LOWER")
     before, after = [], []
@@ -57,3 +57,16 @@ def windows(node: Node, kernel: list[int], spatial: tuple[Dim, ...]) -> Windows:
         before.append(small if auto == "SAME_UPPER" else large)
         after.append(large if auto == "SAME_UPPER" else small)
     return Windows(kernel, strides, dilations, before, after)
+
+
+def _with_room(node: Node, over: Windows, spatial: tuple[Dim, ...]) -> Windows:
+    """`over`, after a check that at least one window fits into the padded input; what is symbolic is checked when the
+    model runs. Without a window there is nothing that a kernel could write.
+    """
+    for axis, size in enumerate(spatial):
+        padded, extent = node.dims.simplify(size + over.before[axis] + over.after[axis]), over.extent(axis)
+        if node.attr("ceil_mode", 0) or node.dims.at_least(padded, extent):
+            continue
+        room = node.dims.minimum(padded, extent)
+        node.require_equal(room, extent, f"the padded size {padded} has to hold a window of {extent}: the smaller one")
+    return over

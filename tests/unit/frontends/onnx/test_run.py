@@ -48,6 +48,18 @@ def test_a_computed_shape_that_does_not_fit_is_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("node", ["MaxPool", "AveragePool", "Conv"])
+def test_an_input_smaller_than_a_window_is_one_line(node: str) -> None:
+    inputs = {"x": ("f", ("n", 2, "h", "w")), **({"k": ("f", (2, 2, 3, 3))} if node == "Conv" else {})}
+    made = N(node, list(inputs), ["y"], kernel_shape=[3, 3], strides=[2, 2])
+    module = dscc.compile(build([made], inputs), jobs=1).load()
+    weight = {"k": noise(2, 2, 3, 3)} if node == "Conv" else {}
+    assert module.run(None, {"x": noise(1, 2, 3, 4), **weight})[0].shape == (1, 2, 1, 1)
+    with pytest.raises(InputError, match=re.escape("'x' (1, 2, 2, 4)")) as caught:
+        module.run(None, {"x": noise(1, 2, 2, 4), **weight})
+    assert "\n" not in str(caught.value)
+
+
 def test_computed_bounds_of_a_slice_may_be_negative() -> None:
     bounds = dict.fromkeys("abcd", ("i", (2,)))
     compare(
