@@ -9,6 +9,7 @@ import pytest
 import tvm
 from tvm import relax, tirx
 
+from dscc import kernel_pipeline
 from dscc.codegen import VM_PASSES
 from dscc.passes.base import PassContext
 from dscc.passes.lower import legalize
@@ -147,7 +148,9 @@ def _compile_module(
         mod = made.run(mod, ctx)
     assert any(f": {rule.name}" in remark for remark in ctx.remarks), f"not taken: {ctx.remarks}"
     lower = tvm.transform.Sequential([make() for make in VM_PASSES])
-    executable = relax.build(mod, tvm.target.Target("llvm"), relax_pipeline=lower)
+    kernels = (func for func in mod.functions.values() if isinstance(func, tirx.PrimFunc))
+    passes = "default" if any(map(kernel_pipeline.has_blocks, kernels)) else kernel_pipeline.NAME
+    executable = relax.build(mod, tvm.target.Target("llvm"), relax_pipeline=lower, tir_pipeline=passes)
     vm = relax.VirtualMachine(executable, tvm.cpu())
     return lambda *arrays: vm["main"](*(tvm.runtime.tensor(a) for a in arrays)).numpy()
 
