@@ -15,42 +15,27 @@ A rule looks at one call. Constants are combined in double precision and rounded
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import tvm
 from tvm import relax
 
-from dscc.passes.base import Pass, PassContext
-from dscc.passes.graph import Graph, Node, edit_functions
+from dscc.passes.cleanup.local import LocalPass, Rule
+from dscc.passes.graph import Graph, Node
 from dscc.passes.values import attr, const, constant, dims, dtype, numbers, same_dims, scalar
-
-Rule = Callable[[Node, Graph], relax.Expr | None]
 
 
 @dataclass(frozen=True)
-class SimplifyArithmetic(Pass):
-    """Each rule looks at one call and returns what to write instead, or None."""
+class SimplifyArithmetic(LocalPass):
+    """Arithmetic that changes nothing goes; the rest takes its cheaper form."""
 
     name = "simplify-arithmetic"
 
-    def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        def edit(graph: Graph) -> None:
-            for node in graph:
-                while node.alive and (better := _better(node, graph)) is not None:
-                    ctx.remark(f"{self.name}: applied at {node}")
-                    graph.replace(node, better)
-
-        return edit_functions(mod, edit)
-
-
-def _better(node: Node, graph: Graph) -> relax.Expr | None:
-    for rule in RULES.get(node.op, ()):
-        found = rule(node, graph)
-        if found is not None:
-            return found
-    return None
+    @property
+    def rules(self) -> Mapping[str, tuple[Rule, ...]]:
+        return RULES
 
 
 def _constant_operand(node: Node, graph: Graph) -> tuple[relax.Expr, np.ndarray, bool] | None:

@@ -13,44 +13,28 @@ A rule looks at one call; none adds data movement.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import tvm
 from tvm import relax
 
-from dscc.passes.base import Pass, PassContext
-from dscc.passes.graph import Graph, Node, edit_functions
+from dscc.passes.cleanup.local import LocalPass, Rule
+from dscc.passes.graph import Graph, Node
 from dscc.passes.layout.regroup import pair_up
 from dscc.passes.values import attr, dims, numbers, rank, same_dims, with_attrs
 
 REDUCTIONS = tuple(f"relax.{name}" for name in ("sum", "mean", "max", "min", "prod", "variance", "std"))
 
-Rule = Callable[[Node, Graph], relax.Expr | None]
-
 
 @dataclass(frozen=True)
-class SimplifyShapes(Pass):
-    """Each rule looks at one call and returns what to write instead, or None."""
+class SimplifyShapes(LocalPass):
+    """Data movement that moves nothing goes; neighbours become one."""
 
     name = "simplify-shapes"
 
-    def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        def edit(graph: Graph) -> None:
-            for node in graph:
-                while node.alive and (better := _better(node, graph)) is not None:
-                    ctx.remark(f"{self.name}: applied at {node}")
-                    graph.replace(node, better)
-
-        return edit_functions(mod, edit)
-
-
-def _better(node: Node, graph: Graph) -> relax.Expr | None:
-    for rule in RULES.get(node.op, ()):
-        found = rule(node, graph)
-        if found is not None:
-            return found
-    return None
+    @property
+    def rules(self) -> Mapping[str, tuple[Rule, ...]]:
+        return RULES
 
 
 def axes_of(node: Node) -> tuple[int, ...] | None:
