@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit demo bench docs changelog clean
+.PHONY: help venv test lint types lit unit demo bench acceptance docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -45,6 +45,10 @@ demo: venv       ## fetch three models, compile, verify and race them
 bench: venv      ## the race that benchmarks/RESULTS.md is written from
 	$(PIP) -e '.[bench,exports]'
 	$(BIN)/python -m benchmarks.race --save
+
+acceptance: venv ## every promise about real models, measured, into benchmarks/RESULTS.md
+	$(PIP) -e '.[bench,exports]'
+	$(BIN)/python -m benchmarks.acceptance --save
 
 docs: venv       ## rewrite the pages of docs/ that are made from the code
 	$(BIN)/python -m docs.generate
