@@ -26,6 +26,5 @@ class OnnxFrontend(Frontend):
         return isinstance(model, onnx.ModelProto)
 
     def load(self, model: Path | Any, options: CompileOptions) -> tvm.IRModule:
-        notes: list[str] = []
-        proto = canonicalise(load(model), notes)
+        proto = canonicalise(load(model))
         return Importer(proto, options.input_shapes).run()

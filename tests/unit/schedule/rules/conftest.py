@@ -27,14 +27,8 @@ MACHINES = {
 }
 
 
-def _compile(
-    rule: Rule,
-    shapes: dict[str, tuple[int | str, ...]],
-    body: Callable[..., relax.Expr],
-    machine: Machine,
-    constants: Sequence[str] = (),
-) -> Callable[..., np.ndarray]:
-    """What `rule` makes of the one function that `body` lowers to; the parameters in `constants` may be packed."""
+def _main(shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]) -> tvm.IRModule:
+    """A module whose `main` computes `body` of float32 inputs; a str is a symbolic dimension."""
     symbols: dict[str, tirx.Var] = {}
 
     def dim(d: int | str) -> int | tirx.Var:
@@ -46,7 +40,18 @@ def _compile(
         with bb.dataflow():
             out = bb.emit_output(body(bb, *params))
         bb.emit_func_output(out)
-    mod = relax.transform.LegalizeOps(legalize.table())(bb.finalize())
+    return bb.finalize()
+
+
+def _compile(
+    rule: Rule,
+    shapes: dict[str, tuple[int | str, ...]],
+    body: Callable[..., relax.Expr],
+    machine: Machine,
+    constants: Sequence[str] = (),
+) -> Callable[..., np.ndarray]:
+    """What `rule` makes of the one function that `body` lowers to; the parameters in `constants` may be packed."""
+    mod = relax.transform.LegalizeOps(legalize.table())(_main(shapes, body))
     mod = tvm.transform.Sequential(
         [
             relax.transform.AnnotateTIROpPattern(),
@@ -131,19 +136,8 @@ def compile_constants():
 def _compile_module(
     rule: Rule, shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]
 ) -> Callable[..., np.ndarray]:
-    symbols: dict[str, tirx.Var] = {}
-
-    def dim(d: int | str) -> int | tirx.Var:
-        return symbols.setdefault(d, tirx.Var(d, "int64")) if isinstance(d, str) else d
-
-    params = [relax.Var(n, relax.TensorType([dim(d) for d in s], "float32")) for n, s in shapes.items()]
-    bb = relax.BlockBuilder()
-    with bb.function("main", params):
-        with bb.dataflow():
-            out = bb.emit_output(body(bb, *params))
-        bb.emit_func_output(out)
     ctx = PassContext(_OneRule(rule))  # type: ignore[arg-type]
-    mod = bb.finalize()
+    mod = _main(shapes, body)
     for made in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
         mod = made.run(mod, ctx)
     assert any(f": {rule.name}" in remark for remark in ctx.remarks), f"not taken: {ctx.remarks}"
