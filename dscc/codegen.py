@@ -15,14 +15,16 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import vm_build
 
-from dscc import kernel_pipeline
+from dscc import kernel_pipeline, library
 from dscc.artifact import host
 from dscc.targets.base import Target
 
-# TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done.
+# TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done, and
+# with what calls of our functions in C need.
 VM_PASSES = (
     relax.transform.ToNonDataflow,
     relax.transform.RemovePurityChecking,
+    lambda: tvm.transform.module_pass(lambda mod, _: library.pass_context(mod), opt_level=0, name="PassContext"),
     relax.transform.CallTIRRewrite,
     relax.transform.StaticPlanBlockMemory,
     relax.transform.LowerAllocTensor,

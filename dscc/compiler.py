@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dscc import codegen, frontends, pipeline, record, selfcheck, targets
+from dscc import codegen, frontends, library, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
 from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
@@ -56,11 +56,11 @@ def compile(
         progress("generate code")
         objects = codegen.build(lifted.mod, done.ctx.target, Path(folder), options.jobs)
         progress("link")
-        library = Path(folder) / "model.so"
-        done.ctx.target.link(objects, library)
+        model_so = Path(folder) / "model.so"
+        done.ctx.target.link(objects, model_so, library.sources(lifted.mod))
         progress("pack")
         manifest = record.manifest(lifted, done.frontend, done.pipeline, done.ctx)
-        artifact = Artifact.build(library, lifted.weights, manifest)
+        artifact = Artifact.build(model_so, lifted.weights, manifest)
     progress("check")
     return selfcheck.record(artifact)
 

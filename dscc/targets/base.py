@@ -63,8 +63,13 @@ class Target(ABC):
         kernels.write_to_file(str(path))
 
     @abstractmethod
-    def link(self, objects: Sequence[Path], library: Path) -> None:
+    def link(self, objects: Sequence[Path], library: Path, sources: Sequence[Path] = ()) -> None:
         """Link object files into the shared library at `library`.
+
+        Args:
+            objects: what `write_object` wrote, and the loader.
+            library: the file to write.
+            sources: files of dscc/library that belong into it, in C; `dscc.library.compile_flags` says how to compile.
 
         Raises:
             TargetError: no linker is installed, or it failed.

@@ -53,5 +53,5 @@ class X86(Target):
     def rules(self) -> tuple[Rule, ...]:
         return RULES
 
-    def link(self, objects: Sequence[Path], library: Path) -> None:
-        toolchain.link(objects, library, ("-O2", "-pthread", "-x", "c", str(PARALLEL_LOOPS)))
+    def link(self, objects: Sequence[Path], library: Path, sources: Sequence[Path] = ()) -> None:
+        toolchain.link(objects, library, ["-pthread"], [PARALLEL_LOOPS, *sources])

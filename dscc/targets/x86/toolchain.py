@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from dscc.errors import TargetError
+from dscc.library import compile_flags
 
 DRIVERS = ("cc", "gcc", "clang", "c++", "g++", "clang++")
 
@@ -38,8 +39,8 @@ def find_linker() -> tuple[str, ...]:
     )
 
 
-def link(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> None:
-    """Link `objects` into the shared library `library`.
+def link(objects: Sequence[Path], library: Path, flags: Sequence[str] = (), sources: Sequence[Path] = ()) -> None:
+    """Link `objects`, and `sources` in C that use nothing but TVM's C ABI, into the shared library `library`.
 
     Raises:
         TargetError: there is no linker, or it failed; the text ends with what it said.
@@ -54,6 +55,7 @@ def link(objects: Sequence[Path], library: Path, flags: Sequence[str] = ()) -> N
         *map(str, objects),
         "-Wl,--build-id=none",
         *flags,
+        *(["-O2", *compile_flags(), "-x", "c", *map(str, sources)] if sources else []),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -84,5 +84,5 @@ class C(dscc.Target):
             errors = [line for line in lines if "error" in line] or lines
             raise TargetError(f"target 'c': the C compiler refused a kernel: {errors[0]}")
 
-    def link(self, objects: Sequence[Path], library: Path) -> None:
-        toolchain.link(objects, library, ["-lm"])
+    def link(self, objects: Sequence[Path], library: Path, sources: Sequence[Path] = ()) -> None:
+        toolchain.link(objects, library, ["-lm"], sources)
