@@ -19,9 +19,6 @@ from dscc.plugins import registry
 if TYPE_CHECKING:
     import tvm
 
-# What every module goes through after the passes of the preset or of `--passes`.
-LOWERING = "fuse-weight-casts,legalize-operators,fuse-operators,schedule-kernels"
-
 Progress = Callable[[str], None]
 
 
@@ -50,7 +47,7 @@ def compile(
     """
     progress = progress or (lambda stage: None)
     options = options or CompileOptions(**fields)
-    done = optimize(model, options, LOWERING, progress)
+    done = optimize(model, options, lowering(options), progress)
     lifted = lift_constants(done.mod)
     with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
         progress("generate code")
@@ -74,6 +71,12 @@ def optimize(model: Path | str | Any, options: CompileOptions, then: str, progre
     mod = frontend.load(Path(model) if isinstance(model, str) else model, options)
     passes = Pipeline((*asked.passes, *after.passes))
     return Optimized(passes.run(mod, ctx, dump=options.dump, progress=progress), frontend.name, passes, ctx)
+
+
+def lowering(options: CompileOptions) -> str:
+    """What every module goes through after the passes of the preset or of `--passes`."""
+    small = str(options.small).lower()
+    return f"fuse-weight-casts,legalize-operators,fuse-operators,schedule-kernels{{small={small}}}"
 
 
 def graph_passes(options: CompileOptions) -> Pipeline:

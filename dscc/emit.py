@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from dscc import codegen, targets
-from dscc.compiler import LOWERING, Progress, optimize
+from dscc.compiler import Progress, lowering, optimize
 from dscc.errors import TargetError
 from dscc.options import CompileOptions
 from dscc.passes.lower.lift_constants import lift_constants
@@ -27,7 +27,7 @@ def emit(
         raise TargetError(f"target '{target}' has no form '{form}'; it has: ir, tir, {', '.join(target.forms)}")
     if form == "ir":
         return str(optimize(model, options, "", progress).mod.script())
-    done = optimize(model, options, LOWERING, progress)
+    done = optimize(model, options, lowering(options), progress)
     if form == "tir":
         return str(done.mod.script())
     progress("generate code")

@@ -14,7 +14,7 @@ import onnx
 from onnx.backend.base import Backend, BackendRep, Device, DeviceType, namedtupledict
 
 import dscc
-from dscc.compiler import LOWERING, optimize
+from dscc.compiler import lowering, optimize
 from dscc.errors import DsccError
 from dscc.runtime import Module
 
@@ -52,7 +52,8 @@ class DsccBackend(Backend):
     def is_compatible(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> bool:
         """Whether dscc reads and lowers the model; no code is generated to find out."""
         try:
-            optimize(model, dscc.CompileOptions(**kwargs), LOWERING, lambda stage: None)
+            options = dscc.CompileOptions(**kwargs)
+            optimize(model, options, lowering(options), lambda stage: None)
         except DsccError:
             return False
         return cls.supports_device(device)

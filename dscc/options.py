@@ -20,6 +20,7 @@ class CompileOptions:
         passes: pipeline text that replaces the preset's graph passes, as in `fold-batch-norm,fuse-gelu`.
         input_shapes: input name to dimensions; an int fixes a dimension, a str names a symbolic one.
         dump: folder that receives the module after every pass, or None.
+        small: no weight takes more bytes than in the model: leaves out Winograd's convolutions.
         jobs: processor cores that may be used to compile; 0 means all.
     """
 
@@ -28,4 +29,5 @@ class CompileOptions:
     passes: str | None = field(default=None, metadata={"help": "pipeline text instead of the preset's graph passes"})
     input_shapes: Mapping[str, tuple[Dim, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dump: Path | None = field(default=None, metadata={"help": "folder for the module after every pass"})
+    small: bool = field(default=False, metadata={"help": "store no weight in a larger form, as Winograd's is"})
     jobs: int = field(default=0, metadata={"help": "cores used to compile; 0 means all"})

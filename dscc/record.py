@@ -44,6 +44,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             "kernels": sum(isinstance(func, tirx.PrimFunc) for func in lifted.mod.functions.values()),
             "weight_bytes": sum(weight.nbytes for weight in lifted.weights.values()),
             "fallback": (),
+            **ctx.facts,
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     import tvm
@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class PassContext:
-    """What a pass may look at and report to while it runs."""
+    """What a pass may look at and report to while it runs.
+
+    Attributes:
+        target: what is compiled for.
+        remarks: what passes did, and why they refused.
+        facts: what the artifact's summary says of the passes' work, by name.
+    """
 
     target: Target
     remarks: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
 
     def remark(self, text: str) -> None:
         """Say what a pass did or why it refused; `dscc opt --remarks` prints it."""

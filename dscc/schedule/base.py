@@ -40,6 +40,8 @@ class Rule(ABC):
     """A schedule for one shape of computation. Rules are stateless; a target lists its rules in order."""
 
     name: ClassVar[str]
+    enlarges: ClassVar[bool] = False
+    """Whether packed constants take more bytes than before: such a rule is not asked under `--small`."""
 
     @abstractmethod
     def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:

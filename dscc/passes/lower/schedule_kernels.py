@@ -2,14 +2,17 @@
 
     R.call_tir(cls.fused_conv2d_relu, (x, const_OHWI))  ->  R.call_tir(cls.fused_conv2d_relu, (x, const_packed))
 
-Functions that are alike but for their name are scheduled and compiled once.
+Functions that are alike but for their name are scheduled and compiled once. Rules that enlarge the constants may double
+what the module holds of them, or add 1 MiB: those that add the least come first.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import tvm
@@ -24,21 +27,43 @@ from dscc.schedule.base import Packing, Scheduled
 from dscc.schedule.math import vector_math
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
+_FREE_BYTES = 1 << 20  # that packing may add to any module
 
 
 @dataclass(frozen=True)
 class ScheduleKernels(Pass):
-    """Unscheduled TIR functions become fast ones."""
+    """Unscheduled TIR functions become fast ones.
+
+    Attributes:
+        small: no constant may be packed into more bytes than it has.
+    """
 
     name = "schedule-kernels"
     stage = "schedule"
 
+    small: bool = False
+
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         mod, representatives = _merge_equal(mod)
+        arguments = _constant_arguments(mod, representatives)
+        budget = max(
+            _FREE_BYTES,
+            sum({constant: size for found in arguments.values() for constant, size in found.sizes.items()}.values()),
+        )
         plans: dict[str, Scheduled] = {}
-        for name, constants in _constant_arguments(mod, representatives).items():
-            plan, rule = _schedule(mod[name], constants, ctx)
-            plans[name] = plan
+        rules: dict[str, str] = {}
+        for name, found in arguments.items():
+            plans[name], rules[name] = _schedule(mod[name], found.constants, ctx, self.small)
+        added = {name: _growth(mod[name], plan) * arguments[name].count for name, plan in plans.items()}
+        total = 0
+        for name in sorted((name for name in plans if added[name] > 0), key=added.__getitem__):
+            if total + added[name] > budget:
+                plans[name], rules[name] = _schedule(mod[name], arguments[name].constants, ctx, True)
+            else:
+                total += added[name]
+        if total:
+            ctx.facts["bytes_added_by_packing"] = total
+        for name, rule in rules.items():
             ctx.remark(f"{self.name}: {name}: {rule}")
         retarget = _Retarget(mod, plans, representatives)
         for gvar, func in mod.functions.items():
@@ -47,12 +72,14 @@ class ScheduleKernels(Pass):
         return relax.transform.DeadCodeElimination()(retarget.builder_.get())
 
 
-def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext) -> tuple[Scheduled, str]:
+def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext, small: bool) -> tuple[Scheduled, str]:
     if func.attrs and func.attrs.get("tirx.is_scheduled", False):
         return Scheduled(func), "as it was"
     if _has_narrow_floats(func):
         return Scheduled(func), "plain loops, for its element type"
     for rule in ctx.target.rules:
+        if small and rule.enlarges:
+            continue
         plan = rule.apply(func, constants, ctx.target.machine)
         if plan is not None:
             return plan, rule.name
@@ -96,20 +123,48 @@ def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
     return mod, first
 
 
-def _constant_arguments(mod: tvm.IRModule, representatives: Mapping[str, str]) -> dict[str, frozenset[int]]:
-    """For every TIR function that is called, the parameters that are constants at all of its call sites."""
-    found: dict[str, frozenset[int]] = {}
+@dataclass
+class _Arguments:
+    """What a TIR function is called with.
+
+    Attributes:
+        constants: the parameters that are constants at all of its call sites.
+        sizes: bytes of every constant that it is given, by identity.
+        count: number of calls.
+    """
+
+    constants: frozenset[int]
+    sizes: dict[int, int] = field(default_factory=dict)
+    count: int = 0
+
+
+def _constant_arguments(mod: tvm.IRModule, representatives: Mapping[str, str]) -> dict[str, _Arguments]:
+    """For every TIR function that is called, what it is called with."""
+    found: dict[str, _Arguments] = {}
 
     def visit(expr: relax.Expr) -> None:
         if isinstance(expr, relax.Call) and expr.op == _CALL_TIR:
             name = representatives[expr.args[0].name_hint]
-            here = frozenset(i for i, arg in enumerate(expr.args[1]) if isinstance(arg, GenericConst))
-            found[name] = found.get(name, here) & here
+            constants = {i: arg.value for i, arg in enumerate(expr.args[1]) if isinstance(arg, GenericConst)}
+            entry = found.setdefault(name, _Arguments(frozenset(constants)))
+            entry.constants &= frozenset(constants)
+            entry.count += 1
+            entry.sizes |= {hash(value): _bytes(value.shape, str(value.dtype)) for value in constants.values()}
 
     for func in mod.functions.values():
         if isinstance(func, relax.Function):
             relax.analysis.post_order_visit(func, visit)
     return found
+
+
+def _growth(func: tirx.PrimFunc, plan: Scheduled) -> int:
+    """Bytes by which the packed constants of one call are larger than the constants."""
+    pairs = [(func.params[which], plan.func.params[which]) for which in plan.packings]
+    return sum(_bytes(new.shape, str(new.dtype)) - _bytes(old.shape, str(old.dtype)) for old, new in pairs)
+
+
+def _bytes(shape: Iterable[Any], dtype: str) -> int:
+    return math.prod(int(extent) for extent in shape) * tvm.DataType(dtype).bits // 8
 
 
 @mutator

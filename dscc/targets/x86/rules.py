@@ -11,10 +11,12 @@ from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.pool import Pool
 from dscc.schedule.rules.rows import Rowwise
+from dscc.schedule.rules.winograd import Winograd
 
 RULES: tuple[Rule, ...] = (
     Attention(),
     Matmul(),
+    Winograd(),
     Conv(),
     Depthwise(),
     Pool(),

@@ -122,3 +122,30 @@ def test_constants_become_parameters_behind_the_inputs() -> None:
     assert [param.name for param in main.params] == ["x", "weight_0", "weight_1"]
     assert int(main.attrs["num_input"]) == 1
     assert list(lifted.weights) == ["weight_0", "weight_1"]
+
+
+def windows(channels: int) -> tvm.IRModule:
+    """A 3x3 convolution with `channels` inputs and outputs."""
+    builder = relax.BlockBuilder()
+    x = relax.Var("x", relax.TensorType((1, 56, 56, channels), "float32"))
+    weight = np.random.default_rng(0).standard_normal((channels, 3, 3, channels)).astype("float32")
+    layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_layout": "NHWC"}
+    with builder.function("main", [x]):
+        with builder.dataflow():
+            out = relax.op.nn.conv2d(x, relax.const(weight), padding=(1, 1, 1, 1), **layouts)
+            out = builder.emit_output(relax.Tuple([builder.emit(out)]))
+        builder.emit_func_output(out)
+    return builder.finalize()
+
+
+@pytest.mark.parametrize(
+    ("channels", "small", "growth"), [(64, False, 4), (64, True, 1), (256, False, 1)], ids=["more", "small", "budget"]
+)
+def test_larger_weights_are_stored_within_a_budget(channels: int, small: bool, growth: int) -> None:
+    ctx = PassContext(targets.resolve(None))
+    mod = windows(channels)
+    for each in (LegalizeOperators(), FuseOperators(), ScheduleKernels(small=small)):
+        mod = each.run(mod, ctx)
+    (weight,) = lift_constants(mod).weights.values()
+    assert weight.nbytes == growth * 4 * 9 * channels**2
+    assert ctx.facts.get("bytes_added_by_packing", 0) == (growth - 1) * 4 * 9 * channels**2
