@@ -93,7 +93,7 @@ def broadcast(value: Expr, lanes: int) -> Expr:
 
 
 def first_lanes(count: Expr, lanes: int) -> Expr:
-    """The mask of the lanes below `count`. TVM 0.27 cannot bind a vector of booleans to a variable: use it in place."""
+    """The mask of the lanes below `count`."""
     return tirx.LT(tirx.Ramp(0, 1, lanes), tirx.Broadcast(tirx.Cast("int32", count), lanes))
 
 
@@ -135,8 +135,10 @@ class Code:
         self._open[-1].append(stmt)
 
     def bind(self, name: str, value: Expr) -> Expr:
-        """Compute `value` here, once; constants and variables are returned as they are."""
-        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
+        """Compute `value` here, once; constants and variables are returned as they are, and so is a vector of
+        booleans, which TVM 0.27 cannot bind to a variable.
+        """
+        if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm) or str(value.ty.dtype).startswith("boolx"):
             return value
         var = tirx.Var(name, value.ty)
         self.add(tirx.Bind(var, value))

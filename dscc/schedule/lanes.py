@@ -36,6 +36,10 @@ def with_parts(expr: Expr, parts: Sequence[Expr]) -> Expr:
     lanes = lanes_of(parts[0])
     dtype = f"{expr.ty.dtype}x{lanes}" if lanes > 1 else str(expr.ty.dtype)
     if isinstance(expr, tirx.Cast):
+        if str(parts[0].ty.dtype).startswith("boolx"):
+            # TVM 0.27 refuses to bind a variable to the cast of a comparison of vectors
+            zero, one = (broadcast(tirx.const(number, expr.ty.dtype), lanes) for number in (0, 1))
+            return tirx.Select(*parts, one, zero)
         return tirx.Cast(dtype, *parts)
     return ir.Call(expr.op, list(parts), expr.attrs, expr.ty_args, expr.span, dtype)
 

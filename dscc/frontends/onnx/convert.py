@@ -230,6 +230,17 @@ class Importer:
         absent_output = Value("", self.bb, data=np.empty(0))
         return [scope.get(name, absent_output) for name in body.output]
 
+    def call(
+        self,
+        node: Node,
+        proto: onnx.NodeProto,
+        inputs: list[Value | None],
+        opsets: Mapping[str, int],
+        attributes: Mapping[str, onnx.AttributeProto],
+    ) -> list[Value]:
+        """The outputs of the operator `proto`, which `node` is made of; see compose.py."""
+        return list(self._node(proto, node.label, inputs, opsets, attributes, node.scope))
+
     def inline(self, node: Node, graph: onnx.GraphProto) -> list[Value]:
         """Convert a subgraph of `node` in its place; it sees the names of the graph around it. Its outputs."""
         scope = dict(node.scope)

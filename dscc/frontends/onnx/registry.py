@@ -44,10 +44,11 @@ def converter(*ops: str, since: int = 1, domain: str = "") -> Callable[[Converte
 
 @cache
 def _load_all() -> None:
-    from dscc.frontends.onnx import ops
+    from dscc.frontends.onnx import microsoft, ops
 
-    for module in pkgutil.iter_modules(ops.__path__):
-        importlib.import_module(f"{ops.__name__}.{module.name}")
+    for package in (ops, microsoft):
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package.__name__}.{module.name}")
 
 
 def find(domain: str, op: str, opset: int) -> Converter | None:

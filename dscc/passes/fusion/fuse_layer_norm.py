@@ -67,6 +67,8 @@ class FuseLayerNorm(RewritePass):
             )
         if two is not None and not is_scalar(two, 2):
             return f"expected the power 2, found {describe(two)}"
+        if dtype(x) not in ("float32", "float16"):
+            return f"the values are of type {dtype(x)}, which the operator does not take"
         if scalar(epsilon) is None:
             return f"epsilon is no constant number but {describe(epsilon)}"
         axes = row_axes(graph.value(mean), x)

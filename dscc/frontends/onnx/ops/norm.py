@@ -49,20 +49,28 @@ def layer_norm(node: Node, x: Value, scale: Value, bias: Value | None = None) ->
         if p
     )
     outputs = len([name for name in node.proto.output if name])
-    if full and outputs == 1:
+    if full and outputs == 1 and x.dtype in ("float32", "float16"):  # the types that Relax's operator takes
         shift = bias.expr if bias is not None else _zeros_like(node, scale)
         return R.nn.layer_norm(x.expr, scale.expr, shift, axes, epsilon)
-    mean = node.emit(R.mean(x.expr, axes, keepdims=True))
-    centred = node.emit(R.subtract(x.expr, mean))
+    wide = _stashed(node, x)
+    mean = node.emit(R.mean(wide.expr, axes, keepdims=True))
+    centred = node.emit(R.subtract(wide.expr, mean))
     variance = node.emit(R.mean(node.emit(R.multiply(centred, centred)), axes, keepdims=True))
     inverse = node.emit(
-        R.divide(scalar(1, x.dtype), node.emit(R.sqrt(node.emit(R.add(variance, scalar(epsilon, x.dtype))))))
+        R.divide(scalar(1, wide.dtype), node.emit(R.sqrt(node.emit(R.add(variance, scalar(epsilon, wide.dtype))))))
     )
     result = node.value(R.multiply(centred, inverse))
+    if wide.dtype != x.dtype:
+        result = node.value(R.astype(result.expr, x.dtype))
     result = node.value(R.multiply(*broadcast(node, result, scale)))
     if bias is not None:
         result = node.value(R.add(*broadcast(node, result, bias)))
     return (result.expr, mean, inverse)[: len(node.proto.output)]
+
+
+def _stashed(node: Node, x: Value) -> Value:
+    """x in the type that the standard computes means and deviations in: float32 for half types."""
+    return node.value(R.astype(x.expr, "float32")) if x.dtype in ("float16", "bfloat16") else x
 
 
 def _zeros_like(node: Node, scale: Value) -> Expr:
@@ -74,12 +82,17 @@ def _zeros_like(node: Node, scale: Value) -> Expr:
 @converter("RMSNormalization")
 def rms_norm(node: Node, x: Value, scale: Value) -> Expr:
     first = node.axis(node.attr("axis", -1), x.ndim)
-    if first > 0 and list(scale.shape) == list(x.shape[first:]):  # Relax 0.27 cannot lower it over all axes
+    plain = x.dtype in ("float32", "float16") and list(scale.shape) == list(x.shape[first:])
+    if first > 0 and plain:  # Relax 0.27 cannot lower it over all axes
         return R.nn.rms_norm(x.expr, scale.expr, list(range(first, x.ndim)), node.attr("epsilon", 1e-5))
     axes = list(range(first, x.ndim))
-    mean = node.emit(R.mean(node.emit(R.multiply(x.expr, x.expr)), axes, keepdims=True))
-    root = node.emit(R.sqrt(node.emit(R.add(mean, scalar(node.attr("epsilon", 1e-5), x.dtype)))))
-    return R.multiply(*broadcast(node, node.value(R.divide(x.expr, root)), scale))
+    wide = _stashed(node, x)
+    mean = node.emit(R.mean(node.emit(R.multiply(wide.expr, wide.expr)), axes, keepdims=True))
+    root = node.emit(R.sqrt(node.emit(R.add(mean, scalar(node.attr("epsilon", 1e-5), wide.dtype)))))
+    normal = node.value(R.divide(wide.expr, root))
+    if wide.dtype != x.dtype:
+        normal = node.value(R.astype(normal.expr, x.dtype))
+    return R.multiply(*broadcast(node, normal, scale))
 
 
 @converter("GroupNormalization", since=21)
