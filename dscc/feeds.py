@@ -14,17 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from dscc.artifact import store
+from dscc.elements import CARRIERS, numpy_dtype, onnx_name
 from dscc.errors import InputError, unknown
 
 Feeds = dict[str, np.ndarray[Any, Any]]
 
-DTYPES = {
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(float16)": "float16",
-    **{f"tensor({name})": name for name in ("bool", "int8", "int16", "int32", "int64")},
-    **{f"tensor({name})": name for name in ("uint8", "uint16", "uint32", "uint64")},
-}
+_PLAIN = "float32 float64 float16 bfloat16 bool int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+DTYPES = {f"tensor({onnx_name(name)})": name for name in (*_PLAIN, *CARRIERS)}
 
 # What a symbolic dimension is when nobody says: one image or sentence, at a size that most networks take.
 BATCH, IMAGE_SIDE, LENGTH = 1, 224, 64
@@ -46,7 +42,8 @@ class InputInfo(Protocol):
 def random_feeds(inputs: Iterable[InputInfo], dims: Mapping[str, int], seed: int = 0) -> Feeds:
     """Random inputs: floats from a standard normal distribution, bytes over their range, other integers 0 or 1.
 
-    Integers are mostly indices into tables, masks or token types; 0 and 1 are valid for all of them.
+    Integers are mostly indices into tables, masks or token types; 0 and 1 are valid for all of them. The float type
+    that has powers of two only gets those from 1/8 to 8.
 
     Args:
         inputs: what the model takes.
@@ -86,8 +83,13 @@ def _default_size(axis: int, rank: int) -> int:
 def _random(rng: np.random.Generator, info: InputInfo, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
     if info.type not in DTYPES:
         raise InputError(f"input '{info.name}': cannot make random values of type '{info.type}'; give it with --input")
-    dtype = np.dtype(DTYPES[info.type])
-    if dtype.kind == "f":
+    name = DTYPES[info.type]
+    dtype = numpy_dtype(name)
+    if name == "float8_e8m0fnu":
+        return np.exp2(rng.integers(-3, 4, shape)).astype(dtype)
+    if name == "complex64":
+        return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(dtype)
+    if "float" in name:
         return rng.standard_normal(shape).astype(dtype)
     if dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from tvm import relax, tirx
@@ -27,12 +27,14 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
         ctx: what they remarked.
     """
     main = lifted.mod["main"]
-    inputs = zip(main.attrs["dscc.inputs"], main.params[: int(main.attrs["num_input"])], strict=True)
-    outputs = zip(main.attrs["dscc.outputs"], main.ret_ty.fields, strict=True)
+    taken = [param.ty for param in main.params[: int(main.attrs["num_input"])]]
+    inputs = zip(main.attrs["dscc.inputs"], taken, _elements(main, "dscc.input_types", taken), strict=True)
+    given = list(main.ret_ty.fields)
+    outputs = zip(main.attrs["dscc.outputs"], given, _elements(main, "dscc.output_types", given), strict=True)
     used = [("front end", frontend), ("target", ctx.target.name), *(("pass", each.name) for each in pipeline.passes)]
     return Manifest(
-        inputs=tuple(_spec(str(name), param.ty) for name, param in inputs),
-        outputs=tuple(_spec(str(name), ty) for name, ty in outputs),
+        inputs=tuple(_spec(str(name), ty, element) for name, ty, element in inputs),
+        outputs=tuple(_spec(str(name), ty, element) for name, ty, element in outputs),
         target=str(ctx.target),
         machine=ctx.target.machine_name(),
         cpu_features=ctx.target.features,
@@ -54,10 +56,16 @@ def applied(remarks: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(text.split(":", 1)[0] for text in remarks if ": applied" in text).items()))
 
 
-def _spec(name: str, ty: relax.TensorType) -> TensorSpec:
+def _elements(main: relax.Function, attribute: str, types: Sequence[relax.TensorType]) -> list[str]:
+    """The model's element types of inputs or outputs: what the front end says, else those of the tensors."""
+    said = main.attrs.get(attribute) or [ty.dtype for ty in types]
+    return [str(element) for element in said]
+
+
+def _spec(name: str, ty: relax.TensorType, element: str) -> TensorSpec:
     # Where only the rank is known, since the shape depends on values, every dimension gets a name of its own.
     shape = [f"{name}_{axis}" for axis in range(ty.ndim)] if ty.shape is None else [_dim(dim) for dim in ty.shape]
-    return TensorSpec(name, str(ty.dtype), tuple(shape))
+    return TensorSpec(name, element, tuple(shape))
 
 
 def _dim(dim: Any) -> int | str:

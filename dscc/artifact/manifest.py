@@ -23,7 +23,8 @@ class TensorSpec:
 
     Attributes:
         name: as the model spells it.
-        dtype: NumPy's name, as in `float32`; `bfloat16` and the like as ml_dtypes names them.
+        dtype: NumPy's name, as in `float32`; `bfloat16` and the like as ml_dtypes names them. Types in the table
+        `dscc.elements.CARRIERS` are passed to `main` as their bit patterns, in the type that the table says.
         shape: an int is a fixed dimension, a str a symbolic one; the same str is the same extent everywhere.
     """
 

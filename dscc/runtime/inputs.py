@@ -8,19 +8,10 @@ from typing import Any
 import numpy as np
 
 from dscc.artifact.manifest import TensorSpec
+from dscc.elements import numpy_dtype
 from dscc.errors import InputError, unknown
 
 Array = np.ndarray[Any, Any]
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The element type of this name; the narrow floats that NumPy lacks are from ml_dtypes."""
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes
-
-        return np.dtype(getattr(ml_dtypes, name))
 
 
 class InputSpecs:
@@ -97,6 +88,8 @@ def _convert(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
     except (BufferError, RuntimeError, TypeError, ValueError) as err:
         reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
         raise InputError(f"input '{spec.name}': expected {spec}, got {type(value).__name__}: {reason}") from err
+    if array.dtype == np.dtype(f"V{dtype.itemsize}") and dtype.kind == "V":
+        array = array.view(dtype)  # what numpy.save makes of a type of ml_dtypes
     if array.dtype != dtype and array.dtype.newbyteorder("=") != dtype:
         kind = array.dtype.name.rstrip("0123456789") if array.dtype.kind in "US" else array.dtype.name
         raise InputError(f"input '{spec.name}': expected type {spec.dtype}, got {kind}")

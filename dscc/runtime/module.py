@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dscc.artifact.host import cores
+from dscc.elements import onnx_name
 from dscc.errors import InputError, unknown
 from dscc.runtime import ffi
 from dscc.runtime.inputs import Array, InputSpecs
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from dscc.artifact import Artifact
     from dscc.artifact.manifest import Manifest, TensorSpec
 
-_ONNX_TYPES = {"float32": "float", "float64": "double", "float8_e4m3fn": "float8e4m3fn", "float8_e5m2": "float8e5m2"}
 _NO_MEMORY = "there is not enough memory"
 _REMEMBERED = 64  # combinations of shapes that are known to fit
 
@@ -159,7 +159,7 @@ def load(path: Path | str, threads: int | None = None) -> Module:
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:
-    return NodeArg(spec.name, f"tensor({_ONNX_TYPES.get(spec.dtype, spec.dtype)})", list(spec.shape))
+    return NodeArg(spec.name, f"tensor({onnx_name(spec.dtype)})", list(spec.shape))
 
 
 def _unfit(names: Sequence[str], shapes: Sequence[tuple[int, ...]], reason: str) -> str:

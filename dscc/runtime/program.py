@@ -10,9 +10,9 @@ import numpy as np
 
 from dscc.artifact.artifact import LIBRARY, WEIGHTS
 from dscc.artifact.store import write_all
+from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
 from dscc.runtime import ffi
-from dscc.runtime.inputs import numpy_dtype
 
 if TYPE_CHECKING:
     from dscc.artifact import Artifact

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dscc.elements import carrier, numpy_dtype
 from dscc.runtime import ffi
-from dscc.runtime.inputs import Array, numpy_dtype
+from dscc.runtime.inputs import Array
 
 if TYPE_CHECKING:
     from dscc.artifact.manifest import TensorSpec
@@ -90,7 +91,7 @@ class _Port:
         self._library = library
         self._argument = argument
         self._dtype = numpy_dtype(spec.dtype)
-        self._code = library.dtype(spec.dtype)
+        self._code = library.dtype(carrier(spec.dtype))
         self._shape: tuple[int, ...] | None = None
         self._bytes = 0
         self._data = 0

@@ -20,12 +20,13 @@ import onnx
 import tvm
 from tvm import relax
 
+from dscc.elements import carrier
 from dscc.errors import FrontendError
-from dscc.frontends.onnx import fold, registry, standard
+from dscc.frontends.onnx import fold, patterns, registry, standard
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import Dims, shape_expr
 from dscc.frontends.onnx.symbolic import Evaluator
-from dscc.frontends.onnx.values import Array, Dim, Value, identifier, tensor_array, tvm_dtype
+from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifier, tensor_array
 
 Scope = dict[str, Value]
 _TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
@@ -57,20 +58,24 @@ class Importer:
         self._check_input_shapes(inputs)
         params = [self._parameter(info) for info in inputs]
         for info, param in zip(inputs, params, strict=True):
-            scope[info.name] = Value(info.name, self.bb, expr=param)
+            element = element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
+            scope[info.name] = Value(info.name, self.bb, expr=param, element=element)
+        taken = [scope[info.name].element for info in inputs]
         try:
             with self.bb.function("main", params):
                 with self.bb.dataflow():
                     self.convert(_needed(graph.node, [output.name for output in graph.output]), scope, self._opsets)
-                    outputs = [self._lookup(scope, output.name, "the graph's outputs").expr for output in graph.output]
-                    result = self.bb.emit_output(relax.Tuple(outputs))
+                    outputs = [self._lookup(scope, output.name, "the graph's outputs") for output in graph.output]
+                    result = self.bb.emit_output(relax.Tuple([output.expr for output in outputs]))
                 self.bb.emit_func_output(result)
         except FrontendError:
             self.bb._end_block()  # TVM 0.27 leaves it open, and says so on standard error when the builder goes away
             raise
         module = self.bb.finalize()
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
-        module["main"] = main.with_attr("dscc.outputs", [output.name for output in graph.output])
+        main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
+        main = main.with_attr("dscc.input_types", taken)
+        module["main"] = main.with_attr("dscc.output_types", [output.element for output in outputs])
         return module
 
     # The inputs.
@@ -105,7 +110,7 @@ class Importer:
             dims = [self._declared_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(declared)]
         return relax.Var(
             self._parameter_name(base),
-            relax.TensorType(shape_expr(dims), tvm_dtype(tensor.elem_type, f"input '{info.name}'")),
+            relax.TensorType(shape_expr(dims), carrier(element_type(tensor.elem_type, f"input '{info.name}'"))),
         )
 
     def _parameter_name(self, base: str) -> str:
@@ -189,14 +194,19 @@ class Importer:
                 )
                 if folded is not None:
                     return [self._known(data, name) for data, name in zip(folded, proto.output, strict=True)]
-            evaluated = self.evaluator.evaluate(proto.op_type, inputs, node.attr)
+            plain = not any(value is not None and value.coded for value in inputs)
+            evaluated = self.evaluator.evaluate(proto.op_type, inputs, node.attr) if plain else None
             if evaluated is not None:
                 return [node.known(data, evaluated[1]) for data in evaluated[0]]
         function = registry.find(domain, proto.op_type, opset)
         if function is not None:
+            variables: Mapping[str, str] = {}
+            if any(value is not None and value.coded for value in inputs) and not registry.heeds_patterns(function):
+                inputs, variables = patterns.as_patterns(node, inputs)
             result = function(node, *inputs)
             results = result if isinstance(result, tuple | list) else (result,)
-            return [node.value(item, name) for item, name in zip(results, proto.output, strict=False)]
+            values = [node.value(item, name) for item, name in zip(results, proto.output, strict=False)]
+            return patterns.retyped(node, values, variables)
         return self._expand(node, inputs, opsets)
 
     def _known(self, data: Array, name: str) -> Value:

@@ -80,6 +80,13 @@ class Node:
             return Value(name, self.bb, data=np.asarray(item))
         return Value(name, self.bb, expr=self.emit(item, name))
 
+    def retype(self, value: Any, element: str) -> Value:
+        """Bit patterns as elements of the type that they are of."""
+        found = self.value(value)
+        if found.data is not None:
+            return Value(found.name, self.bb, data=found.data.view(numpy_dtype(element)))
+        return Value(found.name, self.bb, expr=found.expr, element=element)
+
     def symbolic(self, elements: Sequence[Any] | Array, dtype: str = "int64") -> Value:
         """Content that is known in terms of the model's dimensions; a plain array if all of it are numbers."""
         data = np.empty(np.shape(elements), dtype=object)

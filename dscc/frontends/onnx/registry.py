@@ -19,6 +19,7 @@ from typing import Any
 Converter = Callable[..., Any]
 
 _TABLE: dict[tuple[str, str], dict[int, Converter]] = {}
+_DECODING: set[Converter] = set()
 _DOMAINS = {"ai.onnx": ""}
 
 
@@ -27,8 +28,12 @@ def canonical_domain(domain: str) -> str:
     return _DOMAINS.get(domain, domain)
 
 
-def converter(*ops: str, since: int = 1, domain: str = "") -> Callable[[Converter], Converter]:
-    """Register the decorated function for the operators `ops` of `domain`, from opset version `since` on."""
+def converter(*ops: str, since: int = 1, domain: str = "", patterns: bool = False) -> Callable[[Converter], Converter]:
+    """Register the decorated function for the operators `ops` of `domain`, from opset version `since` on.
+
+    Args:
+        patterns: the function heeds `Value.element`: it takes inputs that are bit patterns of another type.
+    """
 
     def register(function: Converter) -> Converter:
         for op in ops:
@@ -37,6 +42,8 @@ def converter(*ops: str, since: int = 1, domain: str = "") -> Callable[[Converte
                 both = f"{versions[since].__name__} and {function.__name__}"
                 raise ValueError(f"operator '{op}', version {since}, has two converters: {both}")
             versions[since] = function
+        if patterns:
+            _DECODING.add(function)
         return function
 
     return register
@@ -57,6 +64,11 @@ def find(domain: str, op: str, opset: int) -> Converter | None:
     versions = _TABLE.get((canonical_domain(domain), op), {})
     known = [since for since in versions if since <= opset]
     return versions[max(known)] if known else None
+
+
+def heeds_patterns(function: Converter) -> bool:
+    """Whether a converter takes inputs that are bit patterns of another type."""
+    return function in _DECODING
 
 
 def operators() -> dict[tuple[str, str], tuple[int, ...]]:

@@ -53,5 +53,5 @@ def _type(value: Value | None) -> onnx.TypeProto:
     if value is None:
         return onnx.TypeProto()
     return onnx.helper.make_tensor_type_proto(
-        _CODES[value.dtype], [d if isinstance(d, int) else None for d in value.shape]
+        _CODES[value.element], [d if isinstance(d, int) else None for d in value.shape]
     )

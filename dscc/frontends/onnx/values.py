@@ -16,19 +16,20 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 import tvm
 from onnx import TensorProto
 from tvm import relax, tirx
 
+from dscc.elements import carrier, coded
+from dscc.elements import numpy_dtype as numpy_dtype
 from dscc.errors import FrontendError
 
 Dim = Any  # an int or a tirx expression of type int64
 Array = np.ndarray[Any, np.dtype[Any]]
 
-# No float8: the conversions of TVM 0.27 lose zeros, NaN and subnormal numbers, and neither round nor saturate.
+# ONNX's codes of the element types, and their names in `dscc.elements`.
 DTYPES: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.DOUBLE: "float64",
@@ -43,20 +44,28 @@ DTYPES: dict[int, str] = {
     TensorProto.UINT32: "uint32",
     TensorProto.UINT64: "uint64",
     TensorProto.BOOL: "bool",
+    TensorProto.FLOAT8E4M3FN: "float8_e4m3fn",
+    TensorProto.FLOAT8E4M3FNUZ: "float8_e4m3fnuz",
+    TensorProto.FLOAT8E5M2: "float8_e5m2",
+    TensorProto.FLOAT8E5M2FNUZ: "float8_e5m2fnuz",
+    TensorProto.FLOAT8E8M0: "float8_e8m0fnu",
+    TensorProto.FLOAT6E2M3: "float6_e2m3fn",
+    TensorProto.FLOAT6E3M2: "float6_e3m2fn",
+    TensorProto.FLOAT4E2M1: "float4_e2m1fn",
+    TensorProto.INT4: "int4",
+    TensorProto.UINT4: "uint4",
+    TensorProto.INT2: "int2",
+    TensorProto.UINT2: "uint2",
+    TensorProto.COMPLEX64: "complex64",
 }
 
 
-def tvm_dtype(elem_type: int, what: str) -> str:
-    """TVM's name of an ONNX element type; `what` is named in the error."""
+def element_type(elem_type: int, what: str) -> str:
+    """The name of an ONNX element type; `what` is named in the error."""
     if elem_type not in DTYPES:
         name = TensorProto.DataType.Name(elem_type) if elem_type in TensorProto.DataType.values() else str(elem_type)
         raise FrontendError(f"{what} has element type '{name}'; supported: {', '.join(sorted(set(DTYPES.values())))}")
     return DTYPES[elem_type]
-
-
-def numpy_dtype(name: str) -> np.dtype[Any]:
-    """The NumPy type of TVM's name, with ml_dtypes' for the one that NumPy lacks."""
-    return np.dtype(ml_dtypes.bfloat16) if name == "bfloat16" else np.dtype(name)
 
 
 def is_float(dtype: str) -> bool:
@@ -83,10 +92,10 @@ def plain(dim: Dim) -> Dim:
 
 
 def constant(data: Array) -> relax.Expr:
-    """A Relax constant of exactly the array's type (`relax.const(array)` would turn int64 into int32), copied once,
-    to aligned memory.
+    """A Relax constant of exactly the array's type (`relax.const(array)` would turn int64 into int32), or of its bit
+    patterns where another type carries it; copied once, to aligned memory.
     """
-    return relax.const(tvm.runtime.tensor(np.ascontiguousarray(data).reshape(data.shape)))
+    return relax.const(tvm.runtime.tensor(np.ascontiguousarray(coded(data)).reshape(data.shape)))
 
 
 def scalar(value: float, dtype: str) -> relax.Expr:
@@ -108,7 +117,8 @@ class Value:
     Attributes:
         name: as the model spells it.
         data: the content if it is known: an array of its own type, or of objects (int, bool, float, `tirx`
-        expressions) if it is symbolic. dtype: TVM's name of the element type.
+        expressions) if it is symbolic. element: the name of the element type (`dscc.elements`). dtype: TVM's name of
+        the type of `expr`: another one than `element` where TVM carries it as bit patterns (`coded`).
     """
 
     def __init__(
@@ -119,14 +129,20 @@ class Value:
         expr: relax.Expr | None = None,
         data: Array | None = None,
         dtype: str | None = None,
+        element: str | None = None,
     ):
         self.name = name
         self.data = data
         self._builder = builder
         self._expr = expr
-        self.dtype: str = dtype or (
-            str(expr.ty.dtype) if expr is not None else str(data.dtype) if data is not None else ""
-        )
+        named = dtype or (str(expr.ty.dtype) if expr is not None else str(data.dtype) if data is not None else "")
+        self.element: str = element or named
+        self.dtype: str = carrier(self.element) if element or data is not None else named
+
+    @property
+    def coded(self) -> bool:
+        """Whether the elements of `expr` are the bit patterns of another type."""
+        return self.dtype != self.element
 
     @property
     def symbolic(self) -> bool:
@@ -190,7 +206,7 @@ def _factor(element: Any) -> float:
 
 def tensor_array(tensor: TensorProto, what: str) -> Array:
     """The content of an initializer; a view of the protobuf's bytes where the format allows it."""
-    tvm_dtype(tensor.data_type, what)
+    element_type(tensor.data_type, what)
     try:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError, RuntimeError) as err:

@@ -14,7 +14,7 @@ from dscc.frontends.onnx import broadcast as rules
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, int64, shape_expr
-from dscc.frontends.onnx.values import DTYPES, Array, Value, is_float, scalar, static, tvm_dtype
+from dscc.frontends.onnx.values import DTYPES, Array, Value, element_type, is_float, scalar, static
 
 
 @converter("Shape")
@@ -42,26 +42,8 @@ def constant(node: Node) -> Array:
         if name in node.attributes:
             raise node.error(f"'{name}' is not supported; only tensors of numbers are")
     value = node.required("value")
-    tvm_dtype(node.attributes["value"].t.data_type, node.label)
+    element_type(node.attributes["value"].t.data_type, node.label)
     return value
-
-
-@converter("Cast")
-def cast(node: Node, x: Value) -> Expr | Value:
-    return _cast(node, x, tvm_dtype(node.required("to"), node.label))
-
-
-@converter("CastLike")
-def cast_like(node: Node, x: Value, like: Value) -> Expr | Value:
-    return _cast(node, x, like.dtype)
-
-
-def _cast(node: Node, x: Value, dtype: str) -> Expr | Value:
-    if dtype == x.dtype:
-        return x
-    if dtype == "bool":  # TVM's cast of a float to bool goes through an integer, and loses 0.5
-        return R.not_equal(x.expr, scalar(0, x.dtype))
-    return R.astype(x.expr, dtype)
 
 
 @converter("Reshape", since=1)
@@ -166,10 +148,11 @@ def expand(node: Node, x: Value, target: Value) -> Expr:
 
 
 @converter("ConstantOfShape")
-def constant_of_shape(node: Node, target: Value) -> Expr:
+def constant_of_shape(node: Node, target: Value) -> Value:
     value = node.attr("value", np.zeros(1, np.float32))
-    fill = scalar(value.item(), str(value.dtype))
-    return R.full(shape_expr(node.ints(target, "the shape", signed=False)), fill, str(value.dtype))
+    fill = node.value(value.reshape(()))
+    shape = shape_expr(node.ints(target, "the shape", signed=False))
+    return node.retype(R.full(shape, fill.expr, fill.dtype), fill.element)
 
 
 @converter("Range")
