@@ -1,7 +1,8 @@
 """The exceptions that dscc raises on purpose.
 
     DsccError
-    ├── FrontendError    the model file: missing, damaged, unknown operator, shapes that do not fit
+    ├── FrontendError    the model file: missing, damaged, shapes that do not fit
+    │   └── UnsupportedError    a valid part of a model that dscc does not compile; another engine may run it
     ├── PipelineError    the pipeline text: syntax, unknown pass, option out of range
     ├── PassError        a pass refused or failed
     ├── TargetError      the target: unknown name or architecture, missing toolchain
@@ -25,6 +26,10 @@ class DsccError(Exception):
 
 class FrontendError(DsccError):
     """The model file cannot be read as a model."""
+
+
+class UnsupportedError(FrontendError):
+    """A part of the model is valid, as far as dscc sees, but has no compiled form: a matter for the fallback engine."""
 
 
 class PipelineError(DsccError):

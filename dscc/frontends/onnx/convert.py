@@ -21,7 +21,7 @@ import tvm
 from tvm import relax
 
 from dscc.elements import carrier
-from dscc.errors import FrontendError
+from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, patterns, registry, standard
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import Dims, shape_expr
@@ -219,7 +219,7 @@ class Importer:
             node.proto, node.opset, inputs, node.attributes.values()
         )
         if body is None:
-            raise FrontendError(
+            raise UnsupportedError(
                 f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported "
                 f"(at {node.label}); export the model without it, or with an opset that defines it by other operators"
             )
@@ -236,7 +236,7 @@ class Importer:
         try:
             self.convert(nodes, scope, inner, bound)
         except FrontendError as err:
-            raise FrontendError(f"{node.label}, in its body: {err}") from err
+            raise type(err)(f"{node.label}, in its body: {err}") from err
         absent_output = Value("", self.bb, data=np.empty(0))
         return [scope.get(name, absent_output) for name in body.output]
 

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from tvm import relax
 
-from dscc.errors import FrontendError
+from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx.shapes import Dims, require_equal, restate, shape_expr
 from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype
 
@@ -70,7 +70,12 @@ class Node:
         return self.attr(name)
 
     def error(self, text: str) -> FrontendError:
+        """What is wrong with the node: no engine could run it."""
         return FrontendError(f"{self.label}: {text}")
+
+    def unsupported(self, text: str) -> UnsupportedError:
+        """What dscc lacks for a node that is valid ONNX: the fallback engine may run it."""
+        return UnsupportedError(f"{self.label}: {text}")
 
     def value(self, item: Any, name: str = "") -> Value:
         """A Relax expression or an array as a Value; an expression is bound to a variable called after `name`."""
@@ -107,7 +112,7 @@ class Node:
         var = self.bb.emit(expr, hint) if not isinstance(expr, relax.Var) else expr
         if isinstance(var.ty, relax.TensorType) and var.ty.shape is None:
             if var.ty.ndim < 0:
-                raise self.error("the rank of the result is not known while compiling; it has to be")
+                raise self.unsupported("the rank of the result is not known while compiling; it has to be")
             symbols = [self.dims.symbol(f"{hint or 'd'}_{axis}", 0) for axis in range(var.ty.ndim)]
             var = self.bb.match_cast(var, relax.TensorType(shape_expr(symbols), str(var.ty.dtype)), hint)
         return var
@@ -119,7 +124,7 @@ class Node:
     def numbers(self, value: Value, what: str) -> list[Any]:
         """Content that has to be known in numbers while compiling."""
         if value.constant is None:
-            raise self.error(f"{what} ('{value.name}') is computed when the model runs; it must be constant")
+            raise self.unsupported(f"{what} ('{value.name}') is computed when the model runs; it must be constant")
         return value.constant.reshape(-1).tolist()
 
     def ints(self, value: Value, what: str, signed: bool = True) -> list[Dim]:
@@ -129,7 +134,7 @@ class Node:
         if value.data is not None:
             return [self.dims.simplify(element) for element in value.data.reshape(-1).tolist()]
         if value.ndim > 1 or not isinstance(length := (value.shape[0] if value.ndim else 1), int):
-            raise self.error(f"{what} ('{value.name}') must be a list of known length, got shape {value.shape}")
+            raise self.unsupported(f"{what} ('{value.name}') must be a list of known length, got shape {value.shape}")
         tensor = value.expr if value.ndim else self.emit(relax.op.reshape(value.expr, shape_expr([1])))
         if value.dtype != "int64":
             tensor = self.emit(relax.op.astype(tensor, "int64"))

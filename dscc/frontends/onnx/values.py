@@ -24,7 +24,7 @@ from tvm import relax, tirx
 
 from dscc.elements import carrier, coded
 from dscc.elements import numpy_dtype as numpy_dtype
-from dscc.errors import FrontendError
+from dscc.errors import FrontendError, UnsupportedError
 
 Dim = Any  # an int or a tirx expression of type int64
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -64,7 +64,9 @@ def element_type(elem_type: int, what: str) -> str:
     """The name of an ONNX element type; `what` is named in the error."""
     if elem_type not in DTYPES:
         name = TensorProto.DataType.Name(elem_type) if elem_type in TensorProto.DataType.values() else str(elem_type)
-        raise FrontendError(f"{what} has element type '{name}'; supported: {', '.join(sorted(set(DTYPES.values())))}")
+        raise UnsupportedError(
+            f"{what} has element type '{name}'; supported: {', '.join(sorted(set(DTYPES.values())))}"
+        )
     return DTYPES[elem_type]
 
 

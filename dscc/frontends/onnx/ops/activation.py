@@ -153,7 +153,7 @@ def hardmax(node: Node, x: Value) -> Expr:
     axis = node.axis(node.attr("axis", -1), x.ndim)
     depth = x.shape[axis]
     if not isinstance(depth, int):
-        raise node.error(f"axis {axis} has symbolic size {depth}; Hardmax needs a fixed one")
+        raise node.unsupported(f"axis {axis} has symbolic size {depth}; Hardmax needs a fixed one")
     hot = node.emit(R.one_hot(node.emit(R.argmax(x.expr, axis)), scalar_prim(1.0), scalar_prim(0.0), depth, axis))
     return R.astype(hot, x.dtype)
 

@@ -11,7 +11,7 @@ from dscc.frontends.onnx.values import Value
 def choose(node: Node, condition: Value) -> list[Value]:
     """The branch that a known condition takes, in the If's place."""
     if condition.constant is None:
-        raise node.error(
+        raise node.unsupported(
             f"the condition ('{condition.name}') is computed when the model runs; it must be known while compiling"
         )
     return node.importer.inline(node, node.required("then_branch" if condition.constant.item() else "else_branch"))

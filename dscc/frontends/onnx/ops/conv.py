@@ -33,7 +33,7 @@ def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -
     shape = list(x.ty.shape.values)
     groups = node.attr("group", 1)
     if len(kernel) not in _CONV:
-        raise node.error(f"a convolution over {len(kernel)} spatial dimensions is not supported; 1 to 3 are")
+        raise node.unsupported(f"a convolution over {len(kernel)} spatial dimensions is not supported; 1 to 3 are")
     node.require_equal(shape[1], weight.shape[1] * groups, "the number of channels")
     over = windows(node, kernel, tuple(shape[2:]))
     padding = over.padding
@@ -56,7 +56,7 @@ def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -
 def _kernel_size(node: Node, dim: Dim) -> int:
     size = static(dim)
     if size is None:
-        raise node.error(f"the weight has a symbolic dimension {dim}; the kernel's size must be known")
+        raise node.unsupported(f"the weight has a symbolic dimension {dim}; the kernel's size must be known")
     return size
 
 
@@ -96,7 +96,7 @@ def conv_transpose(node: Node, x: Value, weight: Value, bias: Value | None = Non
     kernel = [_kernel_size(node, dim) for dim in weight.shape[2:]]
     rank, groups = len(kernel), node.attr("group", 1)
     if rank not in _TRANSPOSE:
-        raise node.error(f"a transposed convolution over {rank} spatial dimensions is not supported; 1 to 3 are")
+        raise node.unsupported(f"a transposed convolution over {rank} spatial dimensions is not supported; 1 to 3 are")
     node.require_equal(x.shape[1], weight.shape[0], "the number of channels")
     strides = node.attr("strides", None) or [1] * rank
     dilations = node.attr("dilations", None) or [1] * rank
@@ -111,7 +111,9 @@ def conv_transpose(node: Node, x: Value, weight: Value, bias: Value | None = Non
             goal = wanted[-rank:][axis] if wanted is not None else size * strides[axis]
             total = static(node.dims.simplify((size - 1) * strides[axis] + extra[axis] + extents[axis] - goal))
             if total is None:
-                raise node.error(f"output_shape {wanted} does not fix the padding of the symbolic dimension {size}")
+                raise node.unsupported(
+                    f"output_shape {wanted} does not fix the padding of the symbolic dimension {size}"
+                )
             small = max(total, 0) // 2
             large = max(total, 0) - small
             extra = [e - min(total, 0) if a == axis else e for a, e in enumerate(extra)]

@@ -68,7 +68,7 @@ def gather_nd(node: Node, x: Value, indices: Value) -> Expr:
     batch = node.attr("batch_dims", 0)
     depth = static(indices.shape[-1])
     if depth is None:
-        raise node.error("the last dimension of the indices is symbolic; it must be known")
+        raise node.unsupported("the last dimension of the indices is symbolic; it must be known")
     lead = indices.ndim - 1
     shape = [*indices.shape[:-1], *x.shape[batch + depth :]]
 
@@ -113,7 +113,7 @@ def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Expr:
     """Writes whole slices of x: turned into writes of single elements of the flattened tensor."""
     depth = static(indices.shape[-1])
     if depth is None:
-        raise node.error("the last dimension of the indices is symbolic; it must be known")
+        raise node.unsupported("the last dimension of the indices is symbolic; it must be known")
     inner = list(x.shape[depth:])
     lead = list(indices.shape[:-1])
     shape = [*lead, *inner]

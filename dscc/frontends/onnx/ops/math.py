@@ -278,7 +278,9 @@ def identity(node: Node, x: Value) -> Value:
 def dropout(node: Node, x: Value, ratio: Value | None = None, training: Value | None = None) -> tuple[Value, Expr]:
     """At inference the input passes, and the mask is all true."""
     if training is not None and any(node.numbers(training, "training_mode")):
-        raise node.error("training_mode is true; only inference is supported; export the model in evaluation mode")
+        raise node.unsupported(
+            "training_mode is true; only inference is supported; export the model in evaluation mode"
+        )
     return x, R.ones(relax.ShapeExpr(list(x.expr.ty.shape.values)), "bool" if node.opset >= 10 else x.dtype)
 
 

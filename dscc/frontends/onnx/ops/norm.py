@@ -17,7 +17,7 @@ from dscc.frontends.onnx.values import Value, scalar
 @converter("BatchNormalization")
 def batch_norm(node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Expr:
     if node.attr("training_mode", 0):
-        raise node.error("training_mode is 1; only inference is supported; export the model in evaluation mode")
+        raise node.unsupported("training_mode is 1; only inference is supported; export the model in evaluation mode")
     both = R.nn.batch_norm(
         x.expr,
         scale.expr,
@@ -113,7 +113,7 @@ def _grouped(node: Node, x: Value, scale: Value, bias: Value, per_group: bool) -
     if per_group:
         each = node.dims.floordiv(c, groups)
         if not isinstance(each, int):
-            raise node.error(f"the number of channels {c} is symbolic; it must be known")
+            raise node.unsupported(f"the number of channels {c} is symbolic; it must be known")
         scale, bias = (node.value(R.repeat(p.expr, each, 0)) for p in (scale, bias))
     return R.nn.group_norm(x.expr, scale.expr, bias.expr, groups, 1, list(range(2, x.ndim)), node.attr("epsilon", 1e-5))
 

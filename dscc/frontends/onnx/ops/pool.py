@@ -196,7 +196,7 @@ def max_unpool(node: Node, x: Value, indices: Value, output_shape: Value | None 
         shape = [*x.shape[:2], *sizes]
     inferred = [*x.shape[:2], *((d - 1) * s + k for d, s, k in zip(x.shape[2:], strides, kernel, strict=True))]
     if any(static(a) != static(b) for a, b in zip(shape, inferred, strict=True)) and any(pads):
-        raise node.error("an output_shape together with pads is not supported; give one of them")
+        raise node.unsupported("an output_shape together with pads is not supported; give one of them")
     # Indices count in the tensor as it was before pooling, whose shape is the one without output_shape.
     flat = node.emit(
         R.full(shape_expr([node.dims.product(inferred)]), scalar(numpy_dtype(x.dtype).type(0), x.dtype), x.dtype)

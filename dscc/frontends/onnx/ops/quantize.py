@@ -68,7 +68,7 @@ def quantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> E
     """saturate(round_half_even(x / scale) + zero)."""
     target = zero.dtype if zero is not None else DTYPES.get(node.attr("output_dtype", 0), "uint8")
     if target not in _LIMITS:
-        raise node.error(f"quantizing to '{target}' is not supported; supported: {', '.join(_LIMITS)}")
+        raise node.unsupported(f"quantizing to '{target}' is not supported; supported: {', '.join(_LIMITS)}")
     size = _per_axis(node, scale, x)
     data = x if x.dtype == scale.dtype else node.value(R.astype(x.expr, scale.dtype))
     steps = node.emit(round_even(node, node.emit(R.divide(*broadcast(node, data, size)))))

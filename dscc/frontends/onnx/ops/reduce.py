@@ -124,7 +124,7 @@ def top_k(node: Node, x: Value, k: Value | None = None) -> tuple[Expr, Expr]:
     """Values and indices; equal values keep their order."""
     count = node.required("k") if k is None else static(node.ints(k, "k", signed=False)[0])
     if count is None:
-        raise node.error("k is computed when the model runs; it must be constant")
+        raise node.unsupported("k is computed when the model runs; it must be constant")
     axis = node.axis(node.attr("axis", -1), x.ndim)
     data = x.expr if is_float(x.dtype) or x.dtype in ("int32", "int64") else node.emit(R.astype(x.expr, "int64"))
     both = node.emit(R.topk(data, count, axis, "both", bool(node.attr("largest", 1)), "int64"))

@@ -73,7 +73,7 @@ def resize(
 
 def _scales(node: Node, scales: Value) -> list[Any]:
     if scales.data is None:
-        raise node.error(
+        raise node.unsupported(
             f"the scales ('{scales.name}') are computed when the model runs; they must follow from shapes and constants"
         )
     return scales.data.reshape(-1).tolist()
@@ -83,7 +83,7 @@ def _keep_aspect(node: Node, x: Value, axes: list[int], goal: list[Dim]) -> tupl
     sizes = [static(x.shape[axis]) for axis in axes]
     wanted = [static(dim) for dim in goal]
     if None in sizes or None in wanted:
-        raise node.error("keep_aspect_ratio_policy needs known sizes")
+        raise node.unsupported("keep_aspect_ratio_policy needs known sizes")
     ratios = [w / s for w, s in zip(wanted, sizes, strict=True)]  # type: ignore[operator]
     scale = min(ratios) if node.attr("keep_aspect_ratio_policy") == "not_larger" else max(ratios)
     return [scale] * len(axes), [math.floor(scale * s + 0.5) for s in sizes]  # type: ignore[operator]
@@ -165,7 +165,7 @@ def _nearest_agrees(node: Node, mode: str, nearest: str, factors: dict[int, Any]
 def _scaled(node: Node, dim: Dim, scale: Any, extent: float) -> Dim:
     """floor(dim * extent * scale)."""
     if isinstance(scale, Ratio) or not isinstance(scale, int | float | Fraction):
-        raise node.error("the scales depend on the model's dimensions; sizes may, scales may not")
+        raise node.unsupported("the scales depend on the model's dimensions; sizes may, scales may not")
     factor = float(scale) * extent
     if isinstance(dim, int):
         return math.floor(dim * factor)
@@ -202,7 +202,7 @@ def _along(
     if antialias and (
         not isinstance(size, int) or static(shape[axis]) is None or static(x.ty.shape.values[axis]) is None
     ):
-        raise node.error("antialias needs known sizes")
+        raise node.unsupported("antialias needs known sizes")
 
     def compute(data: te.Tensor, target: Any) -> te.Tensor:
         length = data.shape[axis]
@@ -241,7 +241,7 @@ def _along(
                 return (i + 0.5) / growth(0) - 0.5  # halves must come out as halves: they are rounded
             if mode == "half_pixel":
                 return (i + 0.5) * inverse - 0.5
-            raise node.error(f"coordinate_transformation_mode '{mode}' is not supported")
+            raise node.unsupported(f"coordinate_transformation_mode '{mode}' is not supported")
 
         def read(i: tuple[Any, ...], at: Any) -> Any:
             return real(data(*i[:axis], tirx.max(tirx.min(at, length - 1), 0), *i[axis + 1 :]))

@@ -40,7 +40,7 @@ def constant(node: Node) -> Array:
             return np.array(node.attr(name), dtype=dtype)
     for name in ("value_string", "value_strings", "sparse_value"):
         if name in node.attributes:
-            raise node.error(f"'{name}' is not supported; only tensors of numbers are")
+            raise node.unsupported(f"'{name}' is not supported; only tensors of numbers are")
     value = node.required("value")
     element_type(node.attributes["value"].t.data_type, node.label)
     return value
@@ -83,7 +83,7 @@ def _resolve_at_run_time(node: Node, x: Value, target: Value) -> list[Any]:
     """
     count = static(target.shape[0]) if target.ndim == 1 else None
     if count is None:
-        raise node.error(f"the shape ('{target.name}') must be a list of known length, got shape {target.shape}")
+        raise node.unsupported(f"the shape ('{target.name}') must be a list of known length, got shape {target.shape}")
     keeps = not node.attr("allowzero", 0)
 
     def compute(wanted: te.Tensor, sizes: Any) -> te.Tensor:

@@ -41,7 +41,7 @@ def _computed(node: Node, x: Value, starts: Value, ends: Value, axes: Value | No
     if count is None or any(
         v is not None and (v.ndim != 1 or static(v.shape[0]) != count) for v in (ends, axes, steps)
     ):
-        raise node.error("starts, ends, axes and steps must be lists of one known length")
+        raise node.unsupported("starts, ends, axes and steps must be lists of one known length")
     given = [starts, ends, axes or node.value(np.arange(count)), steps or node.value(np.ones(count, np.int64))]
     rank = x.ndim
 
