@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from tvm import relax, tirx
 
 import dscc
-from dscc.artifact import Manifest, TensorSpec
+from dscc.artifact import ContainerSpec, Manifest, TensorSpec
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import Lifted
 from dscc.pipeline import Pipeline
@@ -62,7 +63,11 @@ def _elements(main: relax.Function, attribute: str, types: Sequence[relax.Tensor
     return [str(element) for element in said]
 
 
-def _spec(name: str, ty: relax.TensorType, element: str) -> TensorSpec:
+def _spec(name: str, ty: relax.Type, element: str) -> TensorSpec:
+    if element.startswith("["):  # a sequence or an optional: dscc/frontends/onnx/kinds.py wrote this
+        around, element, dims = json.loads(element)
+        sizes = [f"{name}_{axis}" if dim is None else dim for axis, dim in enumerate(dims or ())]
+        return ContainerSpec(name, element, tuple(sizes), tuple(around), dims is not None)
     # Where only the rank is known, since the shape depends on values, every dimension gets a name of its own.
     shape = [f"{name}_{axis}" for axis in range(ty.ndim)] if ty.shape is None else [_dim(dim) for dim in ty.shape]
     return TensorSpec(name, element, tuple(shape))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dscc.artifact.artifact import LIBRARY, WEIGHTS
+from dscc.artifact.manifest import ContainerSpec
 from dscc.artifact.store import write_all
 from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
@@ -27,7 +28,8 @@ class Program:
 
     def __init__(self, artifact: Artifact, threads: int):
         self.library = ffi.runtime()
-        self.inputs = artifact.manifest.inputs
+        self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
+        self.plain = not any(isinstance(spec, ContainerSpec) for spec in (*self.inputs, *self.outputs))
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         self.get_function = self.library.function("ffi.ModuleGetFunction")
         try:

@@ -46,6 +46,7 @@ class Node:
         self.attributes = attributes
         self.scope: dict[str, Value] = {}
         self.opsets: Mapping[str, int] = {}
+        self.bound: Mapping[str, onnx.AttributeProto] = {}
 
     def attr(self, name: str, default: T = None) -> T:  # type: ignore[assignment]
         """The attribute, or `default`; strings are decoded, tensors are NumPy arrays."""
