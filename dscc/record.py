@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import tvm
 from tvm import relax, tirx
 
 import dscc
 from dscc.artifact import ContainerSpec, Manifest, TensorSpec
+from dscc.passes import origins
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import Lifted
 from dscc.pipeline import Pipeline
@@ -49,7 +51,25 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             "fallback": (),
             **ctx.facts,
         },
+        kernels={"functions": _functions(lifted.mod), "calls": _calls(lifted.mod)},
     )
+
+
+def _functions(mod: tvm.IRModule) -> dict[str, dict[str, Any]]:
+    """Every kernel: the rule that scheduled it, and its `flops` and `dims` (dscc/schedule/cost.py) where known."""
+    found = {}
+    for gvar, func in mod.functions.items():
+        if isinstance(func, tirx.PrimFunc) and func.attrs and "dscc.rule" in func.attrs:
+            cost = str(func.attrs["dscc.arithmetic"])
+            found[gvar.name_hint] = {"rule": str(func.attrs["dscc.rule"]), **(json.loads(cost) if cost else {})}
+    return dict(sorted(found.items()))
+
+
+def _calls(mod: tvm.IRModule) -> list[tuple[str, list[str]]]:
+    """The kernels that `main` calls, in order, with the nodes they came from; then those of loops and branches."""
+    rest = [gvar.name_hint for gvar, func in mod.functions.items() if isinstance(func, relax.Function)]
+    names = ["main", *sorted(name for name in rest if name != "main")]
+    return [call for name in names for call in origins.of_calls(mod, mod[name])]
 
 
 def applied(remarks: Iterable[str]) -> dict[str, int]:

@@ -72,6 +72,7 @@ class Manifest:
         plugins: version by name, of the plug-ins whose passes, target or front end were used.
         weights: names of the weights, in the order in which `main` takes them, after the inputs.
         summary: what the compile wants to report: kernels, fused, weight_bytes, fallback, and so on.
+        kernels: what is known of every kernel, for `dscc profile`: see dscc/record.py.
         check: seed, shapes and digests of outputs, for `dscc verify`; empty when there are none.
     """
 
@@ -85,6 +86,7 @@ class Manifest:
     plugins: Mapping[str, str] = field(default_factory=_empty)
     weights: tuple[str, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=_empty)
+    kernels: Mapping[str, Any] = field(default_factory=_empty)
     check: Mapping[str, Any] = field(default_factory=_empty)
 
     def to_dict(self) -> dict[str, Any]:

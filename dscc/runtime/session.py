@@ -51,6 +51,15 @@ class Session:
         self._result_address = ctypes.addressof(self._result)
         self._arguments_address = ctypes.addressof(self._arguments)
 
+    def instrument(self, function: ffi.Ref) -> None:
+        """Have `function` called before and after every call that the virtual machine makes.
+
+        Its arguments: the function, its name, whether it is before the call, the result, and the call's arguments.
+        """
+        library = self._library
+        setter = _object(library.invoke(self._program.get_function, self._machine, "set_instrument", 0))
+        library.invoke(setter, function)
+
     def run(self, arrays: Sequence[Array], wanted: Sequence[int]) -> list[Array]:
         """The outputs at the positions `wanted`. They own their memory.
 

@@ -28,6 +28,7 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import Dims, shape_expr
 from dscc.frontends.onnx.symbolic import Evaluator
 from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifier, tensor_array
+from dscc.passes import origins
 
 Scope = dict[str, Value]
 _TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
@@ -44,6 +45,7 @@ class Importer:
         self.regions = 0  # how many there are
         self._input_shapes = input_shapes
         self._symbols: dict[str, Dim] = {}
+        self.nodes: dict[str, str] = {}  # names of variables to the nodes that they are outputs of
         self._functions = {(registry.canonical_domain(f.domain), f.name): f for f in model.functions}
         self._opsets = _opsets(model.opset_import)
 
@@ -76,7 +78,8 @@ class Importer:
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
         main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
         main = main.with_attr("dscc.input_types", taken)
-        module["main"] = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
+        main = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
+        module["main"] = origins.note(main, self.nodes)
         return module
 
     # The inputs.
@@ -170,6 +173,8 @@ class Importer:
                 if name:
                     value.name = value.name or name
                     scope[name] = value
+                    if bound is None and value.bound is not None:  # nodes of a function's body are not the model's
+                        self.nodes.setdefault(value.bound, proto.name or f"{_qualified(proto)} {name}")
 
     def _lookup(self, scope: Scope, name: str, user: str) -> Value:
         if name not in scope:

@@ -25,6 +25,7 @@ from dscc.frontends.onnx.convert import outer_names
 from dscc.frontends.onnx.kinds import Container, TensorKind, tvm_type
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.values import Value, identifier
+from dscc.passes import origins
 
 
 class Captured:
@@ -121,7 +122,7 @@ def region(
     importer.regions += 1
     name = f"{identifier(node.op).lower()}_{importer.regions}_{what}"
     func = relax.utils.copy_with_new_vars(_function(each, [*params, *captured]))
-    func = func.with_attrs({"global_symbol": name, "num_input": len(params)})
+    func = origins.note(func.with_attrs({"global_symbol": name, "num_input": len(params)}), importer.nodes)
     return node.bb.add_func(func, name)
 
 

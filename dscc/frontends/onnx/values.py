@@ -149,6 +149,11 @@ class Value:
         return self.dtype != self.element
 
     @property
+    def bound(self) -> str | None:
+        """The name of the variable that is bound to it, if there is one."""
+        return str(self._expr.name) if isinstance(self._expr, relax.Var) else None
+
+    @property
     def symbolic(self) -> bool:
         """Whether the content is known, but only in terms of the model's dimensions."""
         return self.data is not None and self.data.dtype == object
