@@ -27,22 +27,41 @@ def note(func: relax.Function, nodes: Mapping[str, str]) -> relax.Function:
     return func.with_attr(ATTRIBUTE, dict(nodes)) if nodes else func
 
 
-def of_groups(mod: tvm.IRModule) -> tvm.IRModule:
-    """Note the nodes within each function that operators were grouped into at the variable bound to its call."""
-    out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
-    for gvar, func in mod.functions.items():
+def of_groups(before: tvm.IRModule, after: tvm.IRModule) -> tvm.IRModule:
+    """Note the nodes within each function that operators were grouped into at the variable bound to its call.
+
+    Args:
+        before, after: the module on both sides of FuseOps. TVM 0.27 calls the last variable of a group `gv`: which one
+            it was is told by what its value reads.
+    """
+    out = tvm.IRModule(dict(after.functions.items()), attrs=after.attrs)
+    for gvar, func in after.functions.items():
         if not isinstance(func, relax.Function) or not (given := noted(func)):
             continue
         nodes = dict(given)  # variables within groups are called like others in front of them
+        readers = [(*_reads(binding), binding.var.name) for binding in _bindings(before[gvar.name_hint])]
         for binding in _bindings(func):
             callee = binding.value.op if isinstance(binding.value, relax.Call) else None
-            group = mod.functions.get(callee) if isinstance(callee, tvm.ir.GlobalVar) else None
-            if isinstance(group, relax.Function):
-                names = [*(inner.var.name for inner in _bindings(group)), binding.var.name]
-                if inside := [given[name] for name in names if name in given]:
-                    nodes[binding.var.name] = "\n".join(dict.fromkeys(inside))
+            group = after.functions.get(callee) if isinstance(callee, tvm.ir.GlobalVar) else None
+            if not isinstance(group, relax.Function):
+                continue
+            *inner, last = _bindings(group)
+            names = [each.var.name for each in inner]
+            kernel, read = _reads(last)
+            read &= set(names)
+            names += [name for called, reads, name in readers if read and called == kernel and read <= reads][:1]
+            if inside := [given[name] for name in names if name in given]:
+                nodes[binding.var.name] = "\n".join(dict.fromkeys(inside))
         out[gvar] = note(func, nodes)
     return out
+
+
+def _reads(binding: relax.Binding) -> tuple[str, set[str]]:
+    """The kernel that a binding calls, and the names of the variables among its arguments."""
+    value = binding.value
+    if not (isinstance(value, relax.Call) and value.op == _CALL_TIR):
+        return "", set()
+    return value.args[0].name_hint, {arg.name for arg in value.args[1] if isinstance(arg, relax.Var)}
 
 
 def of_calls(mod: tvm.IRModule, func: relax.Function) -> list[tuple[str, list[str]]]:

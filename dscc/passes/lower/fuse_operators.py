@@ -38,7 +38,8 @@ class FuseOperators(Pass):
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
                 apart.builder_.update_func(gvar, apart.visit_expr(func))
-        fused = origins.of_groups(relax.transform.FuseOps(fuse_opt_level=2)(apart.builder_.get()))
+        single = apart.builder_.get()
+        fused = origins.of_groups(single, relax.transform.FuseOps(fuse_opt_level=2)(single))
         return tvm.transform.Sequential(
             [
                 relax.transform.FuseTIR(),
