@@ -34,7 +34,6 @@ def command(
     """Run MODEL, an artifact or a model file, and print or save its outputs."""
     from dscc import feeds, files
     from dscc.errors import InputError
-    from dscc.runtime.containers import flatten
 
     if output_file:
         files.check_writable(output_file)
@@ -46,8 +45,7 @@ def command(
         raise InputError(f"no value for input {kinds}; give --input {missing[0].name}=@FILE.npy or --random")
     made = feeds.random_feeds(missing, dims, seed)
     names = [info.name for info in module.get_outputs()]
-    found = zip(names, module.run(names, {**given, **made}), strict=True)
-    results = {key: array for name, held in found for key, array in flatten(name, held).items()}
+    results = dict(zip(names, module.run(names, {**given, **made}), strict=True))
     if output_file:
         feeds.save(output_file, results)
     rows = [[name, str(value.dtype), output.shape(value.shape), *_statistics(value)] for name, value in results.items()]

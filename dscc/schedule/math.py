@@ -24,6 +24,8 @@ import tvm_ffi
 from tvm import ir, tirx
 from tvm.ir import Expr
 
+from dscc.schedule import elementary
+
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; the first has 9 significant bits
 _LN2, _LOG2_E = 0.6931471805599453, 1.4426950408889634
 _EXP = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
@@ -345,12 +347,21 @@ _VECTOR: dict[str, Callable[..., Expr]] = {
 }
 
 
+# What is left to LLVM or written in the type that is asked for: for float64, and where there is no form above.
+_OTHERS: dict[str, Callable[..., Expr]] = {
+    f"tirx.{name}": _closed(function) for name, function in elementary.FUNCTIONS.items()
+}
+
+
 def vector_call(call: ir.Call) -> Expr:
     """The arithmetic for one call of an elementary function; other calls are returned as they are."""
-    function = _VECTOR.get(call.op.name) if isinstance(call.op, ir.Op) else None
+    name = call.op.name if isinstance(call.op, ir.Op) else ""
+    function = _VECTOR.get(name) or _OTHERS.get(name)
     if function is None:
         return call
     code = _dtype(call).partition("x")[0]
+    if code == "float64":
+        return _OTHERS[name](*call.args) if name in _OTHERS else call
     if code == "float32" and call.attrs is not None and call.attrs.get(BELOW_ONE, False):
         return exp_below_one(*call.args)
     if code == "float32":

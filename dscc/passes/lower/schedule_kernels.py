@@ -24,8 +24,8 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from dscc.errors import PassError
 from dscc.passes.base import Pass, PassContext
 from dscc.schedule.base import Packing, Scheduled
-from dscc.schedule.cost import arithmetic
 from dscc.schedule.math import vector_math
+from dscc.schedule.stages import is_zero
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _FREE_BYTES = 1 << 20  # that packing may add to any module
@@ -66,8 +66,7 @@ class ScheduleKernels(Pass):
             ctx.facts["bytes_added_by_packing"] = total
         for name, rule in rules.items():
             ctx.remark(f"{self.name}: {name}: {rule}")
-        facts = {name: {"dscc.rule": rules[name], "dscc.arithmetic": arithmetic(mod[name])} for name in plans}
-        retarget = _Retarget(mod, plans, representatives, facts)
+        retarget = _Retarget(mod, plans, representatives)
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
                 retarget.builder_.update_func(gvar, retarget.visit_expr(func))
@@ -79,6 +78,8 @@ def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext, 
         return Scheduled(func), "as it was"
     if _has_narrow_floats(func):
         return Scheduled(func), "plain loops, for its element type"
+    if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
+        return Scheduled(func), "plain loops, for a tensor without elements"
     for rule in ctx.target.rules:
         if small and rule.enlarges:
             continue
@@ -94,11 +95,15 @@ def _has_narrow_floats(func: tirx.PrimFunc) -> bool:
     """Whether a buffer holds bfloat16 or float8. TVM 0.27 computes them in float32 by passes that know neither the
     bound variables nor the vectors of our kernels; it lowers plain loops over blocks.
     """
+    return any(str(buffer.dtype).startswith(("bfloat", "float8")) for buffer in _buffers(func))
+
+
+def _buffers(func: tirx.PrimFunc) -> list[Any]:
+    """The parameters of an unscheduled function that are tensors, and its temporaries."""
     blocks: list[s_tir.SBlock] = []
     tvm_ffi.structural_walk(func.body, (s_tir.SBlock, blocks.append))
     params = [param for param in func.params if tirx.is_buffer_var(param)]
-    buffers = [*params, *(buffer for block in blocks for buffer in block.alloc_buffers)]
-    return any(str(buffer.dtype).startswith(("bfloat", "float8")) for buffer in buffers)
+    return [*params, *(buffer for block in blocks for buffer in block.alloc_buffers)]
 
 
 def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
@@ -173,21 +178,12 @@ def _bytes(shape: Iterable[Any], dtype: str) -> int:
 class _Retarget(PyExprMutator):
     """Lets every call reach the one function that stands for its equals, with its constants packed."""
 
-    def __init__(
-        self,
-        mod: tvm.IRModule,
-        plans: Mapping[str, Scheduled],
-        representatives: Mapping[str, str],
-        facts: Mapping[str, Mapping[str, str]],
-    ):
+    def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
         # Packing changes a function's signature, and a GlobalVar keeps the type that it was made with: hence new ones.
         super().__init__(tvm.IRModule({g: f for g, f in mod.functions.items() if not isinstance(f, tirx.PrimFunc)}))
         self._plans, self._representatives = plans, representatives
         self._packed: dict[tuple[tvm.runtime.Tensor, Packing], GenericConst] = {}
-        self._gvars = {
-            name: self.builder_.add_func(_finish(plan.func).with_attrs(facts[name]), name)
-            for name, plan in plans.items()
-        }
+        self._gvars = {name: self.builder_.add_func(_finish(plan.func), name) for name, plan in plans.items()}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if call.op != _CALL_TIR:

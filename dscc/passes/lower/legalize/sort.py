@@ -10,6 +10,7 @@ from typing import Any
 from tvm import relax, topi
 
 from dscc.passes.lower.legalize import legalize
+from dscc.schedule.stages import is_zero
 
 _OPAQUE = {"op_pattern": 8}  # TVM's pattern kind of what nothing is fused with
 
@@ -66,6 +67,8 @@ def cumprod(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 def _scan(bb: relax.BlockBuilder, call: relax.Call, function: Callable[..., Any]) -> relax.Expr:
     at = call.attrs
     axis = None if at.axis is None else int(at.axis)
+    if any(is_zero(dim) for dim in call.ty.shape.values):  # topi divides by the extents
+        return relax.op.zeros(call.ty.shape, _name(call.ty.dtype))
     return bb.call_te(function, call.args[0], axis, _name(call.ty.dtype), bool(at.exclusive), primfunc_attrs=_OPAQUE)
 
 

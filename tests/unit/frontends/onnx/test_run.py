@@ -120,3 +120,22 @@ def test_division_by_zero_does_not_trap(op: str) -> None:
     a, b = np.array([7, least, 9, -9, 5, least] * 4), np.array([0, -1, 2, 2, -3, 0] * 4)
     [got] = module.run(None, {"a": a, "b": b})
     assert got[:6].tolist() == ([0, least, 4, -4, -1, 0] if op == "Div" else [0, 0, 1, 1, -1, 0])
+
+
+def test_nearest_between_two_pixels_rounds_as_the_standard_says() -> None:
+    """Coordinates that are halves in exact arithmetic: 23 * 30 / 92."""
+    at = {"mode": "nearest", "coordinate_transformation_mode": "align_corners"}
+    model = build([N("Resize", ["x", "", "s"], ["y"], **at)], {"x": ("f", (1, 2, 31))}, {"s": np.float32([1, 1, 3])})
+    compare(model, [{"x": noise(1, 2, 31)}])
+
+
+@pytest.mark.parametrize("op", ["CumSum", "TopK", "Softmax", "ReduceSum", "Concat", "Transpose"])
+def test_a_tensor_without_elements(op: str) -> None:
+    inputs = {"CumSum": ["x", "a"], "TopK": ["x", "k"], "ReduceSum": ["x", "a"], "Concat": ["x", "x"]}.get(op, ["x"])
+    attributes = {"axis": 1} if op in ("Concat", "TopK", "Softmax") else {}
+    outputs = ["y", "z"] if op == "TopK" else ["y"]
+    model = build(
+        [N(op, inputs, outputs, **attributes)], {"x": ("f", (3, 0, 4))},
+        {k: v for k, v in {"a": np.array(-1 if op == "CumSum" else [-1]), "k": np.array([0])}.items() if k in inputs},
+    )  # fmt: skip
+    compare(model, [{"x": noise(3, 0, 4)}])
