@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import tvm
 from tvm import relax, tirx
 
 import dscc
-from dscc.artifact import Manifest, TensorSpec
+from dscc.artifact import ContainerSpec, Manifest, TensorSpec
+from dscc.passes import origins
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import Lifted
 from dscc.pipeline import Pipeline
@@ -48,7 +51,25 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             "fallback": (),
             **ctx.facts,
         },
+        kernels={"functions": _functions(lifted.mod), "calls": _calls(lifted.mod)},
     )
+
+
+def _functions(mod: tvm.IRModule) -> dict[str, dict[str, Any]]:
+    """Every kernel: the rule that scheduled it, and its `flops` and `dims` (dscc/schedule/cost.py) where known."""
+    found = {}
+    for gvar, func in mod.functions.items():
+        if isinstance(func, tirx.PrimFunc) and func.attrs and "dscc.rule" in func.attrs:
+            cost = str(func.attrs["dscc.arithmetic"])
+            found[gvar.name_hint] = {"rule": str(func.attrs["dscc.rule"]), **(json.loads(cost) if cost else {})}
+    return dict(sorted(found.items()))
+
+
+def _calls(mod: tvm.IRModule) -> list[tuple[str, list[str]]]:
+    """The kernels that `main` calls, in order, with the nodes they came from; then those of loops and branches."""
+    rest = [gvar.name_hint for gvar, func in mod.functions.items() if isinstance(func, relax.Function)]
+    names = ["main", *sorted(name for name in rest if name != "main")]
+    return [call for name in names for call in origins.of_calls(mod, mod[name])]
 
 
 def applied(remarks: Iterable[str]) -> dict[str, int]:
@@ -62,7 +83,11 @@ def _elements(main: relax.Function, attribute: str, types: Sequence[relax.Tensor
     return [str(element) for element in said]
 
 
-def _spec(name: str, ty: relax.TensorType, element: str) -> TensorSpec:
+def _spec(name: str, ty: relax.Type, element: str) -> TensorSpec:
+    if element.startswith("["):  # a sequence or an optional: dscc/frontends/onnx/kinds.py wrote this
+        around, element, dims = json.loads(element)
+        sizes = [f"{name}_{axis}" if dim is None else dim for axis, dim in enumerate(dims or ())]
+        return ContainerSpec(name, element, tuple(sizes), tuple(around), dims is not None)
     # Where only the rank is known, since the shape depends on values, every dimension gets a name of its own.
     shape = [f"{name}_{axis}" for axis in range(ty.ndim)] if ty.shape is None else [_dim(dim) for dim in ty.shape]
     return TensorSpec(name, element, tuple(shape))

@@ -16,6 +16,7 @@ from dscc.artifact import Artifact, host
 from dscc.errors import InputError
 from dscc.feeds import random_feeds
 from dscc.runtime import Module
+from dscc.runtime.containers import flatten
 from dscc.verify import TOLERANCE
 
 SEED = 0
@@ -46,13 +47,15 @@ def failures(module: Module) -> dict[str, str]:
     if not check:
         raise InputError("the artifact holds no check of itself; give --against MODEL.onnx")
     found = _run(module, check["seed"])
-    reasons = {name: _reason(found[name], want) for name, want in check["outputs"].items()}
+    reasons = {name: _reason(found.get(name), want) for name, want in check["outputs"].items()}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
 def _run(module: Module, seed: int) -> dict[str, np.ndarray[Any, Any]]:
+    """The tensors of all outputs, for inputs made from the seed."""
     names = [info.name for info in module.get_outputs()]
-    return dict(zip(names, module.run(names, random_feeds(module.get_inputs(), {}, seed)), strict=True))
+    outputs = zip(names, module.run(names, random_feeds(module.get_inputs(), {}, seed)), strict=True)
+    return {key: array for name, held in outputs for key, array in flatten(name, held).items()}
 
 
 def _digest(output: np.ndarray[Any, Any]) -> dict[str, Any]:
@@ -68,7 +71,9 @@ def _samples(output: np.ndarray[Any, Any]) -> list[float]:
     return [float(value) for value in output.reshape(-1)[positions]]
 
 
-def _reason(output: np.ndarray[Any, Any], want: Mapping[str, Any]) -> str:
+def _reason(output: np.ndarray[Any, Any] | None, want: Mapping[str, Any]) -> str:
+    if output is None:
+        return "it is missing from a sequence"
     got = _digest(output)
     if got["sha256"] == want["sha256"]:
         return ""

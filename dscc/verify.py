@@ -13,6 +13,7 @@ import numpy as np
 
 from dscc.errors import FrontendError, InputError
 from dscc.feeds import Feeds
+from dscc.runtime.containers import flatten
 
 if TYPE_CHECKING:
     import onnx
@@ -188,7 +189,17 @@ def differences(module: Any, engine: Reference, feeds: Feeds, atol: float | None
     except Exception as err:
         said = (str(err).strip().splitlines() or [type(err).__name__])[0]
         raise InputError(f"{engine.engine} failed on these inputs: {said}") from err
-    return [compare(name, np.asarray(g), np.asarray(w), atol) for name, g, w in zip(names, got, want, strict=True)]
+    return [diff for name, g, w in zip(names, got, want, strict=True) for diff in _compare_all(name, g, w, atol)]
+
+
+def _compare_all(name: str, got: Any, want: Any, atol: float | None) -> list[Difference]:
+    """Differences of all tensors of an output: of one, or of those of a sequence."""
+    ours, theirs = flatten(name, got), flatten(name, want)
+    missing = [key for key in {**ours, **theirs} if key not in ours or key not in theirs]
+    if missing:
+        failed = Difference(name, np.inf, np.inf, 0, 0.0)
+        return [_because(failed, f"{len(ours)} tensors, expected {len(theirs)}")]
+    return [compare(key, np.asarray(ours[key]), np.asarray(theirs[key]), atol) for key in ours]
 
 
 @dataclass(frozen=True)

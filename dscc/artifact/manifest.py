@@ -36,6 +36,24 @@ class TensorSpec:
         return f"{self.dtype}({', '.join(map(str, self.shape))})"
 
 
+@dataclass(frozen=True)
+class ContainerSpec(TensorSpec):
+    """An input or output that is no tensor but a sequence of tensors, or something that may be absent.
+
+    Attributes:
+        shape: of each tensor; a str is a dimension that may differ from one to the next.
+        around: what is around the tensor, from outside: `sequence`, `optional`.
+        ranked: whether the rank of the tensors is known; if not, `shape` is empty and they may have any.
+    """
+
+    around: tuple[str, ...] = ()
+    ranked: bool = True
+
+    def __str__(self) -> str:
+        tensor = super().__str__() if self.ranked else f"{self.dtype} of any shape"
+        return " of ".join([*self.around, tensor])
+
+
 def _empty() -> Mapping[str, Any]:
     return MappingProxyType({})
 
@@ -54,6 +72,7 @@ class Manifest:
         plugins: version by name, of the plug-ins whose passes, target or front end were used.
         weights: names of the weights, in the order in which `main` takes them, after the inputs.
         summary: what the compile wants to report: kernels, fused, weight_bytes, fallback, and so on.
+        kernels: what is known of every kernel, for `dscc profile`: see dscc/record.py.
         check: seed, shapes and digests of outputs, for `dscc verify`; empty when there are none.
     """
 
@@ -67,6 +86,7 @@ class Manifest:
     plugins: Mapping[str, str] = field(default_factory=_empty)
     weights: tuple[str, ...] = ()
     summary: Mapping[str, Any] = field(default_factory=_empty)
+    kernels: Mapping[str, Any] = field(default_factory=_empty)
     check: Mapping[str, Any] = field(default_factory=_empty)
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,7 +102,7 @@ class Manifest:
         """
         values = {f.name: data[f.name] for f in fields(cls)}
         for name in ("inputs", "outputs"):
-            values[name] = tuple(TensorSpec(t["name"], t["dtype"], tuple(t["shape"])) for t in values[name])
+            values[name] = tuple(_spec(entry) for entry in values[name])
         for name in ("cpu_features", "weights"):
             values[name] = tuple(values[name])
         return cls(**values)
@@ -94,7 +114,18 @@ def encode(manifest: Manifest, members: Mapping[str, Mapping[str, Any]]) -> byte
     return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
 
+def _spec(entry: Mapping[str, Any]) -> TensorSpec:
+    tensor = entry["name"], entry["dtype"], tuple(entry["shape"])
+    return (
+        ContainerSpec(*tensor, tuple(entry["around"]), bool(entry["ranked"]))
+        if "around" in entry
+        else TensorSpec(*tensor)
+    )
+
+
 def _plain(value: Any) -> Any:
+    if isinstance(value, ContainerSpec):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, TensorSpec):
         return {"name": value.name, "dtype": value.dtype, "shape": list(value.shape)}
     if isinstance(value, Mapping):

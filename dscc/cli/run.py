@@ -34,6 +34,7 @@ def command(
     """Run MODEL, an artifact or a model file, and print or save its outputs."""
     from dscc import feeds, files
     from dscc.errors import InputError
+    from dscc.runtime.containers import flatten
 
     if output_file:
         files.check_writable(output_file)
@@ -45,7 +46,8 @@ def command(
         raise InputError(f"no value for input {kinds}; give --input {missing[0].name}=@FILE.npy or --random")
     made = feeds.random_feeds(missing, dims, seed)
     names = [info.name for info in module.get_outputs()]
-    results = dict(zip(names, module.run(names, {**given, **made}), strict=True))
+    found = zip(names, module.run(names, {**given, **made}), strict=True)
+    results = {key: array for name, held in found for key, array in flatten(name, held).items()}
     if output_file:
         feeds.save(output_file, results)
     rows = [[name, str(value.dtype), output.shape(value.shape), *_statistics(value)] for name, value in results.items()]

@@ -62,7 +62,7 @@ static inline int64_t dscc_integer(const DLTensor* tensor) {
   switch (tensor->dtype.bits) {
     case 8: return is_signed ? *(const int8_t*)data : *(const uint8_t*)data;
     case 16: return is_signed ? *(const int16_t*)data : *(const uint16_t*)data;
-    case 32: return is_signed ? *(const int32_t*)data : *(const uint32_t*)data;
+    case 32: return is_signed ? *(const int32_t*)data : (int64_t)*(const uint32_t*)data;
     default: return *(const int64_t*)data;
   }
 }
@@ -129,6 +129,26 @@ static inline TVMFFIObjectHandle dscc_new_tensor(int ndim, const int64_t* shape,
   DLTensor wanted = {NULL, {kDLCPU, 0}, ndim, dtype, (int64_t*)shape, NULL, 0};
   void* data = dscc_allocate(dscc_bytes(&wanted));
   return data == NULL ? NULL : dscc_wrap(data, ndim, shape, dtype);
+}
+
+// An array object of these items, which stay owned by the caller.
+static inline int dscc_array(const TVMFFIAny* items, int32_t count, TVMFFIAny* result) {
+  static _Atomic(TVMFFIObjectHandle) make_array;
+  TVMFFIObjectHandle function = make_array;
+  if (function == NULL) {
+    TVMFFIByteArray text = {"ffi.Array", 9};
+    if (TVMFFIFunctionGetGlobal(&text, &function) != 0) return -1;
+    if (function == NULL) return dscc_fail("RuntimeError", "TVM's runtime lacks ffi.Array");
+    make_array = function;  // two threads that come at once both keep it: it lives as long as the process
+  }
+  return TVMFFIFunctionCall(function, (TVMFFIAny*)items, count, result);
+}
+
+// The characters of a string, up to a zero.
+static inline const char* dscc_text(const TVMFFIAny* value) {
+  if (value->type_index == kTVMFFIRawStr) return value->v_c_str;
+  if (value->type_index == kTVMFFISmallStr) return value->v_bytes;
+  return ((const TVMFFIByteArray*)((char*)value->v_obj + sizeof(TVMFFIObject)))->data;
 }
 
 #endif  // DSCC_LIBRARY_H_

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+from collections.abc import Callable
 from ctypes import (
     POINTER,
     Structure,
@@ -89,6 +90,10 @@ class _Sequence(Structure):
     _fields_ = [("data", c_void_p), ("size", c_int64)]
 
 
+# TVMFFISafeCallType: (context, address of the arguments, their number, address of the result) to 0, or -1 if it failed.
+_SafeCall = ctypes.CFUNCTYPE(c_int32, c_void_p, c_void_p, c_int32, c_void_p)
+
+
 class RuntimeFailure(Exception):
     """TVM raised an error. `kind` is its class, as in ValueError or InternalError."""
 
@@ -111,6 +116,16 @@ class Ref:
         self._library.decref(self.handle)
 
 
+class Callback(Ref):
+    """A function of TVM that is one of Python's; it must outlive every call."""
+
+    __slots__ = ("_entry",)
+
+    def __init__(self, library: Library, handle: int, entry: object):
+        super().__init__(library, handle)
+        self._entry = entry
+
+
 class Library:
     """libtvm_ffi.so and libtvm_runtime.so, loaded into this process."""
 
@@ -123,6 +138,8 @@ class Library:
         self._get_global = self._declare("TVMFFIFunctionGetGlobal", POINTER(Text), POINTER(c_void_p))
         self._from_dlpack = self._declare("TVMFFITensorFromDLPack", c_void_p, c_int32, c_int32, POINTER(c_void_p))
         self._dtype = self._declare("TVMFFIDataTypeFromString", POINTER(Text), POINTER(DataType))
+        self._create = self._declare("TVMFFIFunctionCreate", c_void_p, c_void_p, c_void_p, POINTER(c_void_p))
+        self._raise = self._declare("TVMFFIErrorSetRaisedFromCStr", c_char_p, c_char_p)
         self._move_raised = self._declare("TVMFFIErrorMoveFromRaised", POINTER(c_void_p))
         self._check_version()
         self._runtime = _open("tvm", "lib/libtvm_runtime.so")
@@ -176,6 +193,25 @@ class Library:
         if result.kind >= OBJECTS:
             return Ref(self, result.bits)
         return None if result.kind == NONE else int(result.bits)
+
+    def callback(self, function: Callable[[int, int, int], None]) -> Callback:
+        """A function of TVM that calls `function` with the addresses of its arguments, their number, and the address
+        of its result, which is None so far: arrays of `Value`.
+        """
+
+        def call(_: object, arguments: int, count: int, result: int) -> int:
+            try:
+                function(arguments, count, result)
+            except BaseException as err:  # noqa: BLE001  no exception may cross the C frames that called us
+                self._raise(type(err).__name__.encode(), str(err).encode())
+                return -1
+            return 0
+
+        entry = _SafeCall(call)
+        handle = c_void_p()
+        self.check(self._create(None, ctypes.cast(entry, c_void_p), None, byref(handle)))
+        assert handle.value is not None  # the call succeeded
+        return Callback(self, handle.value, entry)
 
     def check(self, status: int) -> None:
         """Raise what TVM raised, if `status`, the result of one of its functions, says so.

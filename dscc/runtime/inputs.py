@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dscc.artifact.manifest import TensorSpec
+from dscc.artifact.manifest import ContainerSpec, TensorSpec
 from dscc.elements import numpy_dtype
 from dscc.errors import InputError, unknown
+from dscc.runtime import containers
 
 Array = np.ndarray[Any, Any]
 
@@ -20,6 +21,8 @@ class InputSpecs:
     def __init__(self, specs: Sequence[TensorSpec]):
         self._specs = tuple(specs)
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in specs)
+        self._plain = tuple(not isinstance(spec, ContainerSpec) for spec in specs)
+        self.plain = all(self._plain)
         self.names = tuple(spec.name for spec in specs)
 
     def bind(self, positional: Sequence[Any], named: Mapping[str, Any]) -> list[Array]:
@@ -43,8 +46,8 @@ class InputSpecs:
                 raise InputError(f"input '{extra}' is given twice, by position and by name")
             raise InputError(unknown("input", extra, names))
         return [
-            value if type(value) is np.ndarray and value.dtype == dtype else _convert(spec, dtype, value)
-            for spec, dtype, value in zip(self._specs, self._dtypes, values, strict=True)
+            value if type(value) is np.ndarray and value.dtype == dtype and plain else _convert(spec, dtype, value)
+            for spec, dtype, value, plain in zip(self._specs, self._dtypes, values, self._plain, strict=True)
         ]
 
     def check(self, shapes: Sequence[tuple[int, ...]]) -> None:
@@ -55,6 +58,8 @@ class InputSpecs:
         """
         sizes: dict[str, tuple[int, str]] = {}
         for spec, shape in zip(self._specs, shapes, strict=True):
+            if isinstance(spec, ContainerSpec):
+                continue  # `bind` has looked at its tensors
             wanted = f"input '{spec.name}': expected shape ({', '.join(map(str, spec.shape))}), got {_text(shape)}"
             if len(shape) != len(spec.shape):
                 raise InputError(wanted)
@@ -74,6 +79,12 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _convert(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
+    if isinstance(spec, ContainerSpec):
+        return containers.convert(spec, value, lambda item: _array(spec, dtype, item))
+    return _array(spec, dtype, value)
+
+
+def _array(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
     """An array of the input's type from anything else that holds numbers; of arrays only the byte order may differ."""
     array: Array
     try:

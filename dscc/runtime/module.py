@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dscc.artifact.host import cores
+from dscc.artifact.manifest import ContainerSpec
 from dscc.elements import onnx_name
 from dscc.errors import InputError, unknown
 from dscc.runtime import ffi
@@ -98,7 +99,8 @@ class Module:
         return [_node_arg(spec) for spec in self.manifest.outputs]
 
     def _run(self, arrays: list[Array], wanted: Sequence[int]) -> list[Array]:
-        shapes = tuple([array.shape for array in arrays])
+        # A sequence or an optional has no shape; its tensors are looked at in every run.
+        shapes = tuple([array.shape if self._inputs.plain else getattr(array, "shape", ()) for array in arrays])
         if shapes not in self._known:
             self._inputs.check(shapes)
             if len(self._known) == _REMEMBERED:
@@ -159,7 +161,10 @@ def load(path: Path | str, threads: int | None = None) -> Module:
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:
-    return NodeArg(spec.name, f"tensor({onnx_name(spec.dtype)})", list(spec.shape))
+    kind = f"tensor({onnx_name(spec.dtype)})"
+    for around in reversed(spec.around if isinstance(spec, ContainerSpec) else ()):
+        kind = f"{'seq' if around == 'sequence' else around}({kind})"
+    return NodeArg(spec.name, kind, list(spec.shape))
 
 
 def _unfit(names: Sequence[str], shapes: Sequence[tuple[int, ...]], reason: str) -> str:

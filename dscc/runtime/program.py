@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dscc.artifact.artifact import LIBRARY, WEIGHTS
+from dscc.artifact.manifest import ContainerSpec
 from dscc.artifact.store import write_all
 from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
@@ -27,13 +28,14 @@ class Program:
 
     def __init__(self, artifact: Artifact, threads: int):
         self.library = ffi.runtime()
-        self.inputs = artifact.manifest.inputs
+        self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
+        self.plain = not any(isinstance(spec, ContainerSpec) for spec in (*self.inputs, *self.outputs))
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         self.get_function = self.library.function("ffi.ModuleGetFunction")
         try:
             if _EXTRA in bytes(artifact.member(LIBRARY)):
                 self.library.load_extra()
-            self.executable = _load(self.library, artifact.member(LIBRARY))
+            self.executable = load_library(self.library, artifact.member(LIBRARY))
             set_threads = self.library.invoke(self.get_function, self.executable, "dscc_set_threads", 1)
             if isinstance(set_threads, ffi.Ref):
                 self.library.invoke(set_threads, threads)
@@ -57,8 +59,8 @@ class Program:
 _loaded = itertools.count(1)
 
 
-def _load(library: ffi.Library, content: memoryview) -> ffi.Ref:
-    """The executable in a shared library. The system's loader takes files only, so it gets one in memory."""
+def load_library(library: ffi.Library, content: memoryview) -> ffi.Ref:
+    """The module in a shared library with this content. The system's loader takes files only: it gets one in memory."""
     load = library.function("ffi.Module.load_from_file.so")
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("model.so")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dscc.artifact.manifest import ContainerSpec
 from dscc.elements import carrier, numpy_dtype
-from dscc.runtime import ffi
+from dscc.runtime import containers, ffi
 from dscc.runtime.inputs import Array
 
 if TYPE_CHECKING:
@@ -43,12 +44,21 @@ class Session:
         self._outputs = [_Output(dtype) for dtype in program.output_dtypes]
         self._count = len(program.inputs) + len(program.weights)
         self._arguments = (ffi.Value * max(self._count, 1))()
-        self._ports = [_Port(library, spec, self._arguments[i]) for i, spec in enumerate(program.inputs)]
+        self._ports = [_port(library, spec, self._arguments[i]) for i, spec in enumerate(program.inputs)]
         for i, weight in enumerate(program.weights, len(self._ports)):
             self._arguments[i].kind, self._arguments[i].bits = ffi.TENSOR, weight.handle
         self._result = ffi.Value()
         self._result_address = ctypes.addressof(self._result)
         self._arguments_address = ctypes.addressof(self._arguments)
+
+    def instrument(self, function: ffi.Ref) -> None:
+        """Have `function` called before and after every call that the virtual machine makes.
+
+        Its arguments: the function, its name, whether it is before the call, the result, and the call's arguments.
+        """
+        library = self._library
+        setter = _object(library.invoke(self._program.get_function, self._machine, "set_instrument", 0))
+        library.invoke(setter, function)
 
     def run(self, arrays: Sequence[Array], wanted: Sequence[int]) -> list[Array]:
         """The outputs at the positions `wanted`. They own their memory.
@@ -69,9 +79,18 @@ class Session:
             library.check(status)
         try:
             handles = ffi.items_of(result.bits) if result.kind == ffi.ARRAY else (result.bits,)
-            return [self._take(handles[i], self._outputs[i], handles) for i in wanted]
+            if self._program.plain:
+                return [self._take(handles[i], self._outputs[i], handles) for i in wanted]
+            return [self._take_any(i, handles) for i in wanted]
         finally:
             library.decref(result.bits)
+
+    def _take_any(self, index: int, handles: Sequence[int]) -> Any:
+        spec, output = self._program.outputs[index], self._outputs[index]
+        if not isinstance(spec, ContainerSpec):
+            return self._take(handles[index], output, handles)
+        # One tensor may be in several places: copies keep the caller's arrays apart.
+        return containers.take(spec.around, handles[index], lambda handle: self._take(handle, output, (handle, handle)))
 
     def _take(self, handle: int, output: _Output, handles: Sequence[int]) -> Array:
         address, shape, nbytes = output.look(handle)
@@ -82,6 +101,12 @@ class Session:
         # An output that is an input or a weight, or a view of it, does not own its memory: hand out a copy.
         shared = self._program.owns(address) or any(port.covers(address) for port in self._ports)
         return array.copy() if shared or handles.count(handle) > 1 else array
+
+
+def _port(library: ffi.Library, spec: TensorSpec, argument: ffi.Value) -> _Port | containers.ContainerPort:
+    if isinstance(spec, ContainerSpec):
+        return containers.ContainerPort(library, spec, argument, ALIGN)
+    return _Port(library, spec, argument)
 
 
 class _Port:

@@ -78,6 +78,13 @@ void Run(const std::string& path, int threads, const std::string& prefix, const 
   dscc::Artifact artifact(path);
   auto manifest = Parse(artifact.Member("manifest.json"));
   if (manifest["format"].cast<int64_t>() != 1) throw std::runtime_error("'" + path + "' has a format that is not known");
+  for (const char* side : {"inputs", "outputs"}) {
+    for (const ffi::Any& entry : manifest[side].cast<ffi::json::Array>()) {
+      if (entry.cast<ffi::json::Object>().count("around"))
+        throw std::runtime_error("'" + path + "' has a sequence or an optional among its " + side +
+                                 "; this program takes tensors only");
+    }
+  }
   auto expected = manifest["inputs"].cast<ffi::json::Array>().size();
   if (inputs.size() != expected)
     throw std::runtime_error("expected " + std::to_string(expected) + " inputs, got " + std::to_string(inputs.size()));

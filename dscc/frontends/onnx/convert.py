@@ -23,10 +23,12 @@ from tvm import relax
 from dscc.elements import carrier
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, patterns, registry, standard
+from dscc.frontends.onnx.kinds import Container, describe, from_type, kind_of
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import Dims, shape_expr
 from dscc.frontends.onnx.symbolic import Evaluator
 from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifier, tensor_array
+from dscc.passes import origins
 
 Scope = dict[str, Value]
 _TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
@@ -40,8 +42,10 @@ class Importer:
         self.bb = relax.BlockBuilder()
         self.dims = Dims()
         self.evaluator = Evaluator(self.dims)
+        self.regions = 0  # how many there are
         self._input_shapes = input_shapes
         self._symbols: dict[str, Dim] = {}
+        self.nodes: dict[str, str] = {}  # names of variables to the nodes that they are outputs of
         self._functions = {(registry.canonical_domain(f.domain), f.name): f for f in model.functions}
         self._opsets = _opsets(model.opset_import)
 
@@ -58,9 +62,8 @@ class Importer:
         self._check_input_shapes(inputs)
         params = [self._parameter(info) for info in inputs]
         for info, param in zip(inputs, params, strict=True):
-            element = element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
-            scope[info.name] = Value(info.name, self.bb, expr=param, element=element)
-        taken = [scope[info.name].element for info in inputs]
+            scope[info.name] = self._input(info, param)
+        taken = [describe(scope[info.name]) for info in inputs]
         try:
             with self.bb.function("main", params):
                 with self.bb.dataflow():
@@ -75,7 +78,8 @@ class Importer:
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
         main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
         main = main.with_attr("dscc.input_types", taken)
-        module["main"] = main.with_attr("dscc.output_types", [output.element for output in outputs])
+        main = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
+        module["main"] = origins.note(main, self.nodes)
         return module
 
     # The inputs.
@@ -90,8 +94,8 @@ class Importer:
 
     def _parameter(self, info: onnx.ValueInfoProto) -> relax.Var:
         if not info.type.HasField("tensor_type"):
-            kind = info.type.WhichOneof("value") or "value without a type"
-            raise FrontendError(f"input '{info.name}' is a {kind}; only tensors are supported")
+            from_type(info.type, f"input '{info.name}'")  # or it says what is not supported
+            return relax.Var(self._parameter_name(identifier(info.name, "x")), relax.AnyType())
         tensor = info.type.tensor_type
         given = self._input_shapes.get(info.name)
         declared: list[Any] = list(tensor.shape.dim)
@@ -112,6 +116,12 @@ class Importer:
             self._parameter_name(base),
             relax.TensorType(shape_expr(dims), carrier(element_type(tensor.elem_type, f"input '{info.name}'"))),
         )
+
+    def _input(self, info: onnx.ValueInfoProto, param: relax.Var) -> Value:
+        if not info.type.HasField("tensor_type"):
+            return Container(info.name, self.bb, from_type(info.type, f"input '{info.name}'"), expr=param)
+        element = element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
+        return Value(info.name, self.bb, expr=param, element=element)
 
     def _parameter_name(self, base: str) -> str:
         return str(self.bb.get_unique_name(base))
@@ -153,9 +163,9 @@ class Importer:
             inputs = [self._lookup(scope, name, label) if name else None for name in proto.input]
             attributes = {a.name: a for a in _bind(proto.attribute, bound or {})}
             try:
-                outputs = self._node(proto, label, inputs, opsets, attributes, scope)
+                outputs = self._node(proto, label, inputs, opsets, attributes, scope, bound or {})
             except _TVM_ERRORS as err:
-                shapes = ", ".join(f"{v.dtype}{list(v.shape)}" if v is not None else "none" for v in inputs)
+                shapes = ", ".join("none" if v is None else str(kind_of(v)) for v in inputs)
                 raise FrontendError(
                     f"{label}: inputs of types {shapes} do not fit the operator: {_reason(err)}"
                 ) from err
@@ -163,6 +173,8 @@ class Importer:
                 if name:
                     value.name = value.name or name
                     scope[name] = value
+                    if bound is None and value.bound is not None:  # nodes of a function's body are not the model's
+                        self.nodes.setdefault(value.bound, proto.name or f"{_qualified(proto)} {name}")
 
     def _lookup(self, scope: Scope, name: str, user: str) -> Value:
         if name not in scope:
@@ -179,11 +191,12 @@ class Importer:
         opsets: Mapping[str, int],
         attributes: Mapping[str, onnx.AttributeProto],
         scope: Scope,
+        bound: Mapping[str, onnx.AttributeProto],
     ) -> Sequence[Value]:
         domain = registry.canonical_domain(proto.domain)
         opset = opsets.get(domain, 1)
         node = Node(proto, label, opset, self, attributes)
-        node.scope, node.opsets = scope, opsets
+        node.scope, node.opsets, node.bound = scope, opsets, bound
         if not domain and "" in opsets and inputs and all(value is None or value.data is not None for value in inputs):
             if all(value is None or value.constant is not None for value in inputs):
                 folded = fold.fold(
@@ -249,15 +262,14 @@ class Importer:
         attributes: Mapping[str, onnx.AttributeProto],
     ) -> list[Value]:
         """The outputs of the operator `proto`, which `node` is made of; see compose.py."""
-        return list(self._node(proto, node.label, inputs, opsets, attributes, node.scope))
+        return list(self._node(proto, node.label, inputs, opsets, attributes, node.scope, node.bound))
 
-    def inline(self, node: Node, graph: onnx.GraphProto) -> list[Value]:
-        """Convert a subgraph of `node` in its place; it sees the names of the graph around it. Its outputs."""
-        scope = dict(node.scope)
+    def subgraph(self, node: Node, graph: onnx.GraphProto, scope: Scope) -> list[Value]:
+        """Convert a subgraph of `node`, which sees the names in `scope`, in the current place. Its outputs."""
         for tensor in graph.initializer:
             scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
         names = [output.name for output in graph.output]
-        self.convert(_needed(graph.node, names), scope, node.opsets)
+        self.convert(_needed(graph.node, names), scope, node.opsets, node.bound)
         return [self._lookup(scope, name, node.label) for name in names]
 
 

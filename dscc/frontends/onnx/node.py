@@ -46,6 +46,7 @@ class Node:
         self.attributes = attributes
         self.scope: dict[str, Value] = {}
         self.opsets: Mapping[str, int] = {}
+        self.bound: Mapping[str, onnx.AttributeProto] = {}
 
     def attr(self, name: str, default: T = None) -> T:  # type: ignore[assignment]
         """The attribute, or `default`; strings are decoded, tensors are NumPy arrays."""
@@ -105,10 +106,10 @@ class Node:
         return Value("", self.bb, data=data, dtype=dtype)
 
     def emit(self, expr: relax.Expr, name: str = "") -> relax.Var:
-        """Bind an expression. Where Relax knows only the rank of the result, its dimensions become symbols, taken
-        from the tensor.
+        """Bind an expression to a variable called after `name`, or after the node's first output. Where Relax knows
+        only the rank of the result, its dimensions become symbols, taken from the tensor.
         """
-        hint = identifier(name) if name else ""
+        hint = identifier(name or next(filter(None, self.proto.output), ""))
         var = self.bb.emit(expr, hint) if not isinstance(expr, relax.Var) else expr
         if isinstance(var.ty, relax.TensorType) and var.ty.shape is None:
             if var.ty.ndim < 0:

@@ -39,6 +39,11 @@ class Dims:
         self._analyzer.bind(var, tvm.ir.Range(minimum, MAX_DIM))
         return var
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of all symbols that there are now."""
+        return frozenset(self._names)
+
     def signed_symbol(self, name: str) -> tirx.Var:
         """A new symbol of which nothing is known, not even its sign: an index that the model computes."""
         return self.symbol(name, -MAX_DIM)

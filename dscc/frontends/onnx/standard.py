@@ -7,9 +7,8 @@ from typing import Any
 
 import onnx
 
-from dscc.frontends.onnx.values import DTYPES, Value
-
-_CODES = {name: code for code, name in DTYPES.items()}
+from dscc.frontends.onnx import kinds
+from dscc.frontends.onnx.values import Value
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> Any:
@@ -50,8 +49,4 @@ def body(
 
 
 def _type(value: Value | None) -> onnx.TypeProto:
-    if value is None:
-        return onnx.TypeProto()
-    return onnx.helper.make_tensor_type_proto(
-        _CODES[value.element], [d if isinstance(d, int) else None for d in value.shape]
-    )
+    return onnx.TypeProto() if value is None else kinds.to_type(kinds.kind_of(value))

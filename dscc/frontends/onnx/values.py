@@ -132,11 +132,13 @@ class Value:
         data: Array | None = None,
         dtype: str | None = None,
         element: str | None = None,
+        outer: Value | None = None,
     ):
         self.name = name
         self.data = data
         self._builder = builder
         self._expr = expr
+        self._outer = outer  # the same constant in a graph around this one: it becomes a tensor only once
         named = dtype or (str(expr.ty.dtype) if expr is not None else str(data.dtype) if data is not None else "")
         self.element: str = element or named
         self.dtype: str = carrier(self.element) if element or data is not None else named
@@ -147,9 +149,19 @@ class Value:
         return self.dtype != self.element
 
     @property
+    def bound(self) -> str | None:
+        """The name of the variable that is bound to it, if there is one."""
+        return str(self._expr.name) if isinstance(self._expr, relax.Var) else None
+
+    @property
     def symbolic(self) -> bool:
         """Whether the content is known, but only in terms of the model's dimensions."""
         return self.data is not None and self.data.dtype == object
+
+    @property
+    def materialised(self) -> bool:
+        """Whether there is an expression for it already."""
+        return self._expr is not None
 
     @property
     def constant(self) -> Array | None:
@@ -160,6 +172,10 @@ class Value:
     def shape(self) -> tuple[Dim, ...]:
         if self.data is not None:
             return tuple(self.data.shape)
+        if self.expr.ty.shape is None:
+            raise ValueError(
+                f"the rank of '{self.name}' is known only when the model runs; the operator has to know it"
+            )
         return tuple(plain(dim) for dim in self.expr.ty.shape.values)
 
     @property
@@ -177,7 +193,7 @@ class Value:
         if self.data is None:
             raise ValueError(f"value '{self.name}' has neither an expression nor content")
         if not self.symbolic:
-            return constant(self.data)
+            return constant(self.data) if self._outer is None else self._outer.expr
         elements = self.data.reshape(-1).tolist()
         tensor = relax.op.shape_to_tensor(relax.ShapeExpr([_whole(element) for element in elements]))
         if self.data.ndim != 1:

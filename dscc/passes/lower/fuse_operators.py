@@ -17,6 +17,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from dscc.passes import origins
 from dscc.passes.base import Pass, PassContext
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
@@ -37,7 +38,8 @@ class FuseOperators(Pass):
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
                 apart.builder_.update_func(gvar, apart.visit_expr(func))
-        fused = relax.transform.FuseOps(fuse_opt_level=2)(apart.builder_.get())
+        single = apart.builder_.get()
+        fused = origins.of_groups(single, relax.transform.FuseOps(fuse_opt_level=2)(single))
         return tvm.transform.Sequential(
             [
                 relax.transform.FuseTIR(),

@@ -24,6 +24,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from dscc.errors import PassError
 from dscc.passes.base import Pass, PassContext
 from dscc.schedule.base import Packing, Scheduled
+from dscc.schedule.cost import arithmetic
 from dscc.schedule.math import vector_math
 from dscc.schedule.stages import is_zero
 
@@ -66,7 +67,8 @@ class ScheduleKernels(Pass):
             ctx.facts["bytes_added_by_packing"] = total
         for name, rule in rules.items():
             ctx.remark(f"{self.name}: {name}: {rule}")
-        retarget = _Retarget(mod, plans, representatives)
+        facts = {name: {"dscc.rule": rules[name], "dscc.arithmetic": arithmetic(mod[name])} for name in plans}
+        retarget = _Retarget(mod, plans, representatives, facts)
         for gvar, func in mod.functions.items():
             if isinstance(func, relax.Function):
                 retarget.builder_.update_func(gvar, retarget.visit_expr(func))
@@ -178,12 +180,21 @@ def _bytes(shape: Iterable[Any], dtype: str) -> int:
 class _Retarget(PyExprMutator):
     """Lets every call reach the one function that stands for its equals, with its constants packed."""
 
-    def __init__(self, mod: tvm.IRModule, plans: Mapping[str, Scheduled], representatives: Mapping[str, str]):
+    def __init__(
+        self,
+        mod: tvm.IRModule,
+        plans: Mapping[str, Scheduled],
+        representatives: Mapping[str, str],
+        facts: Mapping[str, Mapping[str, str]],
+    ):
         # Packing changes a function's signature, and a GlobalVar keeps the type that it was made with: hence new ones.
         super().__init__(tvm.IRModule({g: f for g, f in mod.functions.items() if not isinstance(f, tirx.PrimFunc)}))
         self._plans, self._representatives = plans, representatives
         self._packed: dict[tuple[tvm.runtime.Tensor, Packing], GenericConst] = {}
-        self._gvars = {name: self.builder_.add_func(_finish(plan.func), name) for name, plan in plans.items()}
+        self._gvars = {
+            name: self.builder_.add_func(_finish(plan.func).with_attrs(facts[name]), name)
+            for name, plan in plans.items()
+        }
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         if call.op != _CALL_TIR:

@@ -31,10 +31,12 @@ def model(
     weights: Sequence[str] = (),
     outputs: Sequence[str] = ("y",),
     domain: str = "com.microsoft",
+    typed: Sequence[str] = (),
     **attributes: Any,
 ) -> onnx.ModelProto:
     """One node with the arrays `inputs` for its inputs, in their order; None is left out. Those named in `weights` are
-    initializers; `symbols` are the declared shapes of the others, if not the arrays' own.
+    initializers; `symbols` are the declared shapes of the others, if not the arrays' own. The outputs in `typed`
+    are stated to be float32, where onnxruntime cannot infer it.
     """
     names = [name if value is not None else "" for name, value in inputs.items()]
     while names and not names[-1]:
@@ -51,7 +53,11 @@ def model(
             for name, value in present.items()
             if name not in weights
         ],
-        [helper.make_empty_tensor_value_info(name) for name in outputs if name],
+        [
+            helper.make_tensor_value_info(name, 1, None) if name in typed else helper.make_empty_tensor_value_info(name)
+            for name in outputs
+            if name
+        ],
         [onnx.numpy_helper.from_array(present[name], name) for name in weights if name in present],
     )
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
