@@ -10,11 +10,13 @@ from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.pool import Pool
+from dscc.schedule.rules.recurrent import Recurrent
 from dscc.schedule.rules.rows import Rowwise
 from dscc.schedule.rules.winograd import Winograd
 
 RULES: tuple[Rule, ...] = (
     Attention(),
+    Recurrent(),
     Matmul(),
     Winograd(),
     Conv(),
