@@ -93,7 +93,8 @@ class Cell:
         fields["activations"] = tuple(
             tuple(Activation(**activation) for activation in some) for some in fields["activations"]
         )
-        return Cell(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+        fields |= {key: tuple(fields[key]) for key in ("reverse", "operands")}
+        return Cell(**fields)
 
     def phases(self, direction: int, dtype: str) -> tuple[Phase, ...]:
         """The formulas in `dtype`."""

@@ -1,8 +1,8 @@
 """A recurrent operator as a function that runs as it is: the loops of `writer.py` over scalars, on one thread.
 
-    x: (length, batch, directions * gates * hidden)    R: (directions, gates * hidden, hidden)    h, c: (directions,
-    batch, hidden)    lengths: (batch,)    p: (directions, 3 * hidden)    b: (directions, hidden)
-    scale: (directions, gates * hidden)    outputs: y (length, directions, batch, hidden); y_h, y_c as h
+x: (length, batch, directions * gates * hidden)    R: (directions, gates * hidden, hidden)    h, c: (directions,
+batch, hidden)    lengths: (batch,)    p: (directions, 3 * hidden)    b: (directions, hidden)
+scale: (directions, gates * hidden)    outputs: y (length, directions, batch, hidden); y_h, y_c as h
 """
 
 from __future__ import annotations

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from tvm import tirx
 
 from dscc.schedule.base import Packing
+from dscc.schedule.code import Code, Flat, index
+
+_SUMS = 8  # multiply-adds in flight: latency times throughput
 
 
 @dataclass(frozen=True)
@@ -79,4 +84,17 @@ def choose(gates: tuple[int, ...], hidden: int, lanes: int) -> Panels:
     return Panels(gates, hidden, min(range(1, most + 1), key=lambda n: (cost(n), n)), lanes)
 
 
-_SUMS = 8  # multiply-adds in flight: latency times throughput
+def write_panels(code: Code, directions: int, gates: int, panels: Sequence[Panels], source: Flat, target: Flat) -> None:
+    """Copy R (directions, gates * hidden, hidden) to panels when the model runs; padding repeats the last unit."""
+    size = sum(p.size for p in panels)
+    hidden = panels[0].hidden
+    with code.loop(directions, "direction") as direction:
+        start = direction * size
+        for p in panels:
+            with code.loop(p.count, "panel") as panel, code.loop(hidden, "k") as k:
+                for n, gate in enumerate(p.gates):
+                    with code.loop(p.units, "u") as u:
+                        unit = tirx.min(panel * p.units + u, index(hidden - 1))
+                        value = source.load(((direction * gates + gate) * hidden + unit) * hidden + k)
+                        target.store(code, start + (panel * hidden + k) * p.width + n * p.units + u, value)
+            start = start + p.size

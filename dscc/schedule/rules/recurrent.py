@@ -14,8 +14,8 @@ from dscc.schedule.code import Code, constant, index
 from dscc.schedule.machine import Machine
 from dscc.schedule.recurrent.cell import ATTRIBUTE, Cell
 from dscc.schedule.recurrent.define import views
-from dscc.schedule.recurrent.panels import Panels, RecurrentPacking, choose
-from dscc.schedule.recurrent.writer import Plan, Writer, write_panels
+from dscc.schedule.recurrent.panels import Panels, RecurrentPacking, choose, write_panels
+from dscc.schedule.recurrent.writer import Plan, Writer
 
 _TILES = 4  # of rows in one task: R is read once for all of them
 
@@ -46,7 +46,7 @@ class Recurrent(Rule):
         at = views(code, cell, params)
         if 1 not in constants:
             source, at["R"] = at["R"], code.heap("panels", size, str(weight.dtype))
-            write_panels(code, cell, panels, source, at["R"])
+            write_panels(code, cell.directions, cell.gates, panels, source, at["R"])
         plan = _plan(panels, constant(batch), machine, "scale" in cell.operands)
         Writer(code, cell, at, length, batch, plan).write()
         scheduled = tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs)

@@ -18,7 +18,7 @@ from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Dim, Value, numpy_dtype
 from dscc.schedule.recurrent.activation import NAMES, Activation, choose
-from dscc.schedule.recurrent.cell import GATES, Cell
+from dscc.schedule.recurrent.cell import Cell
 from dscc.schedule.recurrent.define import define
 
 _DEFAULTS = {"LSTM": ["sigmoid", "tanh", "tanh"], "GRU": ["sigmoid", "tanh"], "RNN": ["tanh"]}
@@ -38,10 +38,11 @@ def recurrent(
     c: Value | None = None,
     p: Value | None = None,
 ) -> list[relax.Expr]:
-    """Y (length, directions, batch, hidden), Y_h and Y_c (directions, batch, hidden); the batch is first in layout 1."""
+    """Y (length, directions, batch, hidden), Y_h and Y_c (directions, batch, hidden); batch first in layout 1."""
     own = x.dtype
     dtype = own if own == "float64" else "float32"
-    x, w, r, b, h, c, p = (None if value is None else cast(node, value, dtype) for value in (x, w, r, b, h, c, p))
+    x, w, r = (cast(node, value, dtype) for value in (x, w, r))
+    b, h, c, p = (None if value is None else cast(node, value, dtype) for value in (b, h, c, p))
     cell = cell_of(node, x, r)
     columns = cell.directions * cell.gates * cell.hidden
     weight = turned(node, w, [cell.directions, cell.gates * cell.hidden, x.shape[2]])
@@ -77,7 +78,7 @@ def cell_of(node: Node, x: Value, r: Value, transposed: bool = False) -> Cell:
         raise node.error(f"layout is {node.attr('layout')}; allowed: 0 and 1")
     if x.ndim != 3 or r.ndim != 3:
         raise node.error(f"X and R have to have rank 3, got {x.ndim} and {r.ndim}")
-    hidden = node.attr("hidden_size") or r.shape[1 if transposed else 2]
+    hidden: Dim = node.attr("hidden_size") or r.shape[1 if transposed else 2]
     if not isinstance(hidden, int):
         raise node.error("the hidden size is not known while compiling; attribute 'hidden_size' states it")
     reverse = _REVERSE[direction]
@@ -98,7 +99,8 @@ def cell_of(node: Node, x: Value, r: Value, transposed: bool = False) -> Cell:
 
 def _activations(node: Node, kind: str, directions: int) -> tuple[tuple[Activation, ...], ...]:
     count = len(_DEFAULTS[kind])
-    names = [name.lower() for name in node.attr("activations", [])] or _DEFAULTS[kind] * directions
+    given: list[str] = node.attr("activations", [])
+    names = [name.lower() for name in given] or _DEFAULTS[kind] * directions
     for name in names:
         if name not in NAMES:
             raise node.error(f"activation '{name}' is unknown; allowed: {', '.join(NAMES)}")
