@@ -151,4 +151,54 @@ static inline const char* dscc_text(const TVMFFIAny* value) {
   return ((const TVMFFIByteArray*)((char*)value->v_obj + sizeof(TVMFFIObject)))->data;
 }
 
+// The same for items that it takes over.
+static inline int dscc_set_array(TVMFFIAny* result, TVMFFIAny* items, int32_t count) {
+  int status = dscc_array(items, count, result);
+  for (int32_t i = 0; i < count; ++i) dscc_drop(&items[i]);
+  return status;
+}
+
+// The threads of the library's parallel loops (runtime/parallel.c), where it has them.
+typedef struct {
+  void* sync;
+  int32_t count;
+} DsccTeam;
+extern int dscc_launch(int (*body)(int task, DsccTeam* team, void* data), void* data, int count)
+    __attribute__((weak, visibility("hidden")));
+
+typedef void (*DsccBody)(int64_t begin, int64_t end, void* data);
+typedef struct {
+  DsccBody body;
+  void* data;
+  int64_t count;
+} DsccLoop;
+
+static inline int dscc_part(int task, DsccTeam* team, void* data) {
+  const DsccLoop* loop = (const DsccLoop*)data;
+  int64_t begin = loop->count * task / team->count, end = loop->count * (task + 1) / team->count;
+  if (begin < end) loop->body(begin, end, loop->data);
+  return 0;
+}
+
+// Calls body(begin, end, data) for parts of 0..count at once; `work` is about how many operations all of it takes.
+static inline void dscc_parallel(int64_t count, double work, DsccBody body, void* data) {
+  DsccLoop loop = {body, data, count};
+  if (count > 1 && work > 32768 && dscc_launch != NULL)
+    dscc_launch(dscc_part, &loop, 0);
+  else if (count > 0)
+    body(0, count, data);
+}
+
+// An element of a tensor of floats as a double, and back.
+static inline double dscc_real(const DLTensor* tensor, int64_t index) {
+  return tensor->dtype.bits == 64 ? ((const double*)dscc_data(tensor))[index] : ((const float*)dscc_data(tensor))[index];
+}
+
+static inline void dscc_set_real(const DLTensor* tensor, int64_t index, double value) {
+  if (tensor->dtype.bits == 64)
+    ((double*)dscc_data(tensor))[index] = value;
+  else
+    ((float*)dscc_data(tensor))[index] = (float)value;
+}
+
 #endif  // DSCC_LIBRARY_H_

@@ -157,6 +157,9 @@ static int launch(Body f, void* data, int count) {
   return -1;
 }
 
+// The same for functions in C that are linked into the library: see dscc/library/dscc.h.
+__attribute__((visibility("hidden"))) int dscc_launch(Body f, void* data, int count) { return launch(f, data, count); }
+
 // In the child of a fork there are no helpers, and whoever held the pool is gone.
 static void after_fork(void) {
   started = 0;

@@ -96,7 +96,7 @@ class Session:
         address, shape, nbytes = output.look(handle)
         if nbytes <= SMALL_BYTES:
             return np.ndarray(shape, output.dtype, bytearray(ctypes.string_at(address, nbytes)))
-        owner = _Owner(self._library, handle, address, nbytes)
+        owner = _Owner(self._program, handle, address, nbytes)
         array: Array = np.ndarray(shape, output.dtype, np.asarray(owner))
         # An output that is an input or a weight, or a view of it, does not own its memory: hand out a copy.
         shared = self._program.owns(address) or any(port.covers(address) for port in self._ports)
@@ -191,18 +191,20 @@ _TENSOR = struct.Struct("=Q8xi4xQ8xQ")
 
 
 class _Owner:
-    """The memory of an output, given back to TVM when the last array over it is dropped."""
+    """The memory of an output, given back when the last array over it is dropped; what frees it may be a function of
+    the model's library, which `program` keeps.
+    """
 
-    __slots__ = ("__array_interface__", "_handle", "_library")
+    __slots__ = ("__array_interface__", "_handle", "_program")
 
-    def __init__(self, library: ffi.Library, handle: int, address: int, nbytes: int):
-        library.incref(handle)
-        self._library = library
+    def __init__(self, program: Program, handle: int, address: int, nbytes: int):
+        program.library.incref(handle)
+        self._program = program
         self._handle = handle
         self.__array_interface__ = {"data": (address, False), "shape": (nbytes,), "typestr": "|u1", "version": 3}
 
     def __del__(self) -> None:
-        self._library.decref(self._handle)
+        self._program.library.decref(self._handle)
 
 
 def _object(value: Any) -> ffi.Ref:

@@ -12,6 +12,7 @@ from tvm import relax, te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
+from dscc.frontends.onnx.axes import axes_of, view
 from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
@@ -275,18 +276,29 @@ def identity(node: Node, x: Value) -> Value:
 
 
 @converter("Dropout")
-def dropout(node: Node, x: Value, ratio: Value | None = None, training: Value | None = None) -> tuple[Value, Expr]:
-    """At inference the input passes, and the mask is all true."""
-    if training is not None and any(node.numbers(training, "training_mode")):
-        raise node.unsupported(
-            "training_mode is true; only inference is supported; export the model in evaluation mode"
-        )
+def dropout(node: Node, x: Value) -> tuple[Value, Expr]:
+    """At inference the input passes, and the mask is all true; since version 12 there is a training mode."""
     return x, R.ones(relax.ShapeExpr(list(x.expr.ty.shape.values)), "bool" if node.opset >= 10 else x.dtype)
 
 
-@converter("CumSum")
-def cumsum(node: Node, x: Value, axis: Value) -> Expr:
-    where = node.axis(int(node.numbers(axis, "the axis")[0]), x.ndim)
-    data = node.emit(R.flip(x.expr, where)) if node.attr("reverse", 0) else x.expr
-    result = node.emit(R.cumsum(data, where, exclusive=bool(node.attr("exclusive", 0))))
-    return R.flip(result, where) if node.attr("reverse", 0) else result
+def _cumulative(function: Callable[..., Expr]) -> Callable[..., Any]:
+    """Sums or products of all up to each element; with `exclusive` without it, with `reverse` from the end."""
+
+    def convert(node: Node, x: Value, axis: Value) -> Expr:
+        where = axes_of(node, axis, x.ndim, "the axis")[0]
+
+        def run(data: Expr, at: int) -> Expr:
+            if not node.attr("reverse", 0):
+                return function(data, at, exclusive=bool(node.attr("exclusive", 0)))
+            turned = node.emit(R.flip(data, at))
+            return R.flip(node.emit(function(turned, at, exclusive=bool(node.attr("exclusive", 0)))), at)
+
+        if isinstance(where, int):
+            return run(x.expr, where)
+        return R.reshape(node.emit(run(view(node, x.expr, where), 1)), shape_expr(x.shape))
+
+    return convert
+
+
+converter("CumSum")(_cumulative(R.cumsum))
+converter("CumProd")(_cumulative(R.cumprod))

@@ -8,6 +8,7 @@ from tvm import relax, te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
+from dscc.frontends.onnx.axes import axes_of
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, int64, shape_expr
@@ -25,7 +26,7 @@ def pad_attributes(node: Node, x: Value) -> Expr:
 def pad_inputs(
     node: Node, x: Value, pads: Value, value: Value | None = None, axes: Value | None = None
 ) -> Expr | Value:
-    if pads.data is None:
+    if pads.data is None or (axes is not None and axes.constant is None):
         return _pad_computed(node, x, pads, value, axes)
     amounts = node.ints(pads, "the pads")
     if axes is not None:
@@ -51,32 +52,37 @@ def _pad_computed(node: Node, x: Value, pads: Value, value: Value | None, axes: 
     """Amounts that the model computes, perhaps negative ones: only the result's shape becomes symbols, which TVM
     takes as not negative.
     """
-    where = (
-        [node.axis(int(axis), x.ndim) for axis in node.numbers(axes, "the axes")]
-        if axes is not None
-        else list(range(x.ndim))
-    )
+    where = axes_of(node, axes, x.ndim) if axes is not None else list(range(x.ndim))
 
-    def amount(data: te.Tensor, axis: int, end: int) -> Any:
-        return tirx.Cast("int64", data(where.index(axis) + end * len(where))) if axis in where else int64(0)
+    def amount(data: te.Tensor, given: Any, axis: int, end: int) -> Any:
+        """By how much `axis` grows at its end 0 or 1; `given` are the axes that the amounts are for."""
+        total: Any = int64(0)
+        for at, each in enumerate(given):
+            by = tirx.Cast("int64", data(at + end * len(where)))
+            if static(each) is None:
+                total = total + tirx.Select(equals(each, axis), by, int64(0))
+            elif static(each) == axis:
+                total = total + by
+        return total
 
-    def plan(data: te.Tensor, sizes: Any) -> te.Tensor:
+    def plan(data: te.Tensor, sizes: Any, given: Any) -> te.Tensor:
         def element(at: Any) -> Any:
             length: Any = int64(0)
             for axis, size in enumerate(sizes):
-                padded = tirx.max(int64(size) + amount(data, axis, 0) + amount(data, axis, 1), 0)
+                grown = int64(size) + amount(data, given, axis, 0) + amount(data, given, axis, 1)
+                padded = tirx.max(grown, 0)
                 length = tirx.Select(equals(at, axis), padded, length)
             return length
 
         return te.compute((int64(x.ndim),), element, name="pad_plan")
 
-    lengths = node.value(node.te(plan, pads.expr, shape_expr(x.shape), name="pad_plan"), "length")
+    lengths = node.value(node.te(plan, pads.expr, shape_expr(x.shape), shape_expr(where), name="pad_plan"), "length")
     shape = node.ints(lengths, "the lengths", signed=False)
     mode = _mode(node)
 
-    def compute(data: te.Tensor, fill: te.Tensor, by: te.Tensor, target: Any) -> te.Tensor:
+    def compute(data: te.Tensor, fill: te.Tensor, by: te.Tensor, target: Any, given: Any) -> te.Tensor:
         def element(*index: Any) -> Any:
-            moved = [i - amount(by, axis, 0) for axis, i in enumerate(index)]
+            moved = [i - amount(by, given, axis, 0) for axis, i in enumerate(index)]
             if mode != "constant":
                 return data(*(_source(mode, i, d) for i, d in zip(moved, data.shape, strict=True)))
             inside = [c for i, d in zip(moved, data.shape, strict=True) for c in (i >= 0, i < d)]
@@ -84,7 +90,8 @@ def _pad_computed(node: Node, x: Value, pads: Value, value: Value | None, axes: 
 
         return te.compute(list(target), element, name="pad")
 
-    return node.te(compute, x.expr, _fill(node, x, value), pads.expr, shape_expr(shape), name="pad_computed")
+    extents = [shape_expr(shape), shape_expr(where)]
+    return node.te(compute, x.expr, _fill(node, x, value), pads.expr, *extents, name="pad_computed")
 
 
 def _mode(node: Node) -> str:

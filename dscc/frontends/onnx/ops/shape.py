@@ -11,10 +11,11 @@ from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx import broadcast as rules
+from dscc.frontends.onnx.axes import axes_of, dropped, inserted, require_one
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, int64, shape_expr
-from dscc.frontends.onnx.values import DTYPES, Array, Value, element_type, is_float, scalar, static
+from dscc.frontends.onnx.values import DTYPES, Array, Dim, Value, element_type, is_float, scalar, static
 
 
 @converter("Shape")
@@ -115,31 +116,36 @@ def flatten(node: Node, x: Value) -> Expr:
     return R.reshape(x.expr, shape_expr([node.dims.product(x.shape[:axis]), node.dims.product(x.shape[axis:])]))
 
 
-def _axes(node: Node, axes: Value | None) -> list[int] | None:
-    """Axes from the attribute (up to opset 12) or the input."""
+def _axes(node: Node, axes: Value | None, rank: int) -> list[Dim] | None:
+    """Axes from the attribute (up to opset 12) or the input; symbols where the model computes them."""
     if axes is not None:
-        return [int(axis) for axis in node.numbers(axes, "the axes")]
-    return node.attr("axes", None)
+        return axes_of(node, axes, rank)
+    given = node.attr("axes", None)
+    return None if given is None else [node.axis(axis, rank) for axis in given]
 
 
 @converter("Squeeze")
 def squeeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
-    given = _axes(node, axes)
-    if given is None:
+    where = _axes(node, axes, x.ndim)
+    if where is None:
         where = [axis for axis, dim in enumerate(x.shape) if static(dim) == 1]
-    else:
-        where = [node.axis(axis, x.ndim) for axis in given]
-        for axis in where:
-            node.require_equal(x.shape[axis], 1, f"dimension {axis}")
+    if not all(isinstance(axis, int) for axis in where):
+        require_one(node, x.shape, where)
+        return R.reshape(x.expr, shape_expr(dropped(node, x.shape, where)))
+    for axis in where:
+        node.require_equal(x.shape[axis], 1, f"dimension {axis}")
     return R.reshape(x.expr, shape_expr([dim for axis, dim in enumerate(x.shape) if axis not in where])) if where else x
 
 
 @converter("Unsqueeze")
 def unsqueeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
-    given = _axes(node, axes) or []
-    rank = x.ndim + len(given)
-    where = sorted(node.axis(axis, rank) for axis in given)
-    return R.expand_dims(x.expr, where) if where else x
+    count = len(node.attr("axes", [])) if axes is None else static(node.dims.product(axes.shape))
+    if count is None:
+        raise node.error(f"the axes ('{axes.name if axes else ''}') must be a list of known length")
+    where = _axes(node, axes, x.ndim + count) or []
+    if not all(isinstance(axis, int) for axis in where):
+        return R.reshape(x.expr, shape_expr(inserted(node, x.shape, where)))
+    return R.expand_dims(x.expr, sorted(where)) if where else x
 
 
 @converter("Expand")

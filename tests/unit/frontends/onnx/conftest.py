@@ -13,6 +13,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from tvm import relax
 
+import dscc
 from dscc.frontends.onnx.frontend import OnnxFrontend
 from dscc.options import CompileOptions
 
@@ -100,3 +101,24 @@ def written(shape: Any) -> list[str]:
     return [
         str(dim).replace("T.int64(", "").replace(")", "") if "T.int64" in str(dim) else str(dim) for dim in shape.values
     ]
+
+
+@pytest.fixture
+def same() -> Callable[..., list[list[np.ndarray[Any, Any]]]]:
+    """Check a model, compiled by dscc as its users do, against onnx's reference evaluator or given outputs."""
+
+    def check(
+        model: onnx.ModelProto, *feeds: Feeds, tolerance: float = 1e-5, want: Callable[..., Any] | None = None
+    ) -> list[list[np.ndarray[Any, Any]]]:
+        module = dscc.compile(model).load()
+        found = []
+        for feed in feeds:
+            found.append(module.run(None, dict(feed)))
+            expected = want(**feed) if want else ReferenceEvaluator(model).run(None, dict(feed))
+            for got, each in zip(found[-1], expected, strict=True):
+                assert got.dtype == np.asarray(each).dtype
+                assert got.shape == np.shape(each)
+                np.testing.assert_allclose(got, each, rtol=tolerance, atol=tolerance)
+        return found
+
+    return check
