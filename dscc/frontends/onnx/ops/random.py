@@ -18,7 +18,7 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type, working_type
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
-from dscc.frontends.onnx.values import Dim, Value, scalar, element_type
+from dscc.frontends.onnx.values import Dim, Value, element_type, scalar
 
 _CALLS = count()
 

@@ -15,7 +15,7 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type, working_type
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
-from dscc.frontends.onnx.values import Array, Dim, Value, static, element_type
+from dscc.frontends.onnx.values import Array, Dim, Value, element_type, static
 
 _MATRIX = 1024  # up to this length a transform of neighbouring elements is a product with a constant matrix
 
