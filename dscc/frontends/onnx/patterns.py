@@ -32,10 +32,12 @@ def as_patterns(node: Node, inputs: Sequence[Value | None]) -> tuple[list[Value 
     """
     kinds = sorted({value.element for value in inputs if value is not None and value.coded})
     if node.domain not in ("", "ai.onnx") or node.op not in MOVERS or node.attr("reduction", "none") != "none":
-        raise node.error(f"an input has element type '{', '.join(kinds)}', on which the operator cannot compute; cast")
+        raise node.unsupported(
+            f"an input has element type '{', '.join(kinds)}', on which the operator cannot compute; cast"
+        )
     schema = onnx.defs.get_schema(node.op, node.opset, "")
     variables = {
-        _variable(schema.inputs, index): value.element
+        variable(schema.inputs, index): value.element
         for index, value in enumerate(inputs)
         if value is not None and value.coded
     }
@@ -47,11 +49,11 @@ def retyped(node: Node, outputs: Sequence[Value], variables: Mapping[str, str]) 
     if not variables:
         return list(outputs)
     schema = onnx.defs.get_schema(node.op, node.opset, "")
-    kinds = [variables.get(_variable(schema.outputs, index)) for index in range(len(outputs))]
+    kinds = [variables.get(variable(schema.outputs, index)) for index in range(len(outputs))]
     return [value if kind is None else node.retype(value, kind) for value, kind in zip(outputs, kinds, strict=True)]
 
 
-def _variable(formal: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
+def variable(formal: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
     """The type variable of an input or output; the last formal one may stand for many."""
     return str(formal[min(index, len(formal) - 1)].type_str)
 

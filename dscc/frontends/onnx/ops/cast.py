@@ -44,6 +44,8 @@ def bit_cast(node: Node, x: Value) -> Value:
     kind = CARRIERS.get(target, target)
     if kind == x.dtype:
         return node.retype(x, target)
+    if "bool" in (kind, x.dtype):
+        return node.value(convert(node, node.retype(x, x.dtype), kind))
     return node.retype(_elementwise(node, x.expr, lambda e: tirx.reinterpret(kind, e), f"bits_as_{kind}"), target)
 
 
@@ -68,7 +70,7 @@ def convert(node: Node, x: Value, target: str, saturate: bool = True, round_mode
 
 def _exact(x: Value, target: str) -> bool:
     """Whether TVM's own cast does what NumPy's does, on every machine."""
-    if x.coded or target in CARRIERS or "bfloat16" in (x.dtype, target):
+    if x.coded or target in CARRIERS or target == "bfloat16":
         return False
     if is_float(x.dtype) or target == "bool":
         return is_float(target)

@@ -2,82 +2,227 @@
 
 from __future__ import annotations
 
-from tvm import relax, te, tirx
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from tvm import te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
+from dscc.elements import BITS
 from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.ops.cast import convert, number, number_as
 from dscc.frontends.onnx.ops.conv import convolve
 from dscc.frontends.onnx.ops.linear import operands
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
-from dscc.frontends.onnx.values import DTYPES, Value, numpy_dtype, scalar
+from dscc.frontends.onnx.values import Value, constant, element_type, is_float, numpy_dtype, scalar, static
 
-_LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
+_LIMITS = {
+    "int8": (-128, 127),
+    "uint8": (0, 255),
+    "int16": (-32768, 32767),
+    "uint16": (0, 65535),
+    "int4": (-8, 7),
+    "uint4": (0, 15),
+    "int2": (-2, 1),
+    "uint2": (0, 3),
+}
+
+Index = tuple[Any, ...]
+At = Callable[[Index], Index]
+
+
+def _one(parameter: Value) -> bool:
+    """Whether a scale or zero point is one number for the whole tensor."""
+    return parameter.ndim == 0 or (parameter.ndim == 1 and static(parameter.shape[0]) == 1)
+
+
+def _absent(zero: Value | None) -> bool:
+    """Whether there is no zero point, or it is known to be 0."""
+    return zero is None or (zero.constant is not None and not zero.constant.astype(np.float32).any())
+
+
+def _axis(node: Node, x: Value) -> int:
+    """The axis of scales; a tensor of rank 1 has no other than its own."""
+    return 0 if x.ndim == 1 else node.axis(node.attr("axis", 1), x.ndim)
+
+
+def _blocked(node: Node, parameter: Value) -> bool:
+    return bool(node.attr("block_size", 0)) and not _one(parameter)
+
+
+def _place(node: Node, parameter: Value, x: Value) -> At:
+    """Where the element of a scale or zero point lies that belongs to an element of x: there is one, one per index of
+    `axis`, or one per block along it.
+    """
+    if _one(parameter):
+        return lambda index: (0,) * parameter.ndim
+    axis, block = _axis(node, x), node.attr("block_size", 0)
+    if not block:
+        node.require_equal(parameter.shape[0], x.shape[axis], "the number of scales")
+        return lambda index: (index[axis],)
+    for at, dim in enumerate(x.shape):
+        wanted = node.dims.ceildiv(dim, block) if at == axis else dim
+        node.require_equal(parameter.shape[at], wanted, "a dimension of the scale's blocks")
+    return lambda index: (*index[:axis], tirx.truncdiv(index[axis], tirx.const(block, "int64")), *index[axis + 1 :])
 
 
 def _per_axis(node: Node, parameter: Value, x: Value) -> Value:
-    """A scale or zero point shaped to broadcast over x: of one element, per `axis`, or per block along it."""
-    if parameter.ndim == 0 or (parameter.ndim == 1 and parameter.shape == (1,)):
-        return (
-            node.value(parameter.constant.reshape(()))
-            if parameter.constant is not None
-            else node.value(R.reshape(parameter.expr, relax.ShapeExpr([])))
-        )
-    axis = node.axis(node.attr("axis", 1), x.ndim)
-    block = node.attr("block_size", 0)
-    if block:
-        repeated = node.value(R.repeat(parameter.expr, block, axis))
-        return node.value(node.restate(repeated.expr, list(x.shape), "the scale's blocks"))
-    shape = [1] * x.ndim
-    shape[axis] = parameter.shape[0]
-    return (
-        node.value(parameter.constant.reshape(shape))
-        if parameter.constant is not None
-        else node.value(R.reshape(parameter.expr, shape_expr(shape)))
-    )
+    """A scale or zero point of one element, or per `axis`, shaped to broadcast over x."""
+    shape: list[Any] = []
+    if not _one(parameter):
+        shape = [1] * x.ndim
+        shape[_axis(node, x)] = parameter.shape[0]
+    if parameter.constant is not None and all(isinstance(dim, int) for dim in shape):
+        return node.value(parameter.constant.reshape(shape))
+    return node.value(R.reshape(parameter.expr, shape_expr(shape)))
+
+
+def _numbers(node: Node, x: Value) -> Value:
+    """4- and 2-bit integers as int8 or uint8; a constant stays one, of a byte an element."""
+    if x.element not in BITS or is_float(x.element):
+        return x
+    wide = "uint8" if x.element.startswith("u") else "int8"
+    return node.value(x.constant.astype(wide)) if x.constant is not None else node.value(convert(node, x, wide))
 
 
 def _cast(node: Node, x: Value, dtype: str) -> Value:
     """x in another type; a constant stays one."""
-    return (
-        node.value(x.constant.astype(numpy_dtype(dtype)))
-        if x.constant is not None
-        else node.value(R.astype(x.expr, dtype))
-    )
+    if x.dtype == dtype:
+        return x
+    if x.constant is not None:
+        return node.value(x.constant.astype(numpy_dtype(dtype)))
+    return node.value(R.astype(x.expr, dtype))
 
 
-@converter("DequantizeLinear")
-@converter("DequantizeLinear", domain="com.microsoft")
-def dequantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> Expr:
-    """(x - zero) * scale, in plain arithmetic on the constant so that a pass can see and move each part."""
-    dtype = scale.dtype
-    if zero is not None and not (zero.constant is not None and not zero.constant.any()):
+@converter("DequantizeLinear", patterns=True)
+@converter("DequantizeLinear", domain="com.microsoft", patterns=True)
+def dequantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> Expr | Value:
+    """(x - zero) * scale in float32, rounded once to the type asked for.
+
+    Integers with a scale per tensor or axis: in plain arithmetic on the constant, so that a pass can see and move each
+    part. Blocks and narrow floats: in a kernel.
+    """
+    asked = node.attr("output_dtype", 0)
+    target = element_type(asked, node.label) if asked else scale.element
+    if is_float(x.element) or _blocked(node, scale) or scale.coded:
+        return _dequantize_kernel(node, x, scale, zero, target)
+    x = _numbers(node, x)
+    if not _absent(zero):
+        assert zero is not None
         wide = node.value(R.astype(x.expr, "int32" if x.dtype != "int32" else "int64"))
-        centre = _per_axis(node, zero, x)
-        shift = _cast(node, centre, wide.dtype)
+        shift = _cast(node, _per_axis(node, _numbers(node, zero), x), wide.dtype)
         x = node.value(R.subtract(*broadcast(node, wide, shift)))
-    real = node.value(R.astype(x.expr, dtype))
-    return R.multiply(*broadcast(node, real, _per_axis(node, scale, x)))
+    real = node.value(R.astype(x.expr, "float32"))
+    result = node.value(R.multiply(*broadcast(node, real, _cast(node, _per_axis(node, scale, x), "float32"))))
+    return convert(node, result, target)
 
 
-@converter("QuantizeLinear")
-@converter("QuantizeLinear", domain="com.microsoft")
-def quantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> Expr:
-    """saturate(round_half_even(x / scale) + zero)."""
-    target = zero.dtype if zero is not None else DTYPES.get(node.attr("output_dtype", 0), "uint8")
-    if target not in _LIMITS:
-        raise node.unsupported(f"quantizing to '{target}' is not supported; supported: {', '.join(_LIMITS)}")
-    size = _per_axis(node, scale, x)
-    data = x if x.dtype == scale.dtype else node.value(R.astype(x.expr, scale.dtype))
-    steps = node.emit(round_even(node, node.emit(R.divide(*broadcast(node, data, size)))))
-    if zero is not None and not (zero.constant is not None and not zero.constant.any()):
-        centre = _per_axis(node, zero, x)
-        shift = _cast(node, centre, str(steps.ty.dtype))
-        steps = node.emit(R.add(*broadcast(node, node.value(steps), shift)))
-    low, high = _LIMITS[target]
-    return R.astype(node.emit(R.clip(steps, low, high)), target)
+def _dequantize_kernel(node: Node, x: Value, scale: Value, zero: Value | None, target: str) -> Value:
+    packed = _packed(x)
+    read = _read if packed is None else _unpacked(BITS[x.element])
+    centre = None if _absent(zero) else zero
+    place, centred = _place(node, scale, x), _place(node, centre or scale, x)
+
+    def compute(data: te.Tensor, size: te.Tensor, *shift: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            value = tirx.Cast("float32", number(read(data, i), x.element))
+            if shift:
+                value = value - tirx.Cast("float32", number(shift[0](*centred(i)), x.element))
+            by = tirx.Cast("float32", number(size(*place(i)), scale.element))
+            return number_as(value * by, target)
+
+        return te.compute([*data.shape[:-1], *x.shape[-1:]], element, name="dequantize")
+
+    inputs = [x.expr if packed is None else packed, scale.expr, *([] if centre is None else [centre.expr])]
+    return node.retype(node.te(compute, *inputs, name=f"dequantize_{x.element}"), target)
+
+
+def _packed(x: Value) -> Expr | None:
+    """A constant of 4- or 2-bit elements with as many of them in a byte as it holds, the first one in the lowest bits;
+    None for anything else.
+    """
+    if x.constant is None or x.element not in BITS or 8 % (bits := BITS[x.element]) or not x.ndim:
+        return None
+    count = 8 // bits
+    if x.constant.size < _WORTH_PACKING or x.constant.shape[-1] % count:
+        return None
+    low = x.constant.view(np.uint8) & ((1 << bits) - 1)
+    parts = low.reshape(*x.constant.shape[:-1], -1, count) << (np.arange(count, dtype=np.uint8) * bits)
+    return constant(np.bitwise_or.reduce(parts, axis=-1))
+
+
+_WORTH_PACKING = 1024  # elements
+
+
+def _read(data: te.Tensor, i: Index) -> Expr:
+    return data(*i)
+
+
+def _unpacked(bits: int) -> Callable[[te.Tensor, Index], Expr]:
+    """Reads an element of what `_packed` packed; the bits above it stay, and are for the decoder to drop."""
+    count = tirx.const(8 // bits, "int64")
+
+    def read(data: te.Tensor, i: Index) -> Expr:
+        shift = tirx.Cast("uint8", tirx.truncmod(i[-1], count)) * tirx.const(bits, "uint8")
+        return data(*i[:-1], tirx.truncdiv(i[-1], count)) >> shift
+
+    return read
+
+
+@converter("QuantizeLinear", patterns=True)
+@converter("QuantizeLinear", domain="com.microsoft", patterns=True)
+def quantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> Value:
+    """saturate(round_half_even(x / scale) + zero), in one kernel: the quotient is rounded as a quotient, not as the
+    product with an inverse, and what is beyond the target's range goes to its end.
+    """
+    asked = node.attr("output_dtype", 0)
+    target = zero.element if zero is not None else element_type(asked, node.label) if asked else "uint8"
+    if target not in _LIMITS and not is_float(target):
+        raise node.unsupported(
+            f"quantizing to '{target}' is not supported; supported: float8, float4, {', '.join(_LIMITS)}"
+        )
+    working = _precision(node, x, scale)
+    real = "float64" if working == "float64" else "float32"
+    centre = None if _absent(zero) else zero
+    place, centred = _place(node, scale, x), _place(node, centre or scale, x)
+
+    def compute(data: te.Tensor, size: te.Tensor, *shift: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            value = tirx.Cast(real, number_as(data(*i), working))
+            steps = number_as(
+                value / tirx.Cast(real, number_as(number(size(*place(i)), scale.element), working)), working
+            )
+            offset = [tirx.Cast(real, number(zero_point(*centred(i)), target)) for zero_point in shift]
+            return _saturated(tirx.Cast(real, steps), offset, target, bool(node.attr("saturate", 1)))
+
+        return te.compute(data.shape, element, name="quantize")
+
+    inputs = [x.expr, scale.expr, *([] if centre is None else [centre.expr])]
+    return node.retype(node.te(compute, *inputs, name=f"quantize_{target}"), target)
+
+
+def _precision(node: Node, x: Value, scale: Value) -> str:
+    """The type in which x is divided by the scale: the attribute's, else the wider one of both."""
+    asked = node.attr("precision", 0)
+    if asked:
+        return element_type(asked, node.label)
+    kinds = {x.element, scale.element}
+    if not all(kind in ("float32", "float16", "bfloat16", "float8_e8m0fnu") for kind in kinds):
+        return "float64"
+    return x.element if len(kinds) == 1 else "float32"
+
+
+def _saturated(steps: Expr, offset: list[Expr], target: str, saturate: bool) -> Expr:
+    if is_float(target):
+        return number_as(sum(offset, start=steps) if "float8" not in target else steps, target, saturate)
+    kind = str(steps.ty.dtype)
+    low, high = (tirx.const(float(limit), kind) for limit in _LIMITS[target])
+    shifted = sum(offset, start=tirx.nearbyint(steps))
+    return number_as(tirx.Cast("int32", tirx.min(tirx.max(shifted, low), high)), target)
 
 
 def round_even(node: Node, x: Expr) -> Expr:
@@ -131,15 +276,42 @@ def conv_integer(
     return convolve(node, _centred(node, x, x_zero, False).expr, kernel)
 
 
-def _requantize(node: Node, x: Value, scale: Value, zero: Value) -> Expr:
-    """float32 -> the type of `zero`, for the operators that end in a QuantizeLinear."""
-    low, high = _LIMITS[zero.dtype]
-    steps = node.emit(round_even(node, node.emit(R.divide(*broadcast(node, x, scale)))))
-    shifted = node.emit(R.add(*broadcast(node, node.value(steps), node.value(R.astype(zero.expr, "float32")))))
-    return R.astype(node.emit(R.clip(shifted, low, high)), zero.dtype)
+def _requantize(node: Node, x: Value, scale: Value, zero: Value) -> Value:
+    """round_half_even(x * scale) + zero, saturated, in the type of `zero`; for the operators that end in a
+    QuantizeLinear. x: int32, or float32 for a product of floats; scale: float32 that broadcasts over it.
+    """
+    real = node.value(convert(node, x, "float32"))
+    product = node.value(R.multiply(*broadcast(node, real, scale)))
+
+    def compute(data: te.Tensor, *shift: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            offset = [tirx.Cast("float32", z(*place(i))) for z in shift]
+            return _saturated(data(*i), offset, zero.element, True)
+
+        return te.compute(data.shape, element, name="requantize")
+
+    shape = (1,) * (x.ndim - zero.ndim) + zero.shape
+
+    def place(index: Index) -> Index:
+        return tuple(
+            0 if static(dim) == 1 else i
+            for i, dim in zip(index[x.ndim - zero.ndim :], shape[x.ndim - zero.ndim :], strict=True)
+        )
+
+    centre = [] if _absent(zero) else [zero.expr]
+    return node.retype(node.te(compute, product.expr, *centre, name=f"requantize_{zero.element}"), zero.element)
 
 
-@converter("QLinearMatMul")
+def _ratio(node: Node, a: Value, b: Value, y: Value) -> Value:
+    """a * b / y in float32; of constants a constant."""
+    a, b, y = (_cast(node, scale, "float32") for scale in (a, b, y))
+    if a.constant is not None and b.constant is not None and y.constant is not None:
+        return node.value(a.constant * b.constant / y.constant)
+    product = node.value(R.multiply(*broadcast(node, a, b)))
+    return node.value(R.divide(*broadcast(node, product, y)))
+
+
+@converter("QLinearMatMul", patterns=True)
 def qlinear_matmul(
     node: Node,
     a: Value,
@@ -150,21 +322,25 @@ def qlinear_matmul(
     b_zero: Value,
     y_scale: Value,
     y_zero: Value,
-) -> Expr:
-    product = node.value(R.matmul(*operands(node, _centred(node, a, a_zero, True), _centred(node, b, b_zero, False))))
-    scale = node.value(R.multiply(*broadcast(node, _row(node, a_scale), b_scale)))
-    real = node.value(R.astype(product.expr, "float32"))
-    wide = scale if scale.dtype == "float32" else node.value(R.astype(scale.expr, "float32"))
-    out = y_scale if y_scale.dtype == "float32" else node.value(R.astype(y_scale.expr, "float32"))
-    return _requantize(node, node.value(R.multiply(*broadcast(node, real, wide))), out, y_zero)
+) -> Value:
+    """Integers: products of int8 add up in int32. float8: in float32, and the zero points are 0."""
+    if is_float(a.element) or is_float(b.element):
+        left, right = (node.value(convert(node, x, "float32")) for x in (a, b))
+    else:
+        left, right = _centred(node, a, a_zero, True), _centred(node, b, b_zero, False)
+    product = node.value(R.matmul(*operands(node, left, right)))
+    return _requantize(
+        node, product, _ratio(node, _row(node, a_scale), b_scale, _row(node, y_scale)), _row(node, y_zero)
+    )
 
 
 def _row(node: Node, scale: Value) -> Value:
-    return (
-        node.value(R.reshape(scale.expr, shape_expr([scale.shape[0], 1])))
-        if scale.ndim == 1 and scale.shape != (1,)
-        else scale
-    )
+    """A scale or zero point of one number per row of the product, as a column."""
+    if scale.ndim != 1 or static(scale.shape[0]) == 1:
+        return scale
+    if scale.constant is not None:
+        return node.value(scale.constant.reshape(-1, 1))
+    return node.retype(R.reshape(scale.expr, shape_expr([scale.shape[0], 1])), scale.element)
 
 
 @converter("QLinearConv")
@@ -179,15 +355,18 @@ def qlinear_conv(
     y_scale: Value,
     y_zero: Value,
     bias: Value | None = None,
-) -> Expr:
+) -> Value:
     total = node.value(conv_integer(node, x, weight, x_zero, w_zero))
-    channels = [1, -1, *[1] * (x.ndim - 2)]
     if bias is not None:
-        channels[1] = bias.shape[0]
+        channels = [1, bias.shape[0], *[1] * (x.ndim - 2)]
         total = node.value(R.add(total.expr, node.emit(R.reshape(bias.expr, shape_expr(channels)))))
-    scale = node.value(R.multiply(x_scale.expr, w_scale.expr))
-    if scale.ndim == 1 and scale.shape != (1,):
-        channels[1] = scale.shape[0]
-        scale = node.value(R.reshape(scale.expr, shape_expr(channels)))
-    real = node.value(R.astype(total.expr, "float32"))
-    return _requantize(node, node.value(R.multiply(*broadcast(node, real, scale))), y_scale, y_zero)
+    scale = _ratio(node, x_scale, w_scale, y_scale)
+    if not _one(scale):
+        channels = [1, scale.shape[0], *[1] * (x.ndim - 2)]
+        known = scale.constant
+        scale = node.value(R.reshape(scale.expr, shape_expr(channels)) if known is None else known.reshape(channels))
+    elif scale.ndim:
+        scale = node.value(
+            R.reshape(scale.expr, shape_expr([])) if scale.constant is None else scale.constant.reshape(())
+        )
+    return _requantize(node, total, scale, y_zero)

@@ -243,11 +243,16 @@ def _along(
                 return (i + 0.5) * inverse - 0.5
             raise node.unsupported(f"coordinate_transformation_mode '{mode}' is not supported")
 
+        def stored(i: tuple[Any, ...], at: Any) -> Any:
+            return data(*i[:axis], tirx.max(tirx.min(at, length - 1), 0), *i[axis + 1 :])
+
         def read(i: tuple[Any, ...], at: Any) -> Any:
-            return real(data(*i[:axis], tirx.max(tirx.min(at, length - 1), 0), *i[axis + 1 :]))
+            return real(stored(i, at))
 
         def element(*i: Any) -> Any:
             c = coordinate(i[axis])
+            if method == "nearest" and mode != "tf_crop_and_resize":  # large integers are no floats
+                return stored(i, tirx.Cast("int64", _round(c, nearest)))
             if method == "nearest":
                 value = read(i, tirx.Cast("int64", _round(c, nearest)))
             else:
@@ -277,7 +282,7 @@ def _along(
                 value = tirx.if_then_else(outside, tirx.const(extrapolation, working), value)
             if data.dtype == working:
                 return value
-            if data.dtype.startswith(("int", "uint")):
+            if str(data.dtype).startswith(("int", "uint")):
                 low, high = tirx.min_value(data.dtype), tirx.max_value(data.dtype)
                 value = tirx.max(tirx.min(value if method == "nearest" else tirx.trunc(value), real(high)), real(low))
             return tirx.Cast(data.dtype, value)
