@@ -14,6 +14,6 @@ from dscc.frontends.onnx.registry import Converter, converter
 DOMAIN = "com.microsoft"
 
 
-def contrib(*ops: str) -> Callable[[Converter], Converter]:
-    """Register the decorated function for operators of this domain."""
-    return converter(*ops, domain=DOMAIN)
+def contrib(*ops: str, patterns: bool = False) -> Callable[[Converter], Converter]:
+    """Register the decorated function for operators of this domain; see `registry.converter`."""
+    return converter(*ops, domain=DOMAIN, patterns=patterns)

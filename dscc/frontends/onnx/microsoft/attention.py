@@ -59,9 +59,9 @@ def self_attention(
     """
     op, heads = Standard(node), node.required("num_heads")
     if node.attr("do_rotary", 0):
-        raise node.error("do_rotary is 1, which is not supported; use the operator RotaryEmbedding before it")
+        raise node.unsupported("do_rotary is 1, which is not supported; use the operator RotaryEmbedding before it")
     if past_length is not None or node.attr("past_present_share_buffer", 0):
-        raise node.error("past and present share a buffer, which is not supported; export the model without")
+        raise node.unsupported("past and present share a buffer, which is not supported; export the model without")
     sizes = node.attr("qkv_hidden_sizes", None) or [node.dims.floordiv(projected.shape[2], 3)] * 3
     q, k, v = (
         split_heads(node, part, heads) for part in op.several("Split", 3, projected, node.symbolic(sizes), axis=2)
@@ -119,7 +119,7 @@ def multi_head_attention(
 ) -> list[Any]:
     """Attention of projected queries, keys and values: mixed values, keys, values and scores."""
     if past_length is not None or beams is not None:
-        raise node.error("past and present share a buffer, which is not supported; export the model without")
+        raise node.unsupported("past and present share a buffer, which is not supported; export the model without")
     op = Standard(node)
     q, k, v = _heads(node, op, query, key, value, bias)
     if past_key is not None and past_value is not None:
@@ -189,7 +189,9 @@ def decoder_masked_attention(
     if beams is not None or (
         beam_width is not None and (beam_width.constant is None or beam_width.constant.item() > 1)
     ):
-        raise node.error("several beams share a cache, which is not supported; export the model without beam search")
+        raise node.unsupported(
+            "several beams share a cache, which is not supported; export the model without beam search"
+        )
     op = Standard(node)
     if key is None:
         query, key, value = op.several("Split", 3, query, axis=2, num_outputs=3)

@@ -79,9 +79,11 @@ def group_query_attention(
 
 def _refuse(node: Node, *scales: Value | None) -> None:
     if any(scale is not None for scale in scales) or node.attr("k_quant_type", "NONE") != "NONE":
-        raise node.error("the cache is quantized, which is not supported; export the model with a cache of floats")
+        raise node.unsupported(
+            "the cache is quantized, which is not supported; export the model with a cache of floats"
+        )
     if node.attr("sliding_window_cache", 0):
-        raise node.error("sliding_window_cache is 1, which is not supported; export the model with a full cache")
+        raise node.unsupported("sliding_window_cache is 1, which is not supported; export the model with a full cache")
 
 
 def _heads(

@@ -18,7 +18,7 @@ def rotary_embedding(node: Node, x: Value, position_ids: Value, cos: Value, sin:
     as (1,).
     """
     if node.attr("is_packed_batching", 0):
-        raise node.error("is_packed_batching is 1, which is not supported; only batches of one length are")
+        raise node.unsupported("is_packed_batching is 1, which is not supported; only batches of one length are")
     op = Standard(node)
     split = node.attr("rotary_embedding_dim", 0)
     heads = node.attr("num_heads", 0)
@@ -94,7 +94,9 @@ def gated_relative_position_bias(
     2021, arXiv:2110.13900).
     """
     if token_offset is not None:
-        raise node.error("token_offset, for input without padding, is not supported; export the model with padding")
+        raise node.unsupported(
+            "token_offset, for input without padding, is not supported; export the model with padding"
+        )
     op, heads = Standard(node), node.required("num_heads")
     shape = [*query.shape[:2], heads, node.dims.floordiv(query.shape[2], heads)]
     rows = op.Transpose(op.Reshape(op.Add(query, query_bias), shape), perm=[0, 2, 1, 3])
