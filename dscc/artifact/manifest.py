@@ -38,11 +38,11 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ContainerSpec(TensorSpec):
-    """An input or output that is no tensor but a sequence of tensors, or something that may be absent.
+    """An input or output that is a sequence of tensors, or may be absent, or is a tensor of a rank that is not known.
 
     Attributes:
         shape: of each tensor; a str is a dimension that may differ from one to the next.
-        around: what is around the tensor, from outside: `sequence`, `optional`.
+        around: what is around the tensor, from outside: `sequence`, `optional`; empty for a tensor.
         ranked: whether the rank of the tensors is known; if not, `shape` is empty and they may have any.
     """
 

@@ -346,3 +346,20 @@ def edit_functions(mod: tvm.IRModule, edit: Callable[[Graph], None]) -> tvm.IRMo
                 new = new or mod.clone()
                 new.update_func(name, graph.finish())
     return new or mod
+
+
+def without_unreached(mod: tvm.IRModule) -> tvm.IRModule:
+    """`mod` without what `main` does not reach; TVM's dead code elimination keeps all functions that have a name."""
+    seen, waiting = {"main"}, ["main"]
+
+    def visit(expr: Expr) -> None:
+        if isinstance(expr, tvm.ir.GlobalVar) and expr.name_hint not in seen:
+            seen.add(expr.name_hint)
+            waiting.append(expr.name_hint)
+
+    while waiting:
+        func = mod[waiting.pop()]
+        if isinstance(func, relax.Function):
+            relax.analysis.post_order_visit(func, visit)
+    kept = {gvar: func for gvar, func in mod.functions_items() if gvar.name_hint in seen}
+    return mod if len(kept) == len(mod.functions) else tvm.IRModule(kept, attrs=mod.attrs)

@@ -23,12 +23,16 @@ from tvm import relax
 from dscc.elements import carrier
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, halves, patterns, registry, standard
+from dscc.frontends.onnx.graphs import needed
 from dscc.frontends.onnx.kinds import Container, describe, from_type, kind_of
 from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.ops.control import choose_rest
+from dscc.frontends.onnx.regions import RanksDiffer
 from dscc.frontends.onnx.shapes import Dims, shape_expr
 from dscc.frontends.onnx.symbolic import Evaluator
 from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifier, tensor_array
 from dscc.passes import origins
+from dscc.passes.graph import without_unreached
 
 Scope = dict[str, Value]
 _TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
@@ -43,6 +47,7 @@ class Importer:
         self.dims = Dims()
         self.evaluator = Evaluator(self.dims)
         self.regions = 0  # how many there are
+        self.splits = 0  # how many Ifs we are inside of that took in what follows them
         self._input_shapes = input_shapes
         self._symbols: dict[str, Dim] = {}
         self.nodes: dict[str, str] = {}  # names of variables to the nodes that they are outputs of
@@ -67,14 +72,15 @@ class Importer:
         try:
             with self.bb.function("main", params):
                 with self.bb.dataflow():
-                    self.convert(_needed(graph.node, [output.name for output in graph.output]), scope, self._opsets)
+                    names = [output.name for output in graph.output]
+                    self.convert(needed(graph.node, names), scope, self._opsets, {}, names, last=True)
                     outputs = [self._lookup(scope, output.name, "the graph's outputs") for output in graph.output]
                     result = self.bb.emit_output(relax.Tuple([output.expr for output in outputs]))
                 self.bb.emit_func_output(result)
         except FrontendError:
             self.bb._end_block()  # TVM 0.27 leaves it open, and says so on standard error when the builder goes away
             raise
-        module = self.bb.finalize()
+        module = without_unreached(self.bb.finalize())  # bodies of loops are converted until their types are found
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
         main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
         main = main.with_attr("dscc.input_types", taken)
@@ -153,17 +159,35 @@ class Importer:
         nodes: Iterable[tuple[int, onnx.NodeProto]],
         scope: Scope,
         opsets: Mapping[str, int],
-        bound: Mapping[str, onnx.AttributeProto] | None = None,
+        bound: Mapping[str, onnx.AttributeProto],
+        wanted: Sequence[str],
+        last: bool = False,
     ) -> None:
-        """Convert nodes in order; their outputs are added to `scope`. `bound` are the attributes of the function they
-        are the body of.
+        """Convert nodes in order; their outputs are added to `scope`.
+
+        Args:
+            bound: attributes of the function that the nodes are the body of.
+            wanted: the names in `scope` that are needed afterwards.
+            last: these are outputs of the model, whose rank may stay open.
         """
-        for index, proto in nodes:
+        nodes = list(nodes)
+        for position, (index, proto) in enumerate(nodes):
             label = f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({_qualified(proto)})"
             inputs = [self._lookup(scope, name, label) if name else None for name in proto.input]
-            attributes = {a.name: a for a in _bind(proto.attribute, bound or {})}
+            attributes = {a.name: a for a in _bind(proto.attribute, bound)}
             try:
-                outputs = self._node(proto, label, inputs, opsets, attributes, scope, bound or {})
+                outputs = self._node(proto, label, inputs, opsets, attributes, scope, bound)
+            except RanksDiffer as split:
+                if split.node.proto is not proto:
+                    raise split.node.unsupported(
+                        f"its branches differ in the rank of what they give, inside of {label}; it has to be known"
+                    ) from None
+                missing = [name for name in wanted if name not in scope]
+                made, done = choose_rest(split, [each for _, each in nodes[position + 1 :]], missing, last)
+                scope.update(made)
+                if done:
+                    return
+                continue
             except _TVM_ERRORS as err:
                 shapes = ", ".join("none" if v is None else str(kind_of(v)) for v in inputs)
                 raise FrontendError(
@@ -246,9 +270,9 @@ class Importer:
         )
         inner = dict(opsets) | _opsets(body.opset_import)
         wanted = [inside for inside, outside in zip(body.output, node.proto.output, strict=False) if outside]
-        nodes = [(index, _without(proto, absent)) for index, proto in _needed(body.node, wanted)]
+        nodes = [(index, _without(proto, absent)) for index, proto in needed(body.node, wanted)]
         try:
-            self.convert(nodes, scope, inner, bound)
+            self.convert(nodes, scope, inner, bound, wanted)
         except FrontendError as err:
             raise type(err)(f"{node.label}, in its body: {err}") from err
         absent_output = Value("", self.bb, data=np.empty(0))
@@ -265,12 +289,16 @@ class Importer:
         """The outputs of the operator `proto`, which `node` is made of; see compose.py."""
         return list(self._node(proto, node.label, inputs, opsets, attributes, node.scope, node.bound))
 
-    def subgraph(self, node: Node, graph: onnx.GraphProto, scope: Scope) -> list[Value]:
-        """Convert a subgraph of `node`, which sees the names in `scope`, in the current place. Its outputs."""
+    def subgraph(self, node: Node, graph: onnx.GraphProto, scope: Scope, last: bool = False) -> list[Value]:
+        """Convert a subgraph of `node`, which sees the names in `scope`, in the current place. Its outputs.
+
+        Args:
+            last: these are outputs of the model, whose rank may stay open.
+        """
         for tensor in graph.initializer:
             scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
         names = [output.name for output in graph.output]
-        self.convert(_needed(graph.node, names), scope, node.opsets, node.bound)
+        self.convert(needed(graph.node, names), scope, node.opsets, node.bound, names, last)
         return [self._lookup(scope, name, node.label) for name in names]
 
 
@@ -313,27 +341,3 @@ def _bind(
             copy.CopyFrom(bound[attribute.ref_attr_name])
             copy.name = attribute.name
             yield copy
-
-
-def _needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[tuple[int, onnx.NodeProto]]:
-    """The nodes that the outputs depend on, each with its number in the graph."""
-    wanted = set(outputs)
-    kept = []
-    for index in range(len(nodes) - 1, -1, -1):
-        if any(name in wanted for name in nodes[index].output):
-            kept.append((index, nodes[index]))
-            wanted.update(nodes[index].input)
-            for attribute in nodes[index].attribute:
-                if attribute.HasField("g"):
-                    wanted.update(outer_names(attribute.g))
-    return kept[::-1]
-
-
-def outer_names(graph: onnx.GraphProto) -> set[str]:
-    """Names that a subgraph may take from the graph around it."""
-    names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                names |= outer_names(attribute.g)
-    return names

@@ -227,14 +227,14 @@ def _restated(builder: relax.BlockBuilder, kind: TensorKind, expr: relax.Expr) -
 
 def describe(value: Value) -> str:
     """How the module names the type of an input or output: the element type of a tensor; of a sequence or optional
-    what `dscc.record` makes a description of it from.
+    and of a tensor of unknown rank, what `dscc.record` makes a description of it from.
     """
     kind, around = kind_of(value), []
     while not isinstance(kind, TensorKind):
         around.append("sequence" if isinstance(kind, SequenceKind) else "optional")
         empty, kind = getattr(kind, "empty", False), kind.element
         kind = TensorKind(kind.dtype, None) if empty else kind
-    if not around:
+    if not around and kind.dims is not None:
         return kind.dtype
     dims = None if kind.dims is None else [dim if isinstance(dim, int) else None for dim in kind.dims]
     return json.dumps([around, kind.dtype, dims])

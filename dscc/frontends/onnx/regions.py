@@ -21,7 +21,7 @@ import onnx
 import tvm
 from tvm import relax
 
-from dscc.frontends.onnx.convert import outer_names
+from dscc.frontends.onnx.graphs import outer_names
 from dscc.frontends.onnx.kinds import Container, TensorKind, tvm_type
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.values import Value, identifier
@@ -61,6 +61,15 @@ class Captured:
         return param
 
 
+class RanksDiffer(Exception):
+    """The branches of an If differ in the rank of what they give: what follows has to become part of them."""
+
+    def __init__(self, node: Node, condition: Value):
+        super().__init__(node.label)
+        self.node = node
+        self.condition = condition
+
+
 @dataclass(frozen=True)
 class Draft:
     """A converted subgraph: its bindings, the tuple of its results, and what these are outside."""
@@ -81,18 +90,20 @@ def draft(
     params: Sequence[relax.Var],
     captured: Captured,
     finish: Callable[[list[Value]], list[Value]] = lambda outputs: outputs,
+    last: bool = False,
 ) -> Draft:
     """Convert `graph` of `node` aside.
 
     Args:
         given: values of the graph's inputs, by name, in terms of `params`.
         finish: from the graph's outputs to the region's results; it may emit.
+        last: the results are outputs of the model, whose rank may stay open.
     """
     builder = node.bb
     builder.begin_scope([*params, *captured.params])
     builder._begin_dataflow_block()
     try:
-        values = finish(node.importer.subgraph(node, graph, {**captured.scope, **given}))
+        values = finish(node.importer.subgraph(node, graph, {**captured.scope, **given}, last))
         result = builder.emit_output(relax.Tuple([value.expr for value in values]))
     finally:
         block = builder._end_block()
@@ -122,6 +133,7 @@ def region(
     importer.regions += 1
     name = f"{identifier(node.op).lower()}_{importer.regions}_{what}"
     func = relax.utils.copy_with_new_vars(_function(each, [*params, *captured]))
+    # The name is among the attributes, so that no two regions are equal: each belongs to one call.
     func = origins.note(func.with_attrs({"global_symbol": name, "num_input": len(params)}), importer.nodes)
     return node.bb.add_func(func, name)
 

@@ -14,6 +14,7 @@ import tvm
 from tvm import relax
 
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.graph import without_unreached
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class EliminateDeadCode(Pass):
         before = _bindings(mod)
         mod = relax.transform.DeadCodeElimination(["main"] if "main" in entries else entries)(mod)
         mod = relax.transform.CanonicalizeBindings()(mod)
+        if "main" in entries:
+            mod = without_unreached(mod)
         removed = before - _bindings(mod)
         if removed:
             ctx.remark(f"{self.name}: removed {removed} bindings")

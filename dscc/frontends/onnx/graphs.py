@@ -1,0 +1,31 @@
+"""Questions about the nodes of an ONNX graph, as they are in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+
+def needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[tuple[int, onnx.NodeProto]]:
+    """The nodes that the outputs depend on, each with its number in the graph."""
+    wanted = set(outputs)
+    kept = []
+    for index in range(len(nodes) - 1, -1, -1):
+        if any(name in wanted for name in nodes[index].output):
+            kept.append((index, nodes[index]))
+            wanted.update(nodes[index].input)
+            for attribute in nodes[index].attribute:
+                if attribute.HasField("g"):
+                    wanted.update(outer_names(attribute.g))
+    return kept[::-1]
+
+
+def outer_names(graph: onnx.GraphProto) -> set[str]:
+    """Names that a subgraph may take from the graph around it."""
+    names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                names |= outer_names(attribute.g)
+    return names
