@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,11 +21,13 @@ class PassContext:
         target: what is compiled for.
         remarks: what passes did, and why they refused.
         facts: what the artifact's summary says of the passes' work, by name.
+        records: from an unscheduled kernel and its constant parameters to what the tuner chose for it, or None.
     """
 
     target: Target
     remarks: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    records: Callable[[Any, frozenset[int]], Mapping[str, Any]] | None = None
 
     def remark(self, text: str) -> None:
         """Say what a pass did or why it refused; `dscc opt --remarks` prints it."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     from tvm import tirx
 
+    from dscc.schedule.decisions import Decisions
     from dscc.schedule.machine import Machine
 
 
@@ -44,11 +45,14 @@ class Rule(ABC):
     """Whether packed constants take more bytes than before: such a rule is not asked under `--small`."""
 
     @abstractmethod
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         """The scheduled function, or None if this rule is not meant for it.
 
         Args:
             func: an unscheduled function, its outputs last among its parameters.
             constants: indices of the parameters that are compile-time constants, which a rule may have packed.
             machine: what the analytic defaults are computed from.
+            decisions: asked for every number that the tuner may choose.
         """

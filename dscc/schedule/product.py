@@ -16,11 +16,14 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from dscc.schedule.code import Code, Index, ceildiv, constant, index, quotient, remainder
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
-from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, Operands, write_tile
+from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, UNROLL, Operands, write_tile
 from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_base
 
-_TASK_FLOPS = 1_000_000  # less than this is not worth handing to another thread
+# Defaults, and what the tuner may try instead.
+_TASK_FLOPS = (1_000_000, 250_000, 4_000_000)  # less than this is not worth handing to another thread
+_L2_PERCENT = (50, 25, 75)  # that the side of a product which is read again may take
 _TASKS = 16  # enough to keep many threads busy
 
 
@@ -51,7 +54,7 @@ class Product:
     parallel: bool = True
 
 
-def write_product(code: Code, product: Product, machine: Machine) -> None:
+def write_product(code: Code, product: Product, machine: Machine, decisions: Decisions) -> None:
     """Write the loops.
 
     A symbolic number of rows gets two variants: tiles that overlap, and single rows if there are few.
@@ -59,19 +62,19 @@ def write_product(code: Code, product: Product, machine: Machine) -> None:
     tile = product.columns.tile
     rows = constant(product.rows)
     if rows is not None:
-        _write(code, product, machine, tile.with_rows(min(tile.rows, rows)))
+        _write(code, product, machine, decisions, tile.with_rows(min(tile.rows, rows)))
         return
     # Through memory, or TVM 0.27 concludes from 13 * w < 6 that w is 0, and then refuses to divide by w.
     memory = code.stack("rows", 1, "int64")
     memory.store(code, 0, index(product.rows))
     enough = tirx.GE(memory.load(0), index(tile.rows))
     with code.when(enough):
-        _write(code, product, machine, tile)
+        _write(code, product, machine, decisions, tile)
     with code.when(tirx.Not(enough)):
-        _write(code, product, machine, tile.with_rows(1))
+        _write(code, product, machine, decisions, tile.with_rows(1))
 
 
-def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
+def _write(code: Code, product: Product, machine: Machine, decisions: Decisions, tile: Tile) -> None:
     columns, depth = product.columns, product.depth
     panels = columns.panels
     tiles = ceildiv(product.rows, tile.rows)
@@ -79,18 +82,20 @@ def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
         tiles = code.opaque("tiles", tiles)
     right_bytes = panels * depth * tile.width * 4
     tile_flops = 2 * tile.rows * depth * tile.width
-    half = machine.l2_bytes // 2
-    panel_outer = product.panels is None or right_bytes > half
+    share = machine.l2_bytes * decisions.pick("l2_percent", _L2_PERCENT) // 100
+    task_flops = decisions.pick("task_flops", _TASK_FLOPS)
+    unroll = decisions.pick("unroll", UNROLL)
+    panel_outer = product.panels is None or right_bytes > share
     if panel_outer:
-        block = max(1, half // (tile.rows * depth * 4))
+        block = max(1, share // (tile.rows * depth * 4))
         known = constant(tiles)
         blocks = 1 if known is None else -(-known // block)
         if known is not None:
             block = -(-known // blocks)
-        group = max(1, panels * blocks // _TASKS, -(-_TASK_FLOPS // (tile_flops * block)))
+        group = max(1, panels * blocks // _TASKS, -(-task_flops // (tile_flops * block)))
     else:
         group = panels
-        block = max(1, _TASK_FLOPS // (tile_flops * panels))
+        block = max(1, task_flops // (tile_flops * panels))
     group = min(group, panels)
     groups = -(-panels // group)
     blocks_of_rows = ceildiv(tiles, block)
@@ -115,6 +120,7 @@ def _write(code: Code, product: Product, machine: Machine, tile: Tile) -> None:
                     lambda i, ks: product.left(row + i, ks[0]),
                     lambda ks, at: right(ks[0], at),
                     LONG_RUN if product.panels is None else SHORT_RUN,
+                    unroll,
                 ),
                 lambda i, column, value: product.store(row + i, column, value),
                 columns=columns,

@@ -11,12 +11,14 @@ from tvm.ir import Expr
 
 from dscc.schedule.base import Packing
 from dscc.schedule.code import Index, constant, index
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 
 _TYPICAL_ROWS = 200  # stands for a symbolic extent when tiles are compared
 _MOST_VECTORS = 6
 _LATENCY = 4.0  # cycles of a multiply-add, before the next one to the same accumulator
 _LOAD = 0.5  # cycles of a load
+_CANDIDATES = 24  # tiles that the tuner may choose from
 _SHORT = 0.52  # cycles of a multiply-add of at most eight lanes: two of them go at once
 
 
@@ -117,7 +119,13 @@ def vector_base(number: Expr, columns: Columns) -> Expr:
 
 
 def choose(
-    machine: Machine, columns: int, rows: int | None, row_bytes: int = 0, depth: int = 1, spare: int = 0
+    decisions: Decisions,
+    machine: Machine,
+    columns: int,
+    rows: int | None,
+    row_bytes: int = 0,
+    depth: int = 1,
+    spare: int = 0,
 ) -> Tile:
     """The tile that covers `rows` x `columns` in the least time; `rows` is None if it is not known.
 
@@ -127,7 +135,7 @@ def choose(
     L2 cache. `spare` registers are left over: LLVM spills sooner where every row has a pointer of its own.
     """
     limit = _rows_without_conflict(machine, row_bytes)
-    best: tuple[float, Tile] | None = None
+    costs: dict[Tile, float] = {}
     for across, lanes in _panels(machine, columns):
         panels = -(-columns // (across * lanes))
         each = _SHORT if lanes < 16 else 1.0
@@ -139,10 +147,9 @@ def choose(
             step = max(down * across * each, _LOAD * (down + across), _LATENCY) + 0.05 * (down + across)
             tiles_down = -(-rows // down) if rows is not None else _TYPICAL_ROWS / down + 0.5
             cost = step * tiles_down * panels
-            if best is None or cost < best[0]:
-                best = cost, Tile(down, across, lanes)
-    assert best is not None  # one row of one vector always fits
-    return best[1]
+            costs[Tile(down, across, lanes)] = cost
+    ranked = sorted(costs, key=costs.__getitem__)  # one row of one vector always fits
+    return Tile(*decisions.pick("tile", [(tile.rows, tile.vectors, tile.lanes) for tile in ranked[:_CANDIDATES]]))
 
 
 def _panels(machine: Machine, columns: int) -> Iterator[tuple[int, int]]:

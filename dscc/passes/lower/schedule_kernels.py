@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import relax, s_tir, tirx
+from tvm import relax, tirx
 from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from dscc.errors import PassError
 from dscc.passes.base import Pass, PassContext
 from dscc.schedule.base import Packing, Scheduled
 from dscc.schedule.cost import arithmetic
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.math import vector_math
-from dscc.schedule.stages import is_zero
+from dscc.schedule.plan import has_narrow_floats, plan
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _FREE_BYTES = 1 << 20  # that packing may add to any module
@@ -55,12 +55,12 @@ class ScheduleKernels(Pass):
         plans: dict[str, Scheduled] = {}
         rules: dict[str, str] = {}
         for name, found in arguments.items():
-            plans[name], rules[name] = _schedule(mod[name], found.constants, ctx, self.small)
+            plans[name], rules[name] = _plan(mod[name], found, ctx, self.small)
         added = {name: _growth(mod[name], plan) * arguments[name].count for name, plan in plans.items()}
         total = 0
         for name in sorted((name for name in plans if added[name] > 0), key=added.__getitem__):
             if total + added[name] > budget:
-                plans[name], rules[name] = _schedule(mod[name], arguments[name].constants, ctx, True)
+                plans[name], rules[name] = _plan(mod[name], arguments[name], ctx, True)
             else:
                 total += added[name]
         if total:
@@ -75,41 +75,8 @@ class ScheduleKernels(Pass):
         return relax.transform.DeadCodeElimination()(retarget.builder_.get())
 
 
-def _schedule(func: tirx.PrimFunc, constants: frozenset[int], ctx: PassContext, small: bool) -> tuple[Scheduled, str]:
-    if func.attrs and func.attrs.get("tirx.is_scheduled", False):
-        return Scheduled(func), "as it was"
-    if _has_narrow_floats(func):
-        return Scheduled(func), "plain loops, for its element type"
-    if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
-        return Scheduled(func), "plain loops, for a tensor without elements"
-    for rule in ctx.target.rules:
-        if small and rule.enlarges:
-            continue
-        plan = rule.apply(func, constants, ctx.target.machine)
-        if plan is not None:
-            return plan, rule.name
-    raise PassError(
-        f"pass 'schedule-kernels': no rule of target '{ctx.target}' takes a function; its last rule must take any"
-    )
-
-
-def _has_narrow_floats(func: tirx.PrimFunc) -> bool:
-    """Whether a buffer holds bfloat16 or float8. TVM 0.27 computes them in float32 by passes that know neither the
-    bound variables nor the vectors of our kernels; it lowers plain loops over blocks.
-    """
-    return any(str(buffer.dtype).startswith(("bfloat", "float8")) for buffer in _buffers(func))
-
-
-def _buffers(func: tirx.PrimFunc) -> list[Any]:
-    """The parameters of an unscheduled function that are tensors, and its temporaries."""
-    blocks: list[s_tir.SBlock] = []
-    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, blocks.append))
-    params = [param for param in func.params if tirx.is_buffer_var(param)]
-    return [*params, *(buffer for block in blocks for buffer in block.alloc_buffers)]
-
-
 def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    if _has_narrow_floats(func):
+    if has_narrow_floats(func):
         return func.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
     return vector_math(func).with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
@@ -130,6 +97,12 @@ def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
         if first[name] == name:
             bucket.append(name)
     return mod, first
+
+
+def _plan(func: tirx.PrimFunc, found: _Arguments, ctx: PassContext, small: bool) -> tuple[Scheduled, str]:
+    """The function scheduled, with what the tuner found for it if it was asked."""
+    decisions = Decisions(ctx.records(func, found.constants) if ctx.records else None)
+    return plan(func, found.constants, ctx.target, decisions, small)
 
 
 @dataclass

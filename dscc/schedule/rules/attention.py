@@ -24,6 +24,7 @@ from tvm.ir import Expr
 
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, first_lanes, index, product
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import exp_below_one
 
@@ -36,7 +37,9 @@ class Attention(Rule):
 
     name: ClassVar[str] = "attention"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         if not func.attrs or "dscc.attention" not in func.attrs:
             return None
         params = [p for p in func.params if tirx.is_buffer_var(p)]

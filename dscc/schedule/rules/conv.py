@@ -20,15 +20,17 @@ from tvm.ir import Expr, Var
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Index, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.convolution import Convolution
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import Block, Lines, Window
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
-from dscc.schedule.microkernel import Operands, Partial, has_long_functions, write_tile
+from dscc.schedule.microkernel import UNROLL, Operands, Partial, has_long_functions, write_tile
 from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of
 
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
 _LEAST_ROWS = 4
+_L2_PARTS = (12, 6, 24)  # the L2 cache in parts of four bytes, of which a block's data takes one: a third of it
 _TASK_FLOPS = 1_000_000  # less is not worth handing to another thread
 _DIVISION_STEPS = 4000  # multiply-adds of vectors in a tile beside which a few divisions do not show
 _COPY_USES = 60  # multiply-adds of vectors for every element that a task copies
@@ -39,7 +41,9 @@ class Conv(Rule):
 
     name = "conv"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         fused = Fused.of(func)
         conv = None if fused is None else Convolution.of(fused)
         if fused is None or conv is None or conv.inputs * conv.outputs == 1:
@@ -54,13 +58,13 @@ class Conv(Rule):
         row_bytes = 4 * conv.width.stride * conv.channels
         wide = constant(conv.width.out)
         spare = machine.vector_registers // 16 if wide is None else 0
-        columns = Columns(conv.outputs, choose(machine, conv.outputs, wide, row_bytes, spare=spare))
+        columns = Columns(conv.outputs, choose(decisions, machine, conv.outputs, wide, row_bytes, spare=spare))
         packing = PanelPacking(columns, (1, 2, 3, 0), groups=conv.groups)
         depth = conv.height.kernel * conv.width.kernel * conv.inputs
         shape = (conv.groups * columns.panels, depth, columns.tile.width)
         panels = tirx.decl_buffer([index(extent) for extent in shape], "float32", conv.weight.source.name)
         params[which] = panels
-        body = _Writer(fused, conv, turned, columns, panels, machine).write()
+        body = _Writer(fused, conv, turned, columns, panels, machine, decisions).write()
         return Scheduled(vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs)), {which: packing})
 
 
@@ -85,8 +89,18 @@ class _Pixels:
 class _Writer:
     """Writes the loops of one convolution."""
 
-    def __init__(self, fused: Fused, conv: Convolution, turned: bool, columns: Columns, panels: Var, machine: Machine):
+    def __init__(
+        self,
+        fused: Fused,
+        conv: Convolution,
+        turned: bool,
+        columns: Columns,
+        panels: Var,
+        machine: Machine,
+        decisions: Decisions,
+    ):
         self._fused, self._conv, self._columns, self._panels, self._machine = fused, conv, columns, panels, machine
+        self._decisions, self._unroll = decisions, decisions.pick("unroll", UNROLL)
         self._code = Code()
         self._turned = turned
         self._wide = constant(conv.width.out)
@@ -134,14 +148,16 @@ class _Writer:
     def _rows_of_block(self) -> Index:
         """Output rows of one task: their data stays in a third of the L2 cache, and there is work for all threads."""
         conv, height = self._conv, self._conv.height
-        budget = self._machine.l2_bytes // 12
+        budget = self._machine.l2_bytes // self._decisions.pick("l2_parts", _L2_PARTS)  # elements
         pitch, tall = constant(self._window.pitch), constant(height.out)
         if pitch is not None and tall is not None:
             fit = (budget // (pitch * conv.channels) - height.reach) // height.stride + 1
             flops = 2 * conv.outputs * height.kernel * conv.width.kernel * conv.channels * (self._wide or 1)
             fair = max(_LEAST_ROWS, -(-tall // _TASKS), -(-_TASK_FLOPS // flops))
             rows = max(1, min(fit, fair, tall))
-            return -(-tall // -(-tall // rows))
+            even = -(-tall // -(-tall // rows))
+            others = [max(1, even // 2), min(tall, 2 * even), tall]
+            return self._decisions.pick("rows", list(dict.fromkeys([even, *others])))
         lines = quotient(budget, index(self._window.pitch) * conv.channels) - height.reach
         fit = quotient(lines, height.stride) + 1  # less than 1 is made 1 below
         # Every block reads all weights: if that is from beyond the L2 cache, there should be few blocks.
@@ -256,6 +272,7 @@ class _Writer:
                 depth,
                 lambda i, ks: tirx.BufferLoad(lines.buffer, [pixels.start(i) + position(ks)[0]]),
                 lambda ks, within: tirx.BufferLoad(self._panels, [panel, position(ks)[1], within]),
+                unroll=self._unroll,
             ),
             lambda i, column, value: self._store(
                 block.image, block.first + pixels.row(i), pixels.column(i), column, value

@@ -19,6 +19,7 @@ from tvm.sym import Analyzer
 
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, index, product
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.loops import each_lanes, worth_threads
 from dscc.schedule.machine import Machine
@@ -60,7 +61,9 @@ class ConvTranspose(Rule):
 
     name = "conv_transpose"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         fused = Fused.of(func)
         found = None if fused is None else _tiling(fused)
         if fused is None or found is None:

@@ -16,6 +16,7 @@ from tvm.ir import Expr
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, Flat
 from dscc.schedule.convolution import Convolution
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.machine import Machine
 from dscc.schedule.sliding import Tap, Window, WindowWriter
@@ -35,7 +36,9 @@ class Depthwise(Rule):
 
     name = "depthwise"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         fused = Fused.of(func)
         conv = None if fused is None else Convolution.of(fused)
         if fused is None or conv is None or conv.source is None or conv.inputs != 1 or conv.outputs != 1:

@@ -11,6 +11,7 @@ from tvm.ir import Var
 
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Flat, product
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.loops import write_formula, write_reduction
 from dscc.schedule.machine import Machine
 from dscc.schedule.program import Program, inline, read
@@ -22,7 +23,9 @@ class Fallback(Rule):
 
     name = "fallback"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled:
         program = read(func)
         if program is None or not program.stages:
             return Scheduled(func)

@@ -19,6 +19,7 @@ from tvm.sym import Analyzer
 
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, constant, index
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
@@ -87,7 +88,9 @@ class Matmul(Rule):
 
     name = "matmul"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         fused = Fused.of(func)
         found = None if fused is None else roles(fused)
         if fused is None or found is None:
@@ -98,7 +101,7 @@ class Matmul(Rule):
         code = Code()
         merge = Merge(found.rows, [extents[var] for var in found.rows], code)
         rows = constant(merge.extent)
-        columns = Columns(count, choose(machine, count, rows, 4 * depth, depth))
+        columns = Columns(count, choose(decisions, machine, count, rows, 4 * depth, depth))
         left, right = merge.expr(found.left), found.right
         params = list(func.params)
         packings: dict[int, Packing] = {}
@@ -134,6 +137,7 @@ class Matmul(Rule):
                     parallel=not found.batch,
                 ),
                 machine,
+                decisions,
             )
 
         if found.batch:

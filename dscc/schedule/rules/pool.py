@@ -17,6 +17,7 @@ from tvm.ir import TensorLoad as Load
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, constant
 from dscc.schedule.convolution import Axis, unpadded, window
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.machine import Machine
 from dscc.schedule.sliding import Tap, Window, WindowWriter
@@ -27,7 +28,9 @@ class Pool(Rule):
 
     name = "pool"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         fused = Fused.of(func)
         found = None if fused is None else _window(fused)
         if fused is None or found is None:

@@ -11,6 +11,7 @@ from tvm import tirx
 
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, constant, index
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.recurrent.cell import ATTRIBUTE, Cell
 from dscc.schedule.recurrent.define import views
@@ -25,7 +26,9 @@ class Recurrent(Rule):
 
     name: ClassVar[str] = "recurrent"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         if not func.attrs or ATTRIBUTE not in func.attrs:
             return None
         cell = Cell.of(str(func.attrs[ATTRIBUTE]))

@@ -20,6 +20,7 @@ from tvm import tirx
 
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, constant, product
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.rowwise.across import Across
 from dscc.schedule.rowwise.along import Along
@@ -34,7 +35,9 @@ class Rowwise(Rule):
 
     name = "rows"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         rows = rows_of(func)
         if rows is None:
             return None

@@ -18,11 +18,12 @@ from tvm.ir import Expr
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Flat, Index, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.convolution import Convolution
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import Block, Lines, Window
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
-from dscc.schedule.microkernel import Operands, write_tile
+from dscc.schedule.microkernel import UNROLL, Operands, write_tile
 from dscc.schedule.tiling import Columns, choose, panel_base, vector_base
 from dscc.schedule.winograd import IN, OUT, WinogradPacking, data_transform, result_transform
 
@@ -30,6 +31,7 @@ _POINTS = IN * IN
 _LEAST_CHANNELS = 16
 _TYPICAL_PRODUCT = 56 * 56 * 64 * 64  # of pixels and channels where a size is symbolic: networks keep it about constant
 _WEIGHT_CYCLES = 0.25  # a weight's four bytes from memory, times the multiply-adds of a scalar in a cycle: 16 / 64
+_L2_PERCENT = (50, 25, 75)  # that the transformed data of a task may take
 _TASKS = 8  # this many keep threads busy
 _PART_COLUMNS = 128  # with fewer, the transform of the data would be most of a task
 
@@ -40,7 +42,9 @@ class Winograd(Rule):
     name = "winograd"
     enlarges = True
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         fused = Fused.of(func)
         conv = None if fused is None else Convolution.of(fused)
         if fused is None or conv is None or not _pays(conv):
@@ -55,12 +59,14 @@ class Winograd(Rule):
             height=dataclasses.replace(conv.height, padded=True),
             width=dataclasses.replace(conv.width, padded=True),
         )
-        band = _Band(conv, machine)
-        columns = Columns(conv.outputs, choose(machine, conv.outputs, band.known_tiles, 4 * conv.inputs, conv.inputs))
+        band = _Band(conv, machine, decisions)
+        tile = choose(decisions, machine, conv.outputs, band.known_tiles, 4 * conv.inputs, conv.inputs)
+        columns = Columns(conv.outputs, tile)
         shape = (columns.panels, _POINTS, conv.inputs, columns.tile.width)
         panels = tirx.decl_buffer([index(extent) for extent in shape], "float32", conv.weight.source.name)
         params[which] = panels
-        body = _Writer(fused, conv, band, columns, panels, machine).write()
+        unroll = decisions.pick("unroll", UNROLL)
+        body = _Writer(fused, conv, band, columns, panels, machine, unroll).write()
         scheduled = vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs))
         return Scheduled(scheduled, {which: WinogradPacking(columns)})
 
@@ -92,10 +98,11 @@ class _Band:
         known_tiles: tiles of a task, where known.
     """
 
-    def __init__(self, conv: Convolution, machine: Machine):
+    def __init__(self, conv: Convolution, machine: Machine, decisions: Decisions):
         self.across = ceildiv(conv.width.out, OUT)
         self.down = ceildiv(conv.height.out, OUT)
-        self.fit = max(1, machine.l2_bytes // 2 // (4 * _POINTS * conv.inputs))  # tiles
+        room = machine.l2_bytes * decisions.pick("l2_percent", _L2_PERCENT) // 100
+        self.fit = max(1, room // (4 * _POINTS * conv.inputs))  # tiles
         across, down = constant(self.across), constant(self.down)
         self.most: int | None = None
         if across is not None and down is not None:
@@ -108,9 +115,16 @@ class _Writer:
     """Writes the loops of one convolution."""
 
     def __init__(
-        self, fused: Fused, conv: Convolution, band: _Band, columns: Columns, panels: tirx.Var, machine: Machine
+        self,
+        fused: Fused,
+        conv: Convolution,
+        band: _Band,
+        columns: Columns,
+        panels: tirx.Var,
+        machine: Machine,
+        unroll: int,
     ):
-        self._fused, self._conv, self._columns, self._panels = fused, conv, columns, panels
+        self._fused, self._conv, self._columns, self._panels, self._unroll = fused, conv, columns, panels, unroll
         self._code = code = Code()
         self._across = code.opaque("across", band.across)
         down = code.opaque("down", band.down)
@@ -200,6 +214,7 @@ class _Writer:
                     [("c", channels)],
                     lambda i, ks: tirx.BufferLoad(data.buffer, [(first + i) * channels + ks[0]]),
                     lambda ks, within: tirx.BufferLoad(self._panels, [panel, q, ks[0], within]),
+                    unroll=self._unroll,
                 ),
                 store,
                 # Within the panel: where its columns are in the result matters to `_finish` only.

@@ -14,6 +14,7 @@ from tvm import tirx
 import dscc
 from dscc.errors import TargetError, unknown
 from dscc.schedule.base import Rule, Scheduled
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.targets.x86 import toolchain
 
@@ -31,7 +32,9 @@ class AsWritten(Rule):
 
     name = "as-written"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine) -> Scheduled | None:
+    def apply(
+        self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
+    ) -> Scheduled | None:
         return Scheduled(func)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.tiling import Columns, PanelPacking, Tile, choose
 
@@ -15,7 +16,7 @@ MACHINES = [Machine(), Machine(256, 16), Machine(512, 32, 32 * 1024, 1024 * 1024
 @pytest.mark.parametrize("columns", [1, 3, 4, 5, 7, 8, 9, 13, 16, 17, 24, 40, 96, 100, 1000])
 @pytest.mark.parametrize("rows", [None, 1, 7, 197])
 def test_chosen_tiles_fit_and_cover(machine, columns, rows):
-    tile = choose(machine, columns, rows)
+    tile = choose(Decisions(), machine, columns, rows)
     assert rows is None or tile.rows <= rows
     assert tile.rows * tile.vectors + tile.vectors <= machine.vector_registers
     assert tile.lanes <= machine.lanes()
@@ -24,7 +25,7 @@ def test_chosen_tiles_fit_and_cover(machine, columns, rows):
 
 
 def test_rows_that_share_a_cache_set_are_fewer_than_its_ways():
-    assert choose(MACHINES[2], 256, None, row_bytes=4096).rows < 8
+    assert choose(Decisions(), MACHINES[2], 256, None, row_bytes=4096).rows < 8
 
 
 def test_packed_weights_are_the_columns_of_the_table():

@@ -41,7 +41,7 @@ class PackEverything(Rule):
         self.asked: list[frozenset[int]] = []
         self.packing = Reversed()
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: object) -> Scheduled | None:
+    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], *_: object) -> Scheduled | None:
         self.asked.append(constants)
         return Scheduled(func, MappingProxyType(dict.fromkeys(constants, self.packing)))
 
@@ -49,7 +49,7 @@ class PackEverything(Rule):
 class Refuse(Rule):
     name = "refuse"
 
-    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], machine: object) -> Scheduled | None:
+    def apply(self, func: tirx.PrimFunc, constants: frozenset[int], *_: object) -> Scheduled | None:
         return None
 
 

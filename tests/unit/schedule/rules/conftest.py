@@ -17,6 +17,7 @@ from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
 from dscc.schedule.base import Rule, Scheduled
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.rules.fallback import Fallback
 
@@ -65,7 +66,7 @@ def _compile(
     assert len(funcs) == 1, f"not one function: {[gvar.name_hint for gvar in funcs]}"
     ((gvar, func),) = funcs.items()
     names = list(shapes)
-    plan = rule.apply(func, frozenset(names.index(name) for name in constants), machine)
+    plan = rule.apply(func, frozenset(names.index(name) for name in constants), machine, Decisions())
     assert plan is not None, f"refused:\n{func.script()}"
     if constants:
         return _kernel(plan)

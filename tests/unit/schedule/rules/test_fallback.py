@@ -7,6 +7,7 @@ import pytest
 import tvm
 from tvm import te, tirx, topi
 
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.rules.fallback import Fallback
@@ -22,7 +23,7 @@ def placeholder(shape, dtype="float32", name="x"):
 
 def build(*tensors):
     func = te.create_prim_func(tensors)
-    scheduled = Fallback().apply(func, frozenset(), MACHINE).func
+    scheduled = Fallback().apply(func, frozenset(), MACHINE, Decisions()).func
     module = tvm.IRModule({"main": vector_math(scheduled).with_attr("global_symbol", "main")})
     return tvm.compile(module, target=tvm.target.Target({"kind": "llvm", "mcpu": "x86-64-v3"}))
 

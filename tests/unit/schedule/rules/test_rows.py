@@ -7,6 +7,7 @@ import pytest
 from tvm import relax, te, tirx
 from tvm.relax import op
 
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.rules.rows import Rowwise
 
@@ -203,4 +204,4 @@ def guarded(a, b):
 @pytest.mark.parametrize("make", [elementwise, matrix_product_then_sum, guarded])
 def test_what_has_no_rows_is_refused(make):
     func = make(te.placeholder(i64(8, 8), name="a"), te.placeholder(i64(8, 8), name="b"))
-    assert RULE.apply(func, frozenset(), Machine()) is None
+    assert RULE.apply(func, frozenset(), Machine(), Decisions()) is None

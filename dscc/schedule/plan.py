@@ -1,0 +1,62 @@
+"""Which of a target's rules schedules a function, and with which choices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import tvm_ffi
+from tvm import s_tir, tirx
+
+from dscc.errors import PassError
+from dscc.schedule.base import Scheduled
+from dscc.schedule.decisions import Decisions
+from dscc.schedule.stages import is_zero
+
+if TYPE_CHECKING:
+    from dscc.targets.base import Target
+
+
+def plan(
+    func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool = False
+) -> tuple[Scheduled, str]:
+    """The scheduled function, and the name of the rule that made it.
+
+    Args:
+        func: an unscheduled function.
+        constants: indices of the parameters that are compile-time constants.
+        decisions: what the tuner chose, among it `rule`, which is then asked first.
+        small: rules that enlarge constants are left out.
+
+    Raises:
+        PassError: no rule takes the function.
+    """
+    if func.attrs and func.attrs.get("tirx.is_scheduled", False):
+        return Scheduled(func), "as it was"
+    if has_narrow_floats(func):
+        return Scheduled(func), "plain loops, for its element type"
+    if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
+        return Scheduled(func), "plain loops, for a tensor without elements"
+    rules = [rule for rule in target.rules if not (small and rule.enlarges)]
+    first = decisions.pick("rule", ["", *(rule.name for rule in rules)])
+    for rule in sorted(rules, key=lambda rule: rule.name != first):
+        scheduled = rule.apply(func, constants, target.machine, decisions)
+        if scheduled is not None:
+            return scheduled, rule.name
+    raise PassError(
+        f"pass 'schedule-kernels': no rule of target '{target}' takes a function; its last rule must take any"
+    )
+
+
+def has_narrow_floats(func: tirx.PrimFunc) -> bool:
+    """Whether a buffer holds bfloat16 or float8. TVM 0.27 computes them in float32 by passes that know neither the
+    bound variables nor the vectors of our kernels; it lowers plain loops over blocks.
+    """
+    return any(str(buffer.dtype).startswith(("bfloat", "float8")) for buffer in _buffers(func))
+
+
+def _buffers(func: tirx.PrimFunc) -> list[Any]:
+    """The parameters of an unscheduled function that are tensors, and its temporaries."""
+    blocks: list[s_tir.SBlock] = []
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, blocks.append))
+    params = [param for param in func.params if tirx.is_buffer_var(param)]
+    return [*params, *(buffer for block in blocks for buffer in block.alloc_buffers)]
