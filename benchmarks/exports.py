@@ -1,19 +1,24 @@
-"""Export the four networks of `networks.py` to ONNX: `python -m benchmarks.exports [NAME...]`.
+"""Export networks with random weights to ONNX: `python -m benchmarks.exports --folder DIR [NAME...]`.
 
-Files go to the cache folder outside the repository. An export is checked against torch before it is put in place, so a
-file that is there is a file that was right.
+Four come from `networks.py` in the sizes of their papers, the others from `architectures/` in small sizes, each by one
+of torch's two exporters. Files go to the cache folder outside the repository. An export is checked against torch before
+it is put in place, so a file that is there is a file that was right.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks import models
 
 OPSET = 17
 SEED = 20260101
@@ -64,40 +69,80 @@ def example(export: Export, batch: int, seed: int) -> tuple[Any, ...]:
     return ids, torch.ones_like(ids), torch.zeros_like(ids)
 
 
-def export(name: str, path: Path) -> None:
-    """Write the ONNX file of `name` to `path`; a failure leaves nothing there."""
+def export_network(spec: Export, name: str, path: Path) -> None:
+    """Write one of `networks.py` to `path`."""
     import torch
 
     from benchmarks import networks
 
-    spec = EXPORTS[name]
     build: Callable[[], torch.nn.Module] = getattr(networks, spec.network)
     sample = example(spec, 4, SEED)[0] if spec.calibrate else None
     model = networks.randomise(build(), sample, SEED)
-    inputs = example(spec, 2, SEED + 1)
+    torch.onnx.export(
+        model,
+        example(spec, 2, SEED + 1),
+        str(path),
+        opset_version=OPSET,
+        dynamo=False,
+        input_names=list(spec.inputs),
+        output_names=list(spec.outputs),
+        dynamic_axes={**spec.inputs, **spec.outputs},
+    )
+    check(path, model, example(spec, 3, SEED + 2), name)
+
+
+def arguments(model: models.Model, shapes: models.Shapes, seed: int) -> tuple[Any, ...]:
+    """Torch tensors for one call of a network of `architectures/`; numbers that index or mask are int64."""
+    import torch
+
+    types = {name: "int64" if {"below", "constant"} & model.fill.get(name, {}).keys() else "float32" for name in shapes}
+    return tuple(torch.from_numpy(array) for array in models.draw(types, model, shapes, seed).values())
+
+
+def export_architecture(model: models.Model, path: Path) -> None:
+    """Write one of `architectures/` to `path`, traced at the last of the model's shapes, checked at all of them."""
+    import torch
+
+    from benchmarks import architectures
+
+    network, outputs = architectures.build(model.export, SEED)
+    given = arguments(model, model.shapes[-1], SEED)
+    axes = {name: {i: d for i, d in enumerate(dims) if isinstance(d, str)} for name, dims in model.dims.items()}
+    names: dict[str, Any] = {"input_names": list(model.dims), "output_names": outputs}
+    if model.exporter == "dynamo":
+        # Whether two dimensions of one name are equal is for torch to find out: it refuses what it cannot prove.
+        dynamic = tuple(dict.fromkeys(named, torch.export.Dim.DYNAMIC) for named in axes.values())
+        shapes = architectures.signature(network, dynamic)
+        with redirect_stdout(io.StringIO()):
+            torch.onnx.export(
+                network, given, str(path), dynamo=True, dynamic_shapes=shapes, external_data=False, **names
+            )
+    else:
+        torch.onnx.export(network, given, str(path), opset_version=OPSET, dynamo=False, dynamic_axes=axes, **names)
+    for index, shape in enumerate(model.shapes):
+        check(path, network, arguments(model, shape, SEED + 1 + index), model.name)
+
+
+def export(name: str, path: Path) -> None:
+    """Write the ONNX file of `name` to `path`; a failure leaves nothing there."""
+    import torch
+
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # the exporter announces its own retirement
-            torch.onnx.export(
-                model,
-                inputs,
-                str(aside),
-                opset_version=OPSET,
-                dynamo=False,
-                input_names=list(spec.inputs),
-                output_names=list(spec.outputs),
-                dynamic_axes={**spec.inputs, **spec.outputs},
-            )
-        check(aside, model, example(spec, 3, SEED + 2), name)
+            warnings.simplefilter("ignore")  # the exporters announce their retirement, and each constant that they fold
+            if name in EXPORTS:
+                export_network(EXPORTS[name], name, aside)
+            else:
+                export_architecture(models.lookup(name), aside)
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def check(path: Path, model: Any, inputs: tuple[Any, ...], name: str) -> None:
-    """Compare the file with torch at a batch that was not traced."""
+def check(path: Path, model: Any, inputs: Sequence[Any], name: str) -> None:
+    """Compare the file with torch."""
     import numpy as np
     import onnxruntime
     import torch
@@ -105,21 +150,24 @@ def check(path: Path, model: Any, inputs: tuple[Any, ...], name: str) -> None:
     with torch.no_grad():
         expected = model(*inputs)
     expected = expected if isinstance(expected, tuple) else (expected,)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     got = session.run(None, {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)})
     for want, have in zip(expected, got, strict=True):
         largest = float(want.abs().max())
-        error = float(np.abs(want.numpy() - have).max()) / largest
+        error = float(np.abs(want.numpy() - have).max()) / largest if want.shape == have.shape else np.inf
         if not (error < 1e-4 and largest > 1e-2):
             raise SystemExit(f"export of '{name}' departs from torch: {error:.2g} of the largest, {largest:.2g}")
 
 
 def main(argv: list[str] | None = None) -> int:
+    known = [model.name for model in models.registry().values() if model.export]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", choices=[[], *EXPORTS], help="all when left out")
+    parser.add_argument("names", nargs="*", choices=[[], *known], metavar="NAME", help="all when left out")
     parser.add_argument("--folder", type=Path, required=True)
     args = parser.parse_args(argv)
-    for name in args.names or EXPORTS:
+    for name in args.names or known:
         path = args.folder / f"{name}.onnx"
         export(name, path)
         print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

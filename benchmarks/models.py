@@ -16,7 +16,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -58,10 +58,13 @@ class Model:
 
     Attributes:
         source: where the file comes from; None for an export of `exports.py`.
+        exporter: "dynamo" or "script", the exporter of torch that writes a network of `architectures/`; empty for
+            other models.
         dims: input name to dimensions; a str is a dimension that is left symbolic when the model is compiled.
         shapes: input shapes that one artifact has to serve; the first is the one that is timed.
         fill: input name to how its values are made, where normal noise would not do: `{"below": n}` draws integers
             from 0 to n-1, `{"constant": c}` repeats one value, `{"like": kind}` asks `samples.py`.
+        export: name of the network that is exported; empty where there is a source.
     """
 
     name: str
@@ -71,20 +74,30 @@ class Model:
     dims: Mapping[str, tuple[int | str, ...]]
     shapes: tuple[Shapes, ...]
     fill: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    export: str = ""
+    exporter: str = ""
 
 
-def from_json(entry: Mapping[str, Any]) -> Model:
-    """One entry of the registry file."""
+def from_json(entry: Mapping[str, Any]) -> Iterator[Model]:
+    """The models of one entry of the registry file: one, or one for each exporter that it names.
+
+    `shapes` lists the shapes themselves; `sizes` the values of the symbolic dimensions.
+    """
+    dims: dict[str, tuple[int | str, ...]] = {name: tuple(shape) for name, shape in entry["dims"].items()}
+    shapes: list[Shapes] = [{name: tuple(shape) for name, shape in one.items()} for one in entry.get("shapes", [])]
+    for sizes in entry.get("sizes", []):
+        shapes.append({name: tuple(sizes.get(dim, dim) for dim in shape) for name, shape in dims.items()})
     source = None if "export" in entry else Packaged(entry["package"], entry["path"], entry["sha256"])
-    shapes = tuple({name: tuple(shape) for name, shape in one.items()} for one in entry["shapes"])
-    dims = {name: tuple(shape) for name, shape in entry["dims"].items()}
-    return Model(entry["name"], entry["what"], entry["licence"], source, dims, shapes, entry.get("fill", {}))
+    fill, export = entry.get("fill", {}), entry.get("export", "")
+    for exporter in entry.get("exporters", [""]):
+        name = f"{entry['name']}_{exporter}" if exporter else entry["name"]
+        yield Model(name, entry["what"], entry["licence"], source, dims, tuple(shapes), fill, export, exporter)
 
 
 @cache
 def registry() -> Mapping[str, Model]:
     """All models by name, in the order of the file."""
-    return {entry["name"]: from_json(entry) for entry in json.loads(REGISTRY.read_text())}
+    return {model.name: model for entry in json.loads(REGISTRY.read_text()) for model in from_json(entry)}
 
 
 def lookup(name: str) -> Model:
@@ -108,7 +121,7 @@ def fetch(name: str) -> Path:
     if not path.exists():
         command = [sys.executable, "-m", "benchmarks.exports", "--folder", str(path.parent), name]
         if subprocess.run(command, cwd=REGISTRY.parents[1]).returncode != 0:
-            raise ModelError(f"model '{name}' could not be exported; it needs torch and onnx: pip install torch onnx")
+            raise ModelError(f"model '{name}' could not be exported; see above; it needs: pip install 'dscc[exports]'")
     return path
 
 
@@ -196,11 +209,17 @@ def peer_file(name: str) -> Path:
 
 def make_inputs(path: Path, model: Model, shapes: Shapes, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
     """Inputs of valid ranges for the file at `path`, the same for the same seed."""
-    import numpy as np
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
     types = {v.name: onnx.helper.tensor_dtype_to_np_dtype(v.type.tensor_type.elem_type) for v in graph.input}
+    return draw(types, model, shapes, seed)
+
+
+def draw(types: Mapping[str, Any], model: Model, shapes: Shapes, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
+    """Inputs of the given NumPy types, as the model's `fill` says."""
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     feeds: dict[str, np.ndarray[Any, Any]] = {}
     for name, shape in shapes.items():

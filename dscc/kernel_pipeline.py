@@ -24,6 +24,28 @@ def has_blocks(func: tirx.PrimFunc) -> bool:
     return bool(found)
 
 
+def _vector_conditions() -> Any:
+    """`a and b` of vectors becomes the bitwise operator, which is the same machine code.
+
+    TVM 0.27 fails where the value of a variable contains the logical one: "IntImm can only take scalar, but boolx16 was
+    supplied".
+    """
+
+    def bitwise(node: Any) -> Any:
+        kind = str(node.ty.dtype)
+        if not kind.startswith("boolx"):
+            return node
+        return node.a & node.b if isinstance(node, tirx.And) else node.a | node.b
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="dscc.vector_conditions")
+    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        for node in (tirx.And, tirx.Or):
+            func = tvm_ffi.structural_map(func, (node, bitwise))
+        return func
+
+    return rewrite
+
+
 def _without_blocks() -> tuple[Any, Any, Any]:
     @tvm.transform.module_pass(opt_level=0, name="dscc.kernels")
     def passes(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
@@ -38,6 +60,7 @@ def _without_blocks() -> tuple[Any, Any, Any]:
                 tirx.transform.StmtSimplify(),
                 tirx.transform.RemoveNoOp(),
                 s_tir.transform.RewriteUnsafeSelect(),
+                _vector_conditions(),
                 tirx.transform.CommonSubexprElim(),
                 tirx.transform.FP8ComputeLegalize(),
                 tirx.transform.VerifyMemory(),

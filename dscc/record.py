@@ -49,6 +49,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             "kernels": sum(isinstance(func, tirx.PrimFunc) for func in lifted.mod.functions.values()),
             "weight_bytes": sum(weight.nbytes for weight in lifted.weights.values()),
             "fallback": (),
+            "may_be_empty": [str(name) for name in main.attrs.get("dscc.may_be_empty") or ()],
             **ctx.facts,
         },
         kernels={"functions": _functions(lifted.mod), "calls": _calls(lifted.mod)},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,16 @@ Array = np.ndarray[Any, Any]
 
 
 class InputSpecs:
-    """The inputs of a model, and the checks that arrays for them must pass."""
+    """The inputs of a model, and the checks that arrays for them must pass.
 
-    def __init__(self, specs: Sequence[TensorSpec]):
+    Args:
+        specs: the inputs.
+        may_be_empty: names of the dimensions that may be 0.
+    """
+
+    def __init__(self, specs: Sequence[TensorSpec], may_be_empty: Iterable[str] = ()):
         self._specs = tuple(specs)
+        self._may_be_empty = frozenset(may_be_empty)
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in specs)
         self._plain = tuple(not isinstance(spec, ContainerSpec) for spec in specs)
         self.plain = all(self._plain)
@@ -67,7 +73,7 @@ class InputSpecs:
                 if isinstance(want, int):
                     if got != want:
                         raise InputError(f"{wanted}: dimension {axis} must be {want}")
-                elif got == 0:
+                elif got == 0 and want not in self._may_be_empty:
                     raise InputError(f"{wanted}: dimension {axis} ('{want}') must be at least 1")
                 elif sizes.setdefault(want, (got, spec.name))[0] != got:
                     size, first = sizes[want]

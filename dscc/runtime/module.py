@@ -49,7 +49,7 @@ class Module:
         self.manifest: Manifest = artifact.manifest
         self.threads = available if threads is None else threads
         self._program = Program(artifact, self.threads)
-        self._inputs = InputSpecs(self.manifest.inputs)
+        self._inputs = InputSpecs(self.manifest.inputs, self.manifest.summary.get("may_be_empty", ()))
         self._outputs = {spec.name: i for i, spec in enumerate(self.manifest.outputs)}
         self._all = tuple(range(len(self.manifest.outputs)))
         self._known: set[tuple[tuple[int, ...], ...]] = set()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -23,6 +22,7 @@ from tvm import relax
 from dscc.elements import carrier
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, halves, patterns, registry, standard
+from dscc.frontends.onnx.empty import may_be_empty
 from dscc.frontends.onnx.graphs import needed
 from dscc.frontends.onnx.kinds import Container, describe, from_type, kind_of
 from dscc.frontends.onnx.node import Node
@@ -51,6 +51,7 @@ class Importer:
         self._input_shapes = input_shapes
         self._symbols: dict[str, Dim] = {}
         self.nodes: dict[str, str] = {}  # names of variables to the nodes that they are outputs of
+        self._may_be_empty: set[str] = set()  # names of dimensions of the inputs
         self._functions = {(registry.canonical_domain(f.domain), f.name): f for f in model.functions}
         self._opsets = _opsets(model.opset_import)
 
@@ -65,6 +66,7 @@ class Importer:
             )
         inputs = [info for info in graph.input if info.name not in scope]
         self._check_input_shapes(inputs)
+        self._may_be_empty = may_be_empty(graph, {info.name: self._stated(info) for info in inputs})
         params = [self._parameter(info) for info in inputs]
         for info, param in zip(inputs, params, strict=True):
             scope[info.name] = self._input(info, param)
@@ -84,6 +86,7 @@ class Importer:
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
         main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
         main = main.with_attr("dscc.input_types", taken)
+        main = main.with_attr("dscc.may_be_empty", sorted(str(self._symbols[name]) for name in self._may_be_empty))
         main = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
         module["main"] = origins.note(main, self.nodes)
         return module
@@ -104,20 +107,19 @@ class Importer:
             return relax.Var(self._parameter_name(identifier(info.name, "x")), relax.AnyType())
         tensor = info.type.tensor_type
         given = self._input_shapes.get(info.name)
-        declared: list[Any] = list(tensor.shape.dim)
         if given is None and not tensor.HasField("shape"):
             raise FrontendError(
                 f"input '{info.name}' has no rank in the model; give its shape, as in --input {info.name}=1x3x224x224"
             )
-        if given is not None and tensor.HasField("shape") and len(given) != len(declared):
+        if given is not None and tensor.HasField("shape") and len(given) != len(tensor.shape.dim):
             raise FrontendError(
-                f"input '{info.name}' has rank {len(declared)} in the model; got a shape of rank {len(given)}"
+                f"input '{info.name}' has rank {len(tensor.shape.dim)} in the model; got a shape of rank {len(given)}"
             )
         base = identifier(info.name, "x")
-        if given is not None:
-            dims = [self._given_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(given)]
-        else:
-            dims = [self._declared_dim(dim, f"{base}_{axis}") for axis, dim in enumerate(declared)]
+        dims = [
+            self._symbol(dim, f"{base}_{axis}") if isinstance(dim, str) else dim
+            for axis, dim in enumerate(self._stated(info))
+        ]
         return relax.Var(
             self._parameter_name(base),
             relax.TensorType(shape_expr(dims), carrier(element_type(tensor.elem_type, f"input '{info.name}'"))),
@@ -132,24 +134,27 @@ class Importer:
     def _parameter_name(self, base: str) -> str:
         return str(self.bb.get_unique_name(base))
 
-    def _given_dim(self, dim: Dim | str, fallback: str) -> Dim:
-        if isinstance(dim, str):
-            return self._symbol(dim, fallback)
-        if dim < 0:
+    def _stated(self, info: onnx.ValueInfoProto) -> list[int | str]:
+        """The dimensions of an input, as they are given or declared: numbers, and names of what is left open."""
+        given = self._input_shapes.get(info.name)
+        if given is not None:
+            return [self._given_dim(dim) for dim in given]
+        return [
+            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param
+            for dim in info.type.tensor_type.shape.dim
+        ]
+
+    def _given_dim(self, dim: int | str) -> int | str:
+        if isinstance(dim, int) and dim < 0:
             raise FrontendError(f"a dimension of {dim} was given; it must be 0 or more, or a name to leave it open")
         return dim
-
-    def _declared_dim(self, dim: onnx.TensorShapeProto.Dimension, fallback: str) -> Dim:
-        if dim.HasField("dim_value") and dim.dim_value >= 0:
-            return dim.dim_value
-        return self._symbol(dim.dim_param, fallback)
 
     def _symbol(self, name: str, fallback: str) -> Dim:
         """The symbol called `name`; one of its own where the model only says that it does not know ('', '?')."""
         if not any(character.isalnum() for character in name):
             return self.dims.symbol(fallback)
         if name not in self._symbols:
-            self._symbols[name] = self.dims.symbol(identifier(name, "n"))
+            self._symbols[name] = self.dims.symbol(identifier(name, "n"), 0 if name in self._may_be_empty else 1)
         return self._symbols[name]
 
     # The nodes.

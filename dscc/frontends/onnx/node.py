@@ -10,7 +10,7 @@ import onnx
 from tvm import relax
 
 from dscc.errors import FrontendError, UnsupportedError
-from dscc.frontends.onnx.shapes import Dims, require_equal, restate, shape_expr
+from dscc.frontends.onnx.shapes import Dims, int64, require_equal, restate, shape_expr
 from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype
 
 if TYPE_CHECKING:
@@ -147,6 +147,15 @@ class Node:
         ]
         self.bb.match_cast(self.bb.emit(relax.op.tensor_to_shape(tensor)), relax.ShapeType(symbols))
         return symbols
+
+    def name_dim(self, dim: Dim, name: str) -> Dim:
+        """A symbol of its own for a computed dimension, where the expression would burden all kernels after it: a
+        division by symbols is slow, and in TVM 0.27 two of them in one index fail ("Binding of variable rmod").
+        """
+        symbol = self.dims.symbol(name, 0)
+        # The value stands in the pattern too: see `require_equal` in shapes.py.
+        self.bb.match_cast(relax.ShapeExpr([int64(dim), int64(dim)]), relax.ShapeType([symbol, int64(dim)]))
+        return symbol
 
     def require_equal(self, actual: Dim, expected: Dim, what: str) -> None:
         """Refuse to go on unless actual == expected; what cannot be decided now is checked when the model runs."""

@@ -90,6 +90,17 @@ class Dims:
     def floordiv(self, a: Dim, b: Dim) -> Dim:
         return self.simplify(a // b)
 
+    def cancelled(self, over: Iterable[Dim], under: Iterable[Dim]) -> tuple[Dim, Dim]:
+        """The products of both, less the factors that they share. TVM does not see `a * (b + c) // (8 * b + 8 * c)`."""
+        above, below = [self.simplify(dim) for dim in over], []
+        for dim in map(self.simplify, under):
+            match = next((i for i, other in enumerate(above) if self.equal(other, dim)), None)
+            if match is None:
+                below.append(dim)
+            else:
+                del above[match]
+        return self.product(above), self.product(below)
+
     def wrapped(self, index: Dim, size: Dim) -> Dim:
         """An index counted from the end if it is negative."""
         if self.at_least(index, 0):

@@ -9,8 +9,9 @@ block, multiplied with every pixel): the consumer is the larger work, and would 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import tvm
 import tvm_ffi
@@ -47,7 +48,57 @@ class FuseOperators(Pass):
                 relax.transform.RewriteDataflowReshape(),
                 relax.transform.DeadCodeElimination(),
             ]
-        )(define_first(fused))
+        )(define_first(join_symbols(fused)))
+
+
+def join_symbols(mod: tvm.IRModule) -> tvm.IRModule:
+    """Functions that take symbols both one by one and as a shape take them all in the shape.
+
+    FuseTIR of TVM 0.27 fails on the others with "VarRemapGet(source) == nullptr".
+    """
+    builder = relax.BlockBuilder(mod)
+    joined = {}
+    for gvar, func in mod.functions.items():
+        if isinstance(func, relax.Function):
+            scalars = [i for i, param in enumerate(func.params) if isinstance(param.ty, tvm.ir.PrimType)]
+            shapes = [i for i, param in enumerate(func.params) if isinstance(param.ty, relax.ShapeType)]
+            if scalars and shapes and func.attrs and "Primitive" in func.attrs:
+                joined[gvar] = (_joined(builder, gvar, func, scalars, shapes[0]), scalars, shapes[0])
+    if not joined:
+        return mod
+    caller = _Joined(builder, joined)
+    for gvar, func in mod.functions.items():
+        if isinstance(func, relax.Function) and gvar not in joined:
+            builder.update_func(gvar, caller.visit_expr(func))
+    return relax.transform.DeadCodeElimination()(builder.get())
+
+
+def _joined(
+    builder: relax.BlockBuilder, gvar: tvm.ir.GlobalVar, func: relax.Function, scalars: Sequence[int], shape: int
+) -> tvm.ir.GlobalVar:
+    symbols = relax.ShapeType([*func.params[shape].ty.values, *(func.params[i] for i in scalars)])
+    params = [p for i, p in enumerate(func.params) if i not in (*scalars, shape)]
+    params.append(relax.Var(func.params[shape].name, symbols))
+    new = relax.Function(params, func.body, func.ret_ty, func.is_pure).with_attrs(dict(func.attrs.items()))
+    return builder.add_func(new, gvar.name_hint)
+
+
+@mutator
+class _Joined(PyExprMutator):
+    """Calls the functions that `join_symbols` has made."""
+
+    def __init__(self, builder: relax.BlockBuilder, joined: Mapping[tvm.ir.GlobalVar, tuple[Any, Sequence[int], int]]):
+        super().__init__(builder.get())
+        self._joined = joined
+
+    def visit_call_(self, call: relax.Call) -> relax.Expr:
+        call = super().visit_call_(call)
+        if call.op not in self._joined:
+            return call
+        gvar, scalars, shape = self._joined[call.op]
+        symbols = relax.ShapeExpr([*call.args[shape].values, *(call.args[i] for i in scalars)])
+        args = [arg for i, arg in enumerate(call.args) if i not in (*scalars, shape)]
+        return relax.Call(gvar, [*args, symbols], call.attrs, call.ty_args, call.span)
 
 
 def define_first(mod: tvm.IRModule) -> tvm.IRModule:

@@ -14,7 +14,7 @@ from dscc.frontends.onnx import broadcast as rules
 from dscc.frontends.onnx.axes import axes_of, dropped, inserted, require_one
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr
 from dscc.frontends.onnx.values import DTYPES, Array, Dim, Value, element_type, is_float, scalar, static
 
 
@@ -66,10 +66,11 @@ def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
     if len(inferred) > 1:
         raise node.error(f"shape {wanted} leaves more than one dimension open; at most one may be -1")
     if inferred:
-        rest = dims.product(d for axis, d in enumerate(wanted) if axis != inferred[0])
-        if static(rest) == 0:
+        over, under = dims.cancelled(x.shape, (d for axis, d in enumerate(wanted) if axis != inferred[0]))
+        if static(under) == 0:
             raise node.error(f"shape {wanted} has a 0, so that -1 has no value")
-        wanted[inferred[0]] = dims.floordiv(total, rest)
+        left = dims.floordiv(over, under)
+        wanted[inferred[0]] = left if static(under) is not None or is_bare(left) else node.name_dim(left, "left")
     node.require_equal(total, dims.product(wanted), f"the number of elements for shape {wanted}")
     if len(wanted) == x.ndim and all(dims.equal(a, b) for a, b in zip(wanted, x.shape, strict=True)):
         return x
