@@ -47,7 +47,7 @@ def recurrent(
     columns = cell.directions * cell.gates * cell.hidden
     weight = turned(node, w, [cell.directions, cell.gates * cell.hidden, x.shape[2]])
     projected = node.emit(R.matmul(time_first(node, x), weight))
-    bias, late = _biases(node, cell, b)
+    bias, late = biases(node, cell, b)
     if bias is not None:
         projected = node.emit(R.add(projected, bias.expr))
     operands = Operands(projected, r, lengths, h, c, p, late)
@@ -137,7 +137,7 @@ def turned(node: Node, w: Value, shape: list[Dim]) -> relax.Expr:
     return node.emit(R.permute_dims(flat, [1, 0]))
 
 
-def _biases(node: Node, cell: Cell, b: Value | None) -> tuple[Value | None, Value | None]:
+def biases(node: Node, cell: Cell, b: Value | None) -> tuple[Value | None, Value | None]:
     """B (directions, 2 * gates * hidden) as the sum of its halves, in one dimension; and apart from it the part that a
     GRU multiplies with its reset gate.
     """
