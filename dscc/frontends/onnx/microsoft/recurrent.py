@@ -30,8 +30,8 @@ def dynamic_quantize_lstm(
     r_scale: Value | None = None,
     r_zero: Value | None = None,
 ) -> list[relax.Expr]:
-    """As LSTM, with W and R as (directions, size, gates * hidden). X is quantized as a whole, and so is the state of the
-    whole batch before each step; scales and zero points are per direction, or per direction and column.
+    """As LSTM, with W and R as (directions, size, gates * hidden). X is quantized as a whole, and so is the state of
+    the whole batch before each step; scales and zero points are per direction, or per direction and column.
     """
     if w_scale is None or r_scale is None:
         raise node.error("W_scale and R_scale are missing; the operator requires them")
@@ -61,15 +61,15 @@ def _centred(node: Node, weight: Value, zero: Value | None, shape: list[Dim]) ->
     checked = node.value(node.restate(weight.expr, shape, "a weight")) if weight.constant is None else weight
     if checked.ndim != 3 or any(not node.dims.equal(a, b) for a, b in zip(checked.shape, shape, strict=True)):
         raise node.error(f"a weight has shape {list(checked.shape)}, expected {shape}")
-    if checked.constant is None or (zero is not None and zero.constant is None):
+    known = np.zeros(shape[0], np.int16) if zero is None else zero.constant
+    if checked.constant is None or known is None:
         wide = node.emit(R.astype(checked.expr, "float32"))
         if zero is None:
             return node.value(wide)
         centre = node.emit(R.astype(zero.expr, "float32"))
         each = [zero.shape[0], 1, zero.shape[1] if zero.ndim == 2 else 1]
         return node.value(R.subtract(wide, node.emit(R.reshape(centre, shape_expr(each)))))
-    centre_ = 0 if zero is None else zero.constant.astype(np.int16).reshape(shape[0], 1, -1)
-    values = checked.constant.astype(np.int16) - centre_
+    values = checked.constant.astype(np.int16) - known.astype(np.int16).reshape(shape[0], 1, -1)
     small = values.size == 0 or (values.min() >= -128 and values.max() <= 127)
     return node.value(values.astype(np.int8 if small else np.float32))
 
