@@ -19,6 +19,23 @@ from dscc import kernel_pipeline, library
 from dscc.artifact import host
 from dscc.targets.base import Target
 
+
+@tvm.transform.module_pass(opt_level=0, name="OrderShapes")
+def order_shapes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """The shape functions of VMShapeLower, with their stores in the order of the places that they write.
+
+    TVM 0.27 writes them in the order of a hash table of pointers: the same model gave other bytes every other time.
+    """
+    out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
+    for gvar, func in mod.functions_items():
+        body = func.body if isinstance(func, tirx.PrimFunc) else None
+        if isinstance(body, tirx.SeqStmt) and all(isinstance(s, tirx.BufferStore) for s in body.seq):
+            if gvar.name_hint.startswith("shape_func") and func.attrs and "tirx.is_host_func" in func.attrs:
+                # A place is computed from the dimensions of the inputs alone, never from another place.
+                out[gvar] = func.with_body(tirx.SeqStmt(sorted(body.seq, key=lambda store: int(store.indices[0]))))
+    return out
+
+
 # TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done, and
 # with what calls of our functions in C need.
 VM_PASSES = (
@@ -32,6 +49,7 @@ VM_PASSES = (
     relax.transform.LowerRuntimeBuiltin,
     relax.transform.ComputePrimValue,
     relax.transform.VMShapeLower,
+    lambda: order_shapes,
     relax.transform.AttachGlobalSymbol,
 )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dscc import codegen, frontends, library, pipeline, record, selfcheck, targets
+from dscc import codegen, fallback, frontends, library, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
 from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
@@ -57,7 +57,8 @@ def compile(
         done.ctx.target.link(objects, model_so, library.sources(lifted.mod))
         progress("pack")
         manifest = record.manifest(lifted, done.frontend, done.pipeline, done.ctx)
-        artifact = Artifact.build(model_so, lifted.weights, manifest)
+        elsewhere = [region.model for region in fallback.of(lifted.mod)]
+        artifact = Artifact.build(model_so, lifted.weights, manifest, elsewhere)
     progress("check")
     return selfcheck.record(artifact)
 

@@ -29,7 +29,15 @@ class FrontendError(DsccError):
 
 
 class UnsupportedError(FrontendError):
-    """A part of the model is valid, as far as dscc sees, but has no compiled form: a matter for the fallback engine."""
+    """A part of the model is valid, as far as dscc sees, but has no compiled form: a matter for the fallback engine.
+
+    Attributes:
+        reason: what is missing, without the advice for someone who wants no fallback.
+    """
+
+    def __init__(self, text: str, reason: str = ""):
+        super().__init__(text)
+        self.reason = reason or text.split("; ")[0]
 
 
 class PipelineError(DsccError):

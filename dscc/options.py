@@ -21,6 +21,7 @@ class CompileOptions:
         input_shapes: input name to dimensions; an int fixes a dimension, a str names a symbolic one.
         dump: folder that receives the module after every pass, or None.
         small: no weight takes more bytes than in the model: leaves out Winograd's convolutions.
+        fallback: whether nodes that dscc does not compile may run on another engine; else they are an error.
         jobs: processor cores that may be used to compile; 0 means all.
     """
 
@@ -30,4 +31,7 @@ class CompileOptions:
     input_shapes: Mapping[str, tuple[Dim, ...]] = field(default_factory=lambda: MappingProxyType({}))
     dump: Path | None = field(default=None, metadata={"help": "folder for the module after every pass"})
     small: bool = field(default=False, metadata={"help": "store no weight in a larger form, as Winograd's is"})
+    fallback: bool = field(
+        default=True, metadata={"help": "run what dscc does not compile on another engine, or refuse it"}
+    )
     jobs: int = field(default=0, metadata={"help": "cores used to compile; 0 means all"})

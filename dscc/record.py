@@ -12,6 +12,7 @@ import tvm
 from tvm import relax, tirx
 
 import dscc
+from dscc import fallback
 from dscc.artifact import ContainerSpec, Manifest, TensorSpec
 from dscc.passes import origins
 from dscc.passes.base import PassContext
@@ -35,6 +36,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
     given = list(main.ret_ty.fields)
     outputs = zip(main.attrs["dscc.outputs"], given, _elements(main, "dscc.output_types", given), strict=True)
     used = [("front end", frontend), ("target", ctx.target.name), *(("pass", each.name) for each in pipeline.passes)]
+    elsewhere = fallback.of(lifted.mod)
     return Manifest(
         inputs=tuple(_spec(str(name), ty, element) for name, ty, element in inputs),
         outputs=tuple(_spec(str(name), ty, element) for name, ty, element in outputs),
@@ -44,11 +46,12 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
         pipeline=str(pipeline),
         versions={"dscc": dscc.__version__, "apache-tvm": importlib.metadata.version("apache-tvm")},
         plugins=registry().versions(used),
+        fallback=tuple(region.spec() for region in elsewhere),
         summary={
             "fused": applied(ctx.remarks),
             "kernels": sum(isinstance(func, tirx.PrimFunc) for func in lifted.mod.functions.values()),
             "weight_bytes": sum(weight.nbytes for weight in lifted.weights.values()),
-            "fallback": (),
+            "fallback": tuple(str(region) for region in elsewhere),
             "may_be_empty": [str(name) for name in main.attrs.get("dscc.may_be_empty") or ()],
             **ctx.facts,
         },

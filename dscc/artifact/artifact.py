@@ -3,6 +3,7 @@
     manifest.json         what it is, and the hashes of the other members
     model.so              kernels and the program that calls them
     weights.safetensors   passed to the program as parameters, mapped and never copied
+    fallback/N.onnx       regions of the model that another engine runs
 
 The file ends with the SHA-256 of `manifest.json`, as the zip's comment; the manifest has the hashes of the members; the
 frame of the zip is compared with the one that `frame` makes. So no byte can change unseen. All of that is checked
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from dscc.runtime import Module
 
 MANIFEST, LIBRARY, WEIGHTS = "manifest.json", "model.so", "weights.safetensors"
+FALLBACK = "fallback/{}.onnx"
 _ALIGN = {MANIFEST: 64, LIBRARY: 64, WEIGHTS: 4096}
 _SEAL = "dscc manifest sha256 "
 
@@ -50,8 +52,15 @@ class Artifact:
     members: Mapping[str, slice]
 
     @classmethod
-    def build(cls, library: Path, weights: Mapping[str, np.ndarray[Any, Any]], manifest: Manifest) -> Artifact:
-        """An artifact of a linked library, the weights that its `main` takes, in that order, and a manifest.
+    def build(
+        cls,
+        library: Path,
+        weights: Mapping[str, np.ndarray[Any, Any]],
+        manifest: Manifest,
+        fallback: Sequence[bytes] = (),
+    ) -> Artifact:
+        """An artifact of a linked library, the weights that its `main` takes, in that order, a manifest, and the models
+        that another engine runs.
 
         `manifest.weights` is filled in here. The same input gives the same bytes.
 
@@ -62,6 +71,7 @@ class Artifact:
         contents: dict[str, list[bytes | memoryview]] = {
             LIBRARY: [library.read_bytes()],
             WEIGHTS: list(safetensors.pack(weights)),
+            **{FALLBACK.format(index): [model] for index, model in enumerate(fallback)},
         }
         return _assembled(manifest, {name: digest(chunks) for name, chunks in contents.items()}, contents)
 

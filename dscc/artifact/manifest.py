@@ -71,6 +71,7 @@ class Manifest:
         versions: of dscc, tvm and the like, by package name.
         plugins: version by name, of the plug-ins whose passes, target or front end were used.
         weights: names of the weights, in the order in which `main` takes them, after the inputs.
+        fallback: what runs on another engine, in the order of the members `fallback/N.onnx`; see dscc/fallback.py.
         summary: what the compile wants to report: kernels, fused, weight_bytes, fallback, and so on.
         kernels: what is known of every kernel, for `dscc profile`: see dscc/record.py.
         check: seed, shapes and digests of outputs, for `dscc verify`; empty when there are none.
@@ -85,6 +86,7 @@ class Manifest:
     versions: Mapping[str, str] = field(default_factory=_empty)
     plugins: Mapping[str, str] = field(default_factory=_empty)
     weights: tuple[str, ...] = ()
+    fallback: tuple[Mapping[str, Any], ...] = ()
     summary: Mapping[str, Any] = field(default_factory=_empty)
     kernels: Mapping[str, Any] = field(default_factory=_empty)
     check: Mapping[str, Any] = field(default_factory=_empty)
@@ -100,10 +102,11 @@ class Manifest:
         Raises:
             KeyError, TypeError, ValueError: `data` is not such a manifest.
         """
-        values = {f.name: data[f.name] for f in fields(cls)}
+        values = {f.name: data[f.name] for f in fields(cls) if f.name != "fallback"}
+        values["fallback"] = data.get("fallback", ())  # the first artifacts know nothing of it
         for name in ("inputs", "outputs"):
             values[name] = tuple(_spec(entry) for entry in values[name])
-        for name in ("cpu_features", "weights"):
+        for name in ("cpu_features", "weights", "fallback"):
             values[name] = tuple(values[name])
         return cls(**values)
 

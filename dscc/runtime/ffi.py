@@ -32,6 +32,7 @@ from dscc.errors import ArtifactError
 NONE, INT, RAW_STRING = 0, 1, 8
 OBJECTS = 64  # type indices from here on are objects, with a reference count
 STRING, BYTES, FUNCTION, TENSOR, ARRAY, MODULE = 65, 66, 68, 70, 71, 73
+ALIGN = 64  # of the data of a tensor: kernels load and store whole vectors
 CELL = 24  # bytes of an object's header; its content (DLTensor, ErrorCell, SeqCell) follows
 
 CPU_DEVICE = 1
@@ -240,8 +241,23 @@ class Library:
 
         The description is freed by whoever drops the tensor last, which may be TVM.
         """
+        return self._describe(self._block(len(shape), 0), data, dtype, shape)
+
+    def own_tensor(self, dtype: DataType, shape: tuple[int, ...], nbytes: int) -> tuple[Ref, int]:
+        """A tensor of TVM with memory of its own, and the address of that memory, which nothing has been written to."""
+        block = self._block(len(shape), nbytes + ALIGN)
+        start = block + _described(len(shape))
+        data = start + -start % ALIGN
+        return self._describe(block, data, dtype, shape), data
+
+    def _block(self, rank: int, more_bytes: int) -> int:
+        block = self._malloc(_described(rank) + more_bytes)
+        if not block:
+            raise MemoryError
+        return int(block)
+
+    def _describe(self, block: int, data: int, dtype: DataType, shape: tuple[int, ...]) -> Ref:
         rank = len(shape)
-        block = self._malloc(ctypes.sizeof(ManagedTensor) + 2 * rank * 8)
         managed = ManagedTensor.from_address(block)
         numbers = block + ctypes.sizeof(ManagedTensor)
         managed.tensor = DLTensor(data, CPU_DEVICE, 0, rank, dtype, numbers, numbers + 8 * rank, 0)
@@ -251,6 +267,11 @@ class Library:
         self.check(self._from_dlpack(block, 0, 0, byref(handle)))
         assert handle.value is not None  # the call succeeded
         return Ref(self, handle.value)
+
+
+def _described(rank: int) -> int:
+    """The bytes of a tensor's description, with its shape and its strides."""
+    return ctypes.sizeof(ManagedTensor) + 2 * rank * 8
 
 
 def write_shape(tensor: DLTensor, shape: tuple[int, ...]) -> None:
@@ -278,6 +299,12 @@ def items_of(handle: int) -> tuple[int, ...]:
     """The handles of the objects in an array object."""
     cell = _Sequence.from_address(handle + CELL)
     return tuple((c_int64 * (2 * cell.size)).from_address(cell.data)[1::2]) if cell.size else ()
+
+
+def numbers_of(handle: int) -> tuple[int, ...]:
+    """The numbers in a shape object."""
+    cell = _Sequence.from_address(handle + CELL)
+    return tuple((c_int64 * cell.size).from_address(cell.data)) if cell.size else ()
 
 
 @cache

@@ -39,6 +39,8 @@ class Program:
             set_threads = self.library.invoke(self.get_function, self.executable, "dscc_set_threads", 1)
             if isinstance(set_threads, ffi.Ref):
                 self.library.invoke(set_threads, threads)
+            if artifact.manifest.fallback:
+                self._serve_fallback(artifact, threads)
         except ffi.RuntimeFailure as err:
             reason = (err.message.splitlines() or [err.kind])[0]
             raise ArtifactError(f"the library of this artifact cannot be loaded: {reason}") from err
@@ -50,6 +52,14 @@ class Program:
             self.library.tensor(self._start + t.offset, self.library.dtype(t.dtype), t.shape)
             for t in (stored[name] for name in artifact.manifest.weights)
         ]
+
+    def _serve_fallback(self, artifact: Artifact, threads: int) -> None:
+        from dscc.runtime.fallback import Fallback
+
+        self._fallback = Fallback(artifact, self.library, threads)
+        set_fallback = self.library.invoke(self.get_function, self.executable, "dscc_set_fallback", 1)
+        if isinstance(set_fallback, ffi.Ref):
+            self.library.invoke(set_fallback, self._fallback.function)
 
     def owns(self, address: int) -> bool:
         """Whether the address is one of a weight."""

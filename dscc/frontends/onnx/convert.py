@@ -7,12 +7,15 @@ A node is handled by the first of these that can:
 3. it has a converter (`registry.py`, `ops/`)
 4. it calls a function of the model, or the standard defines it as a function of other operators: the body is
 converted in its place
+
+What none of them can handle is another engine's matter, if that may be (`cut.py`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
@@ -34,6 +37,10 @@ from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifi
 from dscc.passes import origins
 from dscc.passes.graph import without_unreached
 
+if TYPE_CHECKING:
+    from dscc.fallback import Region
+    from dscc.frontends.onnx.cut import Cut
+
 Scope = dict[str, Value]
 _TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
 
@@ -41,8 +48,10 @@ _TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do
 class Importer:
     """Reads one model; `bb` and `dims` are shared by all its nodes."""
 
-    def __init__(self, model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[Dim]]):
+    def __init__(self, model: onnx.ModelProto, input_shapes: Mapping[str, Sequence[Dim]], cut: Cut):
         self.model = model
+        self.cut = cut
+        self.elsewhere: list[Region] = []  # what the module calls of the cut
         self.bb = relax.BlockBuilder()
         self.dims = Dims()
         self.evaluator = Evaluator(self.dims)
@@ -74,12 +83,11 @@ class Importer:
         try:
             with self.bb.function("main", params):
                 with self.bb.dataflow():
-                    names = [output.name for output in graph.output]
-                    self.convert(needed(graph.node, names), scope, self._opsets, {}, names, last=True)
-                    outputs = [self._lookup(scope, output.name, "the graph's outputs") for output in graph.output]
+                    self.elsewhere = self.cut.convert(self, scope, self._opsets)
+                    outputs = [self.lookup(scope, output.name, "the graph's outputs") for output in graph.output]
                     result = self.bb.emit_output(relax.Tuple([output.expr for output in outputs]))
                 self.bb.emit_func_output(result)
-        except FrontendError:
+        except Exception:
             self.bb._end_block()  # TVM 0.27 leaves it open, and says so on standard error when the builder goes away
             raise
         module = without_unreached(self.bb.finalize())  # bodies of loops are converted until their types are found
@@ -167,6 +175,7 @@ class Importer:
         bound: Mapping[str, onnx.AttributeProto],
         wanted: Sequence[str],
         last: bool = False,
+        refused: Callable[[int, UnsupportedError], None] | None = None,
     ) -> None:
         """Convert nodes in order; their outputs are added to `scope`.
 
@@ -174,38 +183,45 @@ class Importer:
             bound: attributes of the function that the nodes are the body of.
             wanted: the names in `scope` that are needed afterwards.
             last: these are outputs of the model, whose rank may stay open.
+            refused: what sees to the outputs of a node that has no compiled form; else it is an error.
         """
         nodes = list(nodes)
         for position, (index, proto) in enumerate(nodes):
-            label = f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({_qualified(proto)})"
-            inputs = [self._lookup(scope, name, label) if name else None for name in proto.input]
+            said = label(index, proto)
+            inputs = [self.lookup(scope, name, said) if name else None for name in proto.input]
             attributes = {a.name: a for a in _bind(proto.attribute, bound)}
             try:
-                outputs = self._node(proto, label, inputs, opsets, attributes, scope, bound)
-            except RanksDiffer as split:
-                if split.node.proto is not proto:
-                    raise split.node.unsupported(
-                        f"its branches differ in the rank of what they give, inside of {label}; it has to be known"
-                    ) from None
-                missing = [name for name in wanted if name not in scope]
-                made, done = choose_rest(split, [each for _, each in nodes[position + 1 :]], missing, last)
-                scope.update(made)
-                if done:
-                    return
+                try:
+                    outputs = self._node(proto, said, inputs, opsets, attributes, scope, bound)
+                except RanksDiffer as split:
+                    if split.node.proto is not proto:
+                        raise split.node.unsupported(
+                            f"its branches differ in the rank of what they give, inside of {said}; it has to be known"
+                        ) from None
+                    missing = [name for name in wanted if name not in scope]
+                    made, done = choose_rest(split, [each for _, each in nodes[position + 1 :]], missing, last)
+                    scope.update(made)
+                    if done:
+                        return
+                    continue
+            except UnsupportedError as err:
+                if refused is None:
+                    raise
+                refused(index, err)
                 continue
             except _TVM_ERRORS as err:
                 shapes = ", ".join("none" if v is None else str(kind_of(v)) for v in inputs)
                 raise FrontendError(
-                    f"{label}: inputs of types {shapes} do not fit the operator: {_reason(err)}"
+                    f"{said}: inputs of types {shapes} do not fit the operator: {_reason(err)}"
                 ) from err
             for name, value in zip(proto.output, outputs, strict=False):
                 if name:
                     value.name = value.name or name
                     scope[name] = value
-                    if bound is None and value.bound is not None:  # nodes of a function's body are not the model's
-                        self.nodes.setdefault(value.bound, proto.name or f"{_qualified(proto)} {name}")
+                    if refused is not None and value.bound is not None:  # this is the model's graph, no function's body
+                        self.nodes.setdefault(value.bound, proto.name or f"{qualified(proto)} {name}")
 
-    def _lookup(self, scope: Scope, name: str, user: str) -> Value:
+    def lookup(self, scope: Scope, name: str, user: str) -> Value:
         if name not in scope:
             raise FrontendError(
                 f"{user}: '{name}' is used before any node or input makes it; the graph is damaged or not sorted"
@@ -264,7 +280,8 @@ class Importer:
         if body is None:
             raise UnsupportedError(
                 f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported "
-                f"(at {node.label}); export the model without it, or with an opset that defines it by other operators"
+                f"(at {node.label}); export the model without it, or with an opset that defines it by other operators",
+                f"operator '{node.op}' of domain '{domain or 'ai.onnx'}', version {node.opset}, is not supported",
             )
         scope: Scope = {name: value for name, value in zip(body.input, inputs, strict=False) if value is not None}
         absent = [name for name in body.input if name not in scope]
@@ -304,14 +321,19 @@ class Importer:
             scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
         names = [output.name for output in graph.output]
         self.convert(needed(graph.node, names), scope, node.opsets, node.bound, names, last)
-        return [self._lookup(scope, name, node.label) for name in names]
+        return [self.lookup(scope, name, node.label) for name in names]
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     return {registry.canonical_domain(opset.domain): opset.version for opset in imports}
 
 
-def _qualified(proto: onnx.NodeProto) -> str:
+def label(index: int, proto: onnx.NodeProto) -> str:
+    """How errors name a node."""
+    return f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({qualified(proto)})"
+
+
+def qualified(proto: onnx.NodeProto) -> str:
     return f"{proto.domain}.{proto.op_type}" if registry.canonical_domain(proto.domain) else proto.op_type
 
 

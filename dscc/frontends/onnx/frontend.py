@@ -10,7 +10,7 @@ import tvm
 
 from dscc.frontends.base import Frontend
 from dscc.frontends.onnx.canonicalise import canonicalise
-from dscc.frontends.onnx.convert import Importer
+from dscc.frontends.onnx.cut import read
 from dscc.frontends.onnx.load import load
 from dscc.options import CompileOptions
 
@@ -27,4 +27,4 @@ class OnnxFrontend(Frontend):
 
     def load(self, model: Path | Any, options: CompileOptions) -> tvm.IRModule:
         proto = canonicalise(load(model))
-        return Importer(proto, options.input_shapes).run()
+        return read(proto, options.input_shapes, options.fallback)

@@ -47,7 +47,7 @@ def build(
 
 
 def load(model: Any, **shapes: tuple[int | str, ...]) -> tvm.IRModule:
-    return OnnxFrontend().load(model, CompileOptions(input_shapes=shapes))
+    return OnnxFrontend().load(model, CompileOptions(input_shapes=shapes, fallback=False))
 
 
 def executable(module: tvm.IRModule) -> Callable[..., list[Any]]:
