@@ -162,3 +162,29 @@ def embed_layer_norm(
             else op.ReduceSum(op.cast(op.Equal(mask, 1), "int32"), [1], keepdims=0)
         )
     return _results(node, [normal, counts, total])
+
+
+@contrib("QEmbedLayerNormalization")
+def quantized_embed_layer_norm(
+    node: Node,
+    ids: Value,
+    segments: Value | None,
+    words: Value,
+    positions: Value,
+    segment_table: Value | None,
+    gamma: Value,
+    beta: Value,
+    mask: Value | None,
+    *parameters: Value | None,
+) -> list[Any]:
+    """EmbedLayerNormalization with quantized tables and parameters: their five scales, then their five zero points."""
+    op = Standard(node)
+    real = [
+        None if x is None or scale is None else op.DequantizeLinear(x, scale, zero)
+        for x, scale, zero in zip(
+            (words, positions, segment_table, gamma, beta), parameters[:5], parameters[5:10], strict=True
+        )
+    ]
+    if real[0] is None or real[1] is None or real[3] is None or real[4] is None:
+        raise node.error("a scale is left out; only those of the segments may be")
+    return embed_layer_norm(node, ids, segments, real[0], real[1], real[2], real[3], real[4], mask)
