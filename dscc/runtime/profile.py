@@ -162,6 +162,8 @@ def flops(function: Mapping[str, Any], sizes: Sequence[Sequence[int]]) -> int | 
         match node:
             case ast.Constant(value=int(number)):
                 return number
+            case ast.UnaryOp(op=ast.USub(), operand=operand):
+                return -value(operand)
             case ast.Name(id=name):
                 return dims[name]
             case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _BINARY:

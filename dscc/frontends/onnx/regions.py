@@ -103,7 +103,8 @@ def draft(
     builder.begin_scope([*params, *captured.params])
     builder._begin_dataflow_block()
     try:
-        values = finish(node.importer.subgraph(node, graph, {**captured.scope, **given}, last))
+        with node.dims.aside():
+            values = finish(node.importer.subgraph(node, graph, {**captured.scope, **given}, last))
         result = builder.emit_output(relax.Tuple([value.expr for value in values]))
     finally:
         block = builder._end_block()

@@ -8,10 +8,12 @@ checks before the kernels run.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.sym import Analyzer
 
@@ -27,6 +29,7 @@ class Dims:
     def __init__(self) -> None:
         self._analyzer = Analyzer()
         self._names: set[str] = set()
+        self._least: dict[tirx.Var, int] = {}  # of every symbol
 
     def symbol(self, name: str, minimum: int = 1) -> tirx.Var:
         """A new symbolic dimension, called `name` unless that is taken."""
@@ -36,8 +39,36 @@ class Dims:
             unique = f"{name}_{count}"
         self._names.add(unique)
         var = tirx.Var(unique, "int64")
-        self._analyzer.bind(var, tvm.ir.Range(minimum, MAX_DIM))
+        self._bind(var, minimum)
         return var
+
+    def _bind(self, var: tirx.Var, minimum: int) -> None:
+        self._least[var] = minimum
+        self._analyzer.bind(var, tvm.ir.Range(minimum, MAX_DIM), allow_override=True)
+
+    def learn(self, dim: Dim, minimum: int) -> None:
+        """Take dim >= minimum for granted from here on, where dim is a symbol plus a number: a check has just been
+        written that refuses anything else when the model runs.
+        """
+        found: list[tirx.Var] = []
+        if isinstance(dim, tvm.ir.Expr):
+            tvm_ffi.structural_walk(dim, (tirx.Var, found.append))
+        if len(found) != 1 or found[0] not in self._least:
+            return
+        rest = static(self.simplify(dim - found[0]))
+        if rest is not None and minimum - rest > self._least[found[0]]:
+            self._bind(found[0], minimum - rest)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """What is learned inside holds inside: the checks of a region are made only when it is called."""
+        before = dict(self._least)
+        try:
+            yield
+        finally:
+            for var, minimum in before.items():
+                if self._least[var] != minimum:
+                    self._bind(var, minimum)
 
     @property
     def names(self) -> frozenset[str]:

@@ -69,4 +69,5 @@ def _with_room(node: Node, over: Windows, spatial: tuple[Dim, ...]) -> Windows:
             continue
         room = node.dims.minimum(padded, extent)
         node.require_equal(room, extent, f"the padded size {padded} has to hold a window of {extent}: the smaller one")
+        node.dims.learn(padded, extent)
     return over

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
+from dscc.frontends.onnx.shapes import Dims
+
 from .conftest import build, executable, load, noise, operators, written
 
 N = helper.make_node
@@ -152,3 +154,32 @@ def test_range_over_a_symbol(agree: Callable[..., Any]) -> None:
 
 def test_nonzero(agree: Callable[..., Any]) -> None:
     agree(build([N("NonZero", ["x"], ["y"])], {"x": ("b", (2, 3))}), {"x": np.array([[1, 0, 1], [0, 0, 1]], bool)})
+
+
+def test_a_check_of_windows_is_known_afterwards() -> None:
+    """Slices of a convolution's output need no maximum with 0: that a window fits is checked before."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], strides=[4]),
+        helper.make_node("Slice", ["c", "zero", "large", "two"], ["y"]),
+    ]
+    weights = {
+        "w": np.ones((3, 2, 9), np.float32),
+        "zero": np.array([0]),
+        "large": np.array([2**63 - 1]),
+        "two": np.array([2]),
+    }
+    module = load(build(nodes, {"x": ("f", ("b", 2, "n"))}, weights))
+    length = module["main"].ret_ty.fields[0].shape.values[2]
+    assert "max" not in str(length)
+
+
+def test_what_is_learned_in_a_region_holds_there() -> None:
+    dims = Dims()
+    n = dims.symbol("n")
+    with dims.aside():
+        dims.learn(n + 3, 10)
+        assert dims.at_least(n, 7)
+        assert not dims.at_least(n, 8)
+    assert not dims.at_least(n, 2)
+    dims.learn(n * 2, 10)  # of such a sum nothing is learned
+    assert dims.at_least(n, 1)
