@@ -24,7 +24,7 @@ from tvm import relax
 
 from dscc.elements import carrier
 from dscc.errors import FrontendError, UnsupportedError
-from dscc.frontends.onnx import fold, halves, patterns, registry, standard
+from dscc.frontends.onnx import fold, patterns, registry, standard, working
 from dscc.frontends.onnx.empty import may_be_empty
 from dscc.frontends.onnx.graphs import needed
 from dscc.frontends.onnx.kinds import Container, describe, from_type, kind_of
@@ -261,11 +261,11 @@ class Importer:
             variables: Mapping[str, str] = {}
             if any(value is not None and value.coded for value in inputs) and not registry.heeds_patterns(function):
                 inputs, variables = patterns.as_patterns(node, inputs)
-            inputs, narrower = halves.widened(node, inputs)
+            inputs, narrower = working.widened(node, inputs)
             result = function(node, *inputs)
             results = result if isinstance(result, tuple | list) else (result,)
             values = [node.value(item, name) for item, name in zip(results, proto.output, strict=False)]
-            return halves.narrowed(node, patterns.retyped(node, values, variables), narrower)
+            return working.narrowed(node, patterns.retyped(node, values, variables), narrower)
         return self._expand(node, inputs, opsets)
 
     def _known(self, data: Array, name: str) -> Value:

@@ -59,7 +59,6 @@ for _name, _function in {
     "Log": R.log,
     "Floor": R.floor,
     "Ceil": R.ceil,
-    "Sign": R.sign,
     "Erf": R.erf,
     "Sin": R.sin,
     "Cos": R.cos,
@@ -76,6 +75,11 @@ for _name, _function in {
     "IsNaN": R.isnan,
 }.items():
     converter(_name)(_unary(_function))
+
+
+@converter("Sign")
+def sign(node: Node, x: Value) -> Expr:
+    return R.minimum(x.expr, scalar(1, x.dtype)) if x.dtype.startswith("uint") else R.sign(x.expr)
 
 
 @converter("Div")

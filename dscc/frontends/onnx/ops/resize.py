@@ -11,14 +11,17 @@ import math
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from tvm import te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
+from dscc.elements import numpy_dtype
 from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.ops.cast import number_as
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import int64, shape_expr
-from dscc.frontends.onnx.values import Dim, Ratio, Value, static
+from dscc.frontends.onnx.values import Dim, Ratio, Value, is_float, scalar, static
 
 _METHODS = {"nearest": "nearest_neighbor", "linear": "linear", "cubic": "cubic"}
 _ROUNDING = {
@@ -134,6 +137,9 @@ def _resize(
             rounding_method=_ROUNDING[nearest] if method == "nearest" else "",
         )
     result = x.expr
+    rounded = not is_float(x.dtype) and (method != "nearest" or mode == "tf_crop_and_resize")
+    if rounded:  # once, at the end
+        result = node.emit(R.astype(result, "float64"))
     for axis in moved:
         bounds = window[axes.index(axis)] if window is not None else None
         factor = factors.get(axis)
@@ -150,7 +156,27 @@ def _resize(
                 bounds,
             )
         )
-    return node.value(result)
+    return node.value(_to_integer(node, result, x.dtype)) if rounded else node.value(result)
+
+
+def _to_integer(node: Node, x: Expr, dtype: str) -> Expr:
+    """The nearest integers, saturated; what is 2 ** 63 or 2 ** 64 as a float is no number of 64 bits."""
+    if dtype == "bool":
+        return R.not_equal(x, scalar(0, str(x.ty.dtype)))
+    kind, limits = numpy_dtype(str(x.ty.dtype)), np.iinfo(dtype)
+    low, high = kind.type(limits.min), kind.type(limits.max)
+    if int(high) > limits.max:
+        high = np.nextafter(high, kind.type(0))
+
+    def compute(data: te.Tensor) -> te.Tensor:
+        def element(*i: Any) -> Any:
+            nearest = tirx.nearbyint(data(*i))
+            inside = tirx.min(tirx.max(nearest, tirx.const(low, data.dtype)), tirx.const(high, data.dtype))
+            return number_as(inside, dtype)
+
+        return te.compute(data.shape, element, name="round")
+
+    return node.te(compute, x, name=f"round_to_{dtype}")
 
 
 def _nearest_agrees(node: Node, mode: str, nearest: str, factors: dict[int, Any], moved: list[int]) -> bool:
@@ -282,9 +308,6 @@ def _along(
                 value = tirx.if_then_else(outside, tirx.const(extrapolation, working), value)
             if data.dtype == working:
                 return value
-            if str(data.dtype).startswith(("int", "uint")):
-                low, high = tirx.min_value(data.dtype), tirx.max_value(data.dtype)
-                value = tirx.max(tirx.min(value if method == "nearest" else tirx.trunc(value), real(high)), real(low))
             return tirx.Cast(data.dtype, value)
 
         return te.compute(list(target), element, name=f"resize_{method}")

@@ -1,5 +1,6 @@
-"""Operators that add up or go through elementary functions compute float16 and bfloat16 in float32.
+"""The types that operators compute in, where these are not those of their inputs.
 
+Operators that add up or go through elementary functions compute float16 and bfloat16 in float32.
 Their result is then rounded once, instead of at every step of a sum; and the kernels for float32 are the fast ones.
 Operators that round once anyway (Add, Mul, Max, ...) stay in float16, for which processors have conversions.
 """
@@ -15,7 +16,7 @@ from dscc.frontends.onnx.ops.cast import convert
 from dscc.frontends.onnx.patterns import variable
 from dscc.frontends.onnx.values import Value
 
-HALVES = ("float16", "bfloat16")
+INTEGERS = ("int32", "int64", "uint32", "uint64")
 WIDENED = frozenset(
     (
         "MatMul Gemm Einsum Conv ConvTranspose DeformConv Det DFT STFT Col2Im CumSum CumProd Sum Mean "
@@ -37,22 +38,32 @@ WIDENED_FROM_BFLOAT16 = WIDENED | frozenset(
         "MaxUnpool ReduceMax ReduceMin Unique NonZero OneHot Bernoulli Multinomial"
     ).split()
 )
+THROUGH_DOUBLE = frozenset({"ReduceMean", "ReduceL2"})  # of integers, whose sums they divide or take roots of
+
+
+def working_type(op: str, element: str) -> str | None:
+    """The type in which an operator of the standard computes elements of another, or None where it is their own."""
+    if (element == "float16" and op in WIDENED) or (element == "bfloat16" and op in WIDENED_FROM_BFLOAT16):
+        return "float32"
+    return "float64" if element in INTEGERS and op in THROUGH_DOUBLE else None
 
 
 def widened(node: Node, inputs: Sequence[Value | None]) -> tuple[list[Value | None], Mapping[str, str]]:
-    """The inputs in float32 where they are narrower, and the types that the operator's type variables stand for."""
-    some = any(value is not None and value.element == "bfloat16" for value in inputs)
-    if node.domain not in ("", "ai.onnx") or node.op not in (WIDENED_FROM_BFLOAT16 if some else WIDENED):
+    """The inputs in the types to compute in, and the types that the operator's type variables stand for."""
+    if node.domain not in ("", "ai.onnx"):
         return list(inputs), {}
-    schema = onnx.defs.get_schema(node.op, node.opset, "")
-    variables = {
-        variable(schema.inputs, index): value.element
-        for index, value in enumerate(inputs)
-        if value is not None and value.element in HALVES
-    }
-    if not variables:
-        return list(inputs), {}
-    return [_wide(node, value) for value in inputs], variables
+    schema = None
+    variables: dict[str, str] = {}
+    made: list[Value | None] = []
+    for index, value in enumerate(inputs):
+        kind = None if value is None else working_type(node.op, value.element)
+        if value is None or kind is None or (index > 0 and value.element in INTEGERS):  # such as axes
+            made.append(value)
+            continue
+        schema = schema or onnx.defs.get_schema(node.op, node.opset, "")
+        variables[variable(schema.inputs, index)] = value.element
+        made.append(_wide(node, value, kind))
+    return made, variables
 
 
 def narrowed(node: Node, outputs: Sequence[Value], variables: Mapping[str, str]) -> list[Value]:
@@ -62,14 +73,14 @@ def narrowed(node: Node, outputs: Sequence[Value], variables: Mapping[str, str])
     schema = onnx.defs.get_schema(node.op, node.opset, "")
     kinds = [variables.get(variable(schema.outputs, index)) for index in range(len(outputs))]
     return [
-        node.value(convert(node, value, kind), value.name) if kind is not None and value.element == "float32" else value
+        node.value(convert(node, value, kind), value.name)
+        if kind is not None and value.element in ("float32", "float64")
+        else value
         for value, kind in zip(outputs, kinds, strict=True)
     ]
 
 
-def _wide(node: Node, value: Value | None) -> Value | None:
-    if value is None or value.element not in HALVES:
-        return value
+def _wide(node: Node, value: Value, kind: str) -> Value:
     if value.constant is not None and value.constant.size == 1:
-        return node.value(value.constant.astype("float32"), value.name)
-    return node.value(convert(node, value, "float32"), value.name)
+        return node.value(value.constant.astype(kind), value.name)
+    return node.value(convert(node, value, kind), value.name)
