@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 @dataclass(frozen=True)
 class Case:
     """A node: its inputs as the module's docstring says, attributes, the shape of `T`, how many outputs it has, and
-    whether it is for floats only, since the evaluator is wrong on others.
+    whether it is for floats only, since the evaluator is wrong on others (on booleans in Resize, it fails).
     """
 
     op: str
@@ -33,7 +33,7 @@ class Case:
 
     def takes(self, name: str) -> bool:
         """Whether the standard allows the type for the inputs `T`."""
-        if self.floats and "float" not in name:
+        if (self.floats and "float" not in name) or (self.op == "Resize" and name == "bool"):
             return False
         schema = onnx.defs.get_schema(self.op)
         formal = list(schema.inputs)
@@ -143,7 +143,6 @@ def _cases() -> tuple[Case, ...]:
         c("LayerNormalization", "T T:5 T:5"),
         c("RMSNormalization", "T T:5"),
         c("MeanVarianceNormalization", "T", {}, image),
-        c("LRN", "T", {"size": 3}, image),
         c("Softmax", "T", {"axis": 0}),
         c("LogSoftmax", "T", {"axis": 0}),
         c("Attention", "T T:1x2x6x4 T:1x2x6x4", {}, (1, 2, 3, 4)),

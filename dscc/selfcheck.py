@@ -67,6 +67,8 @@ def _digest(output: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def _samples(output: np.ndarray[Any, Any]) -> list[float]:
+    if output.dtype.kind == "c":
+        output = np.stack([output.real, output.imag])
     positions = np.linspace(0, output.size - 1, min(SAMPLES, output.size)).astype(np.int64)
     return [float(value) for value in output.reshape(-1)[positions]]
 

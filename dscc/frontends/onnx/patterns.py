@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import onnx
 
-from dscc.elements import coded
+from dscc.elements import coded, onnx_name
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.values import Value
 
@@ -30,12 +30,17 @@ def as_patterns(node: Node, inputs: Sequence[Value | None]) -> tuple[list[Value 
     Raises:
         FrontendError: the operator computes on elements of a type that it does not take.
     """
-    kinds = sorted({value.element for value in inputs if value is not None and value.coded})
-    if node.domain not in ("", "ai.onnx") or node.op not in MOVERS or node.attr("reduction", "none") != "none":
-        raise node.unsupported(
-            f"an input has element type '{', '.join(kinds)}', on which the operator cannot compute; cast"
-        )
+    if node.domain not in ("", "ai.onnx"):
+        raise node.unsupported(_refused(inputs))
     schema = onnx.defs.get_schema(node.op, node.opset, "")
+    if node.op not in MOVERS or node.attr("reduction", "none") != "none":
+        valid = all(
+            value is None
+            or not value.coded
+            or f"tensor({onnx_name(value.element)})" in _formal(schema.inputs, index).types
+            for index, value in enumerate(inputs)
+        )
+        raise (node.unsupported if valid else node.error)(_refused(inputs))
     variables = {
         variable(schema.inputs, index): value.element
         for index, value in enumerate(inputs)
@@ -54,8 +59,18 @@ def retyped(node: Node, outputs: Sequence[Value], variables: Mapping[str, str]) 
 
 
 def variable(formal: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> str:
-    """The type variable of an input or output; the last formal one may stand for many."""
-    return str(formal[min(index, len(formal) - 1)].type_str)
+    """The type variable of an input or output."""
+    return str(_formal(formal, index).type_str)
+
+
+def _formal(formal: Sequence[onnx.defs.OpSchema.FormalParameter], index: int) -> onnx.defs.OpSchema.FormalParameter:
+    """What the schema says of an input or output; the last one may stand for many."""
+    return formal[min(index, len(formal) - 1)]
+
+
+def _refused(inputs: Sequence[Value | None]) -> str:
+    kinds = sorted({value.element for value in inputs if value is not None and value.coded})
+    return f"an input has element type '{', '.join(kinds)}', on which the operator cannot compute; cast it before"
 
 
 def _pattern(node: Node, value: Value | None) -> Value | None:
