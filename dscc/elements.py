@@ -71,3 +71,8 @@ def coded(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The bit patterns of an array whose type is carried by another; any other array as it is."""
     held = CARRIERS.get(data.dtype.name)
     return data if held is None else data.view(held)
+
+
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether the elements are real numbers, which ml_dtypes' types do not say of themselves."""
+    return dtype.kind in "biuf" or dtype.name == "bfloat16" or (dtype.name in CARRIERS and dtype.kind != "c")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dscc.elements import CARRIERS
+from dscc.elements import is_real
 from dscc.errors import FrontendError, InputError
 from dscc.feeds import Feeds
 from dscc.runtime.containers import flatten
@@ -68,7 +68,7 @@ def compare(name: str, got: Array, want: Array, atol: float | None = None) -> Di
         return _because(failed, f"type {got.dtype}, expected {want.dtype}")
     if got.dtype.kind == "c":
         got, want = (np.stack([x.real, x.imag]) for x in (got, want))
-    if got.dtype.kind not in "biuf" and got.dtype.name not in (*CARRIERS, "bfloat16"):
+    if not is_real(got.dtype):
         same = bool(np.array_equal(got, want))
         return Difference(name, 0.0, 0.0, 0, 1.0) if same else _because(failed, "values that are no numbers differ")
     a, b = got.astype(np.float64).ravel(), want.astype(np.float64).ravel()

@@ -10,6 +10,7 @@ import click
 
 from dscc.cli import flags, output
 from dscc.cli.model import open_artifact
+from dscc.elements import is_real
 
 
 @click.command("run", short_help="Run an artifact or a model file.")
@@ -56,7 +57,7 @@ def command(
 
 def _statistics(value: Any) -> list[str]:
     """Least, mean and greatest element: enough to see a network that has gone to zero, to infinity or to NaN."""
-    if not value.size or value.dtype.kind not in "biuf":
+    if not value.size or not is_real(value.dtype):
         return ["", "", ""]
     numbers = value.astype("float64")
     return [f"{number:.6g}" for number in (numbers.min(), numbers.mean(), numbers.max())]
