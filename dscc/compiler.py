@@ -15,6 +15,7 @@ from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import lift_constants
 from dscc.pipeline import Pipeline
 from dscc.plugins import registry
+from dscc.tune import database
 
 if TYPE_CHECKING:
     import tvm
@@ -65,7 +66,8 @@ def compile(
 
 def optimize(model: Path | str | Any, options: CompileOptions, then: str, progress: Progress) -> Optimized:
     """Read a model and run the passes that `options` ask for, then those of the pipeline text `then`."""
-    ctx = PassContext(targets.resolve(options.target))
+    target = targets.resolve(options.target)
+    ctx = PassContext(target, records=None if options.db is None else database.open_existing(options.db, target).best)
     asked, after = graph_passes(options), pipeline.parse(then, registry().passes)
     frontend = frontends.find(model)
     progress("read")

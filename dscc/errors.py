@@ -8,6 +8,7 @@
     ├── TargetError      the target: unknown name or architecture, missing toolchain
     ├── ArtifactError    the artifact: truncated, altered, for another machine, of a newer format
     ├── InputError       what a caller hands to a loaded module: names, shapes, types
+    ├── TuneError        the tuner: its database, remote machines and builders
     └── PluginError      a plug-in: import failed, duplicate name, unknown hook
 
 A `DsccError` prints one line and exits 1; anything else is a bug of dscc and keeps its traceback. The wording is
@@ -58,6 +59,10 @@ class ArtifactError(DsccError):
 
 class InputError(DsccError):
     """The inputs handed to a loaded module do not fit it."""
+
+
+class TuneError(DsccError):
+    """The tuner cannot go on: its database, a remote machine or a remote builder."""
 
 
 class PluginError(DsccError):

@@ -22,6 +22,7 @@ class CompileOptions:
         dump: folder that receives the module after every pass, or None.
         small: no weight takes more bytes than in the model: leaves out Winograd's convolutions.
         fallback: whether nodes that dscc does not compile may run on another engine; else they are an error.
+        db: tuning database whose choices are used, as `dscc tune` writes it; None means the rules' defaults.
         jobs: processor cores that may be used to compile; 0 means all.
     """
 
@@ -34,4 +35,5 @@ class CompileOptions:
     fallback: bool = field(
         default=True, metadata={"help": "run what dscc does not compile on another engine, or refuse it"}
     )
+    db: Path | None = field(default=None, metadata={"help": "database of 'dscc tune'"})
     jobs: int = field(default=0, metadata={"help": "cores used to compile; 0 means all"})

@@ -23,6 +23,14 @@ def cores() -> int:
         return count
 
 
+def processor() -> str:
+    """This machine's processor, as the system names it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())
+
+
 def unfit(manifest: Manifest) -> str | None:
     """Why this machine cannot run the artifact, or None if it can.
 

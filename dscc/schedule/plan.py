@@ -10,6 +10,7 @@ from tvm import s_tir, tirx
 from dscc.errors import PassError
 from dscc.schedule.base import Scheduled
 from dscc.schedule.decisions import Decisions
+from dscc.schedule.math import vector_math
 from dscc.schedule.stages import is_zero
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def plan(
     func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool = False
 ) -> tuple[Scheduled, str]:
-    """The scheduled function, and the name of the rule that made it.
+    """The scheduled function, ready for code generation, and the name of the rule that made it.
 
     Args:
         func: an unscheduled function.
@@ -30,9 +31,18 @@ def plan(
     Raises:
         PassError: no rule takes the function.
     """
+    scheduled, rule = _scheduled(func, constants, target, decisions, small)
+    ready = scheduled.func if _has_narrow_floats(scheduled.func) else vector_math(scheduled.func)
+    ready = ready.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
+    return Scheduled(ready, scheduled.packings), rule
+
+
+def _scheduled(
+    func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool
+) -> tuple[Scheduled, str]:
     if func.attrs and func.attrs.get("tirx.is_scheduled", False):
         return Scheduled(func), "as it was"
-    if has_narrow_floats(func):
+    if _has_narrow_floats(func):
         return Scheduled(func), "plain loops, for its element type"
     if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
         return Scheduled(func), "plain loops, for a tensor without elements"
@@ -47,7 +57,7 @@ def plan(
     )
 
 
-def has_narrow_floats(func: tirx.PrimFunc) -> bool:
+def _has_narrow_floats(func: tirx.PrimFunc) -> bool:
     """Whether a buffer holds bfloat16 or float8. TVM 0.27 computes them in float32 by passes that know neither the
     bound variables nor the vectors of our kernels; it lowers plain loops over blocks.
     """

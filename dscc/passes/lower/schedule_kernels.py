@@ -25,8 +25,7 @@ from dscc.passes.base import Pass, PassContext
 from dscc.schedule.base import Packing, Scheduled
 from dscc.schedule.cost import arithmetic
 from dscc.schedule.decisions import Decisions
-from dscc.schedule.math import vector_math
-from dscc.schedule.plan import has_narrow_floats, plan
+from dscc.schedule.plan import plan
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _FREE_BYTES = 1 << 20  # that packing may add to any module
@@ -54,13 +53,21 @@ class ScheduleKernels(Pass):
         )
         plans: dict[str, Scheduled] = {}
         rules: dict[str, str] = {}
-        for name, found in arguments.items():
-            plans[name], rules[name] = _plan(mod[name], found, ctx, self.small)
+        known = {name: ctx.records(mod[name], of.constants) if ctx.records else {} for name, of in arguments.items()}
+        if tuned := sum(map(bool, known.values())):
+            ctx.facts["tuned_kernels"] = tuned
+
+        def schedule(name: str, small: bool) -> None:
+            constants, decisions = arguments[name].constants, Decisions(known[name])
+            plans[name], rules[name] = plan(mod[name], constants, ctx.target, decisions, small)
+
+        for name in arguments:
+            schedule(name, self.small)
         added = {name: _growth(mod[name], plan) * arguments[name].count for name, plan in plans.items()}
         total = 0
         for name in sorted((name for name in plans if added[name] > 0), key=added.__getitem__):
             if total + added[name] > budget:
-                plans[name], rules[name] = _plan(mod[name], arguments[name], ctx, True)
+                schedule(name, True)
             else:
                 total += added[name]
         if total:
@@ -73,12 +80,6 @@ class ScheduleKernels(Pass):
             if isinstance(func, relax.Function):
                 retarget.builder_.update_func(gvar, retarget.visit_expr(func))
         return relax.transform.DeadCodeElimination()(retarget.builder_.get())
-
-
-def _finish(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    if has_narrow_floats(func):
-        return func.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
-    return vector_math(func).with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
 
 
 def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
@@ -99,10 +100,10 @@ def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:
     return mod, first
 
 
-def _plan(func: tirx.PrimFunc, found: _Arguments, ctx: PassContext, small: bool) -> tuple[Scheduled, str]:
-    """The function scheduled, with what the tuner found for it if it was asked."""
-    decisions = Decisions(ctx.records(func, found.constants) if ctx.records else None)
-    return plan(func, found.constants, ctx.target, decisions, small)
+def unscheduled(mod: tvm.IRModule) -> dict[str, tuple[tirx.PrimFunc, frozenset[int]]]:
+    """The kernels that the pass would schedule, by the names that they keep, with their constant parameters."""
+    mod, representatives = _merge_equal(mod)
+    return {name: (mod[name], found.constants) for name, found in _constant_arguments(mod, representatives).items()}
 
 
 @dataclass
@@ -165,8 +166,7 @@ class _Retarget(PyExprMutator):
         self._plans, self._representatives = plans, representatives
         self._packed: dict[tuple[tvm.runtime.Tensor, Packing], GenericConst] = {}
         self._gvars = {
-            name: self.builder_.add_func(_finish(plan.func).with_attrs(facts[name]), name)
-            for name, plan in plans.items()
+            name: self.builder_.add_func(plan.func.with_attrs(facts[name]), name) for name, plan in plans.items()
         }
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
