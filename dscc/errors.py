@@ -26,7 +26,10 @@ class DsccError(Exception):
 
 
 class FrontendError(DsccError):
-    """The model file cannot be read as a model."""
+    """The model file cannot be read as a model. The text is one line, whatever names from the model are in it."""
+
+    def __init__(self, text: str = ""):
+        super().__init__(one_line(text))
 
 
 class UnsupportedError(FrontendError):
@@ -67,6 +70,15 @@ class TuneError(DsccError):
 
 class PluginError(DsccError):
     """A plug-in cannot be used."""
+
+
+LONGEST = 1000
+
+
+def one_line(text: str) -> str:
+    """`text` without line breaks and other control characters, and cut in the middle where it is very long."""
+    line = "".join(char if char.isprintable() else " " for char in " ".join(str(text).split()))
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

@@ -122,6 +122,7 @@ def _trimmed(case: Case, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
     values = interpret(case.model, case.feeds[0]) if any(name not in known for name in outputs) else {}
     for name in outputs:
         graph.output.append(known.get(name) or _info(name, [values[name]], []))
+        graph.output[-1].type.tensor_type.ClearField("shape")
     weights = [t for t in case.model.graph.initializer if t.name in wanted]
     inputs = [i for i in case.model.graph.input if i.name in wanted]
     graph.ClearField("initializer")

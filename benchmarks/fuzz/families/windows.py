@@ -57,6 +57,8 @@ def conv(g: Graph) -> None:
     if g.chance(0.2):
         del attributes["kernel_shape"]
     [y] = g.add("Conv", inputs, **attributes)
+    if not all(array.size for array in y.arrays):
+        raise Rejected("a window larger than the image")
     if g.chance(0.3):
         y = batch_norm(g, y)
     behind(g, y, out, axis=1)

@@ -25,6 +25,7 @@ from tvm import relax
 from dscc.elements import carrier
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, patterns, registry, standard, working
+from dscc.frontends.onnx.check import label
 from dscc.frontends.onnx.empty import may_be_empty
 from dscc.frontends.onnx.graphs import needed
 from dscc.frontends.onnx.kinds import Container, describe, from_type, kind_of
@@ -326,11 +327,6 @@ class Importer:
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
     return {registry.canonical_domain(opset.domain): opset.version for opset in imports}
-
-
-def label(index: int, proto: onnx.NodeProto) -> str:
-    """How errors name a node."""
-    return f"node {index}" + (f" '{proto.name}'" if proto.name else "") + f" ({qualified(proto)})"
 
 
 def qualified(proto: onnx.NodeProto) -> str:

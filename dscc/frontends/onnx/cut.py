@@ -17,6 +17,7 @@ import tvm
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.fallback import Region, attach
 from dscc.frontends.onnx import convert, foreign, partition
+from dscc.frontends.onnx.check import label
 from dscc.frontends.onnx.extract import Unheld
 from dscc.frontends.onnx.graphs import needed, outer_names
 
@@ -89,7 +90,7 @@ class Cut:
             if not users:
                 raise FrontendError(f"{self.reasons[step[0]]}; and {err}") from err
             for index in users:
-                self.reasons[index] = UnsupportedError(f"{convert.label(index, self.nodes[index])}: {err}", str(err))
+                self.reasons[index] = UnsupportedError(f"{label(index, self.nodes[index])}: {err}", str(err))
             raise Again from err
 
     def _nodes(self, step: Sequence[int]) -> list[tuple[int, onnx.NodeProto]]:
@@ -100,7 +101,7 @@ class Cut:
         first, *others = sorted(self.reasons)
         text = str(self.reasons[first])
         if others:
-            named = ", ".join(convert.label(index, self.nodes[index]) for index in others[:20])
+            named = ", ".join(label(index, self.nodes[index]) for index in others[:20])
             more = f" and {len(others) - 20} more" if len(others) > 20 else ""
             text += f"; nor is there a compiled form of {named}{more}"
         return f"{text}; leave out --no-fallback to run such nodes on another engine"

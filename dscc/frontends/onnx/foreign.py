@@ -125,7 +125,8 @@ def _spec(kind: Any) -> str:
 
 def _what(nodes: Nodes) -> str:
     """`node 3 'a' (Foo)`, and for more than one `5 nodes, 3 to 9 (3 Foo, 2 Bar)`."""
-    from dscc.frontends.onnx.convert import label, qualified
+    from dscc.frontends.onnx.check import label
+    from dscc.frontends.onnx.convert import qualified
 
     if len(nodes) == 1:
         return label(*nodes[0])

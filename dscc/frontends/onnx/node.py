@@ -11,7 +11,7 @@ from tvm import relax
 
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx.shapes import Dims, int64, require_equal, restate, shape_expr
-from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype
+from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, tensor_array
 
 if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
@@ -57,7 +57,7 @@ class Node:
         if isinstance(value, bytes):
             value = value.decode()
         elif isinstance(value, onnx.TensorProto):
-            value = onnx.numpy_helper.to_array(value)
+            value = tensor_array(value, f"{self.label}: attribute '{name}'")
         elif attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
             value = list(value)
         elif attribute.type == onnx.AttributeProto.STRINGS:

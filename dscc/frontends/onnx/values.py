@@ -25,6 +25,7 @@ from tvm import relax, tirx
 from dscc.elements import carrier, coded
 from dscc.elements import numpy_dtype as numpy_dtype
 from dscc.errors import FrontendError, UnsupportedError
+from dscc.frontends.onnx import external
 
 Dim = Any  # an int or a tirx expression of type int64
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -74,9 +75,12 @@ def is_float(dtype: str) -> bool:
     return dtype.startswith(("float", "bfloat"))
 
 
+_LONGEST_NAME = 200
+
+
 def identifier(name: str, default: str = "v") -> str:
     """`name` as an identifier that TVMScript prints and reads back: `/layer.0/Add:0` becomes `layer_0_Add_0`."""
-    text = re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_") or default
+    text = re.sub(r"\W+", "_", name[-_LONGEST_NAME:], flags=re.ASCII).strip("_") or default
     return f"{default}_{text}" if text[0].isdigit() or keyword.iskeyword(text) else text
 
 
@@ -223,8 +227,10 @@ def _factor(element: Any) -> float:
 
 
 def tensor_array(tensor: TensorProto, what: str) -> Array:
-    """The content of an initializer; a view of the protobuf's bytes where the format allows it."""
+    """The content of a tensor; a view of the protobuf's bytes, or of the file they are in, where it can be."""
     element_type(tensor.data_type, what)
+    if external.is_external(tensor):
+        return external.mapped(tensor)
     try:
         return onnx.numpy_helper.to_array(tensor)
     except (ValueError, TypeError, RuntimeError) as err:

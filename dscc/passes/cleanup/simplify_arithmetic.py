@@ -2,7 +2,7 @@
 
     x * 1, x / 1, x + 0, x - 0, x ** 1       ->  x
     max(x, -inf), min(x, inf), astype(x, type of x)  ->  x
-    x / c, x - c                             ->  x * (1 / c), x + (-c)
+    x / c, x - c                             ->  x * (1 / c) unless it is rounded then, x + (-c)
     (x + a) + b, (x * a) * b                 ->  x + (a + b), x * (a * b)
     x ** 2, x ** 3, x ** 0.5, 1 / sqrt(x)    ->  x * x, x * x * x, sqrt(x), rsqrt(x)
     max(x, 0), min(max(x, a), b)             ->  relu(x), clip(x, a, b)
@@ -66,7 +66,27 @@ def _divide_by_constant(node: Node, graph: Graph) -> relax.Expr | None:
     if found is None or found[2] or found[1].dtype.kind != "f" or not np.all(found[1]):
         return None
     data, fixed, _ = found
-    return relax.op.multiply(data, const(1 / fixed.astype("float64"), str(fixed.dtype))) if _normal(1 / fixed) else None
+    if not _normal(1 / fixed) or (_rounds(node, graph) and not np.all(np.frexp(fixed)[0] ** 2 == 0.25)):
+        return None
+    return relax.op.multiply(data, const(1 / fixed.astype("float64"), str(fixed.dtype)))
+
+
+def _rounds(node: Node, graph: Graph, depth: int = 4) -> bool:
+    """Whether the value is soon rounded to whole numbers. There the last bit counts: 7.5 and 7.4999995 are a step
+    apart, and quotients are often exact where products with a reciprocal are not, unless it is a power of two.
+    """
+    for user in graph.users(node.var):
+        if user.op in _ROUNDING or (user.op == "relax.astype" and not str(dtype(user.var)).startswith(_FLOATS)):
+            return True
+        if user.op in _STEPS and depth and _rounds(user, graph, depth - 1):
+            return True
+    return False
+
+
+_FLOATS = ("float", "bfloat")
+_ROUNDING = frozenset({"relax.floor", "relax.ceil", "relax.round", "relax.trunc", "relax.call_tir"})
+_STEPS = frozenset({"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.clip", "relax.maximum",
+                    "relax.minimum", "relax.reshape", "relax.permute_dims", "relax.negative"})  # fmt: skip
 
 
 def _normal(fixed: np.ndarray) -> bool:

@@ -41,6 +41,16 @@ def rows_of(func: tirx.PrimFunc) -> Rows | None:
     return rows
 
 
+def _rounds(value: Expr) -> bool:
+    """Whether a formula rounds to whole numbers: then the last bit of a quotient counts."""
+    found: list[ir.Call] = []
+    tvm_ffi.structural_walk(value, (ir.Call, found.append))
+    return any(isinstance(call.op, ir.Op) and call.op.name in _ROUNDING for call in found)
+
+
+_ROUNDING = frozenset({"tirx.nearbyint", "tirx.round", "tirx.floor", "tirx.ceil", "tirx.trunc"})
+
+
 @dataclass
 class _Kept:
     """An elementwise stage whose values are kept for later sweeps."""
@@ -66,6 +76,7 @@ class _Resolver:
         self._results: dict[Var, Var] = {}  # buffer of a reduction -> variable for its value in this row
         self._keeps: dict[Var, _Kept] = {}
         self._sweeps: list[Sweep] = []
+        self._rounds = any(_rounds(stage.value) for stage in found)
 
     def rows(self) -> Rows:
         first = next(stage for stage in self._stages if stage.is_reduction)
@@ -228,7 +239,7 @@ class _Resolver:
                 return at.get(expr, expr)
             if isinstance(expr, tirx.Div) and str(expr.ty.dtype) == "float32":
                 a, b = visit(expr.a, at), visit(expr.b, at)
-                if varies(a) and not varies(b):
+                if varies(a) and not varies(b) and not self._rounds:
                     inverse = tirx.const(1.0, "float32") / b
                     return a * (inverse if isinstance(b, tirx.FloatImm) else step("r", inverse, False))
                 return a / b

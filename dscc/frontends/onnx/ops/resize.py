@@ -240,17 +240,22 @@ def _along(
         # Kept in tensors of one element: TVM 0.27 binds such floats to variables and fails on their bounds as if they
         # were integers ("IntImm supports only int").
         corners = te.compute((1,), lambda _: real(length - 1) / real(target[axis] - 1), name="corners")
-        steps = te.compute((1,), lambda _: real(tirx.max(target[axis] - 1, 1)), name="steps")
+        # In this order: a coordinate that is a half must come out as one.
+        spread = te.compute(
+            (target[axis],),
+            lambda i: real(i) * real(length - 1) / real(tirx.max(target[axis] - 1, 1)),
+            name="spread",
+        )
         ratio = te.compute((1,), lambda _: real(length) / real(target[axis]), name="ratio")
         growth = te.compute((1,), lambda _: real(target[axis]) / real(length), name="growth")
         inverse = ratio(0) if scale is None else tirx.const(1.0 / scale, working)
 
-        def coordinate(i: Any) -> Any:
-            i = real(i)
+        def coordinate(index: Any) -> Any:
+            i = real(index)
             if mode == "asymmetric":
                 return i * inverse
             if mode == "align_corners":
-                return i * real(length - 1) / steps(0)  # in this order: a coordinate of a half must come out as one
+                return spread(index)
             if mode == "pytorch_half_pixel":
                 return ((i + 0.5) * inverse - 0.5) * real(target[axis] > 1)
             if mode == "tf_half_pixel_for_nn":

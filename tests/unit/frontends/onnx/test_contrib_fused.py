@@ -176,7 +176,7 @@ def test_gated_add() -> None:
 
 
 def check(want: Array, op: str, feed: Given, outputs: int = 1, **attributes: Any) -> None:
-    names = ["y", "s"][:outputs]
+    names = ["y", "total"][:outputs]
     module = dscc.compile(model(op, feed, outputs=names, **attributes), jobs=1).load()
     results = module.run(None, {name: value for name, value in feed.items() if value is not None})
     same(results[0], want, 1e-5)

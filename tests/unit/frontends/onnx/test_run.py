@@ -139,3 +139,15 @@ def test_a_tensor_without_elements(op: str) -> None:
         {k: v for k, v in {"a": np.array(-1 if op == "CumSum" else [-1]), "k": np.array([0])}.items() if k in inputs},
     )  # fmt: skip
     compare(model, [{"x": noise(3, 0, 4)}])
+
+
+def test_quotients_are_rounded_as_quotients() -> None:
+    """7.5 and 7.4999995 are a step apart: no product with a reciprocal where a quantization follows."""
+    z = np.int8(3)
+    model = build(
+        [N("QuantizeLinear", ["x", "s", "z"], ["y"])], {"x": ("f", ("n", 16))}, {"s": np.float32(0.03), "z": z}
+    )
+    x = (np.arange(-4000, 4000, dtype=np.float32) / 64).reshape(-1, 16)
+    compare(model, [{"x": x}])
+    nodes = [N("Div", ["x", "s"], ["q"]), N("Floor", ["q"], ["y"])]
+    compare(build(nodes, {"x": ("f", ("n", 16))}, {"s": np.float32(5)}), [{"x": np.round(x)}])
