@@ -32,6 +32,9 @@ def leaky_relu(node: Node, x: Value) -> Expr:
 
 @converter("PRelu")
 def prelu(node: Node, x: Value, slope: Value) -> Expr:
+    """Before opset 7 the slopes were one for each channel."""
+    if node.opset < 7 and slope.ndim == 1 and x.ndim > 2:
+        slope = node.value(R.reshape(slope.expr, shape_expr([slope.shape[0], *[1] * (x.ndim - 2)])))
     a, b = broadcast(node, x, slope)
     return R.where(R.less(a, scalar(0, x.dtype)), R.multiply(a, b), a)
 

@@ -15,9 +15,11 @@ from dscc.frontends.onnx.values import Value, scalar
 
 
 @converter("BatchNormalization")
-def batch_norm(node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> Expr:
+def batch_norm(
+    node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
+) -> Expr | tuple[Expr, ...]:
     if node.attr("training_mode", 0):
-        raise node.unsupported("training_mode is 1; only inference is supported; export the model in evaluation mode")
+        return _batch_norm_of_batch(node, x, scale, bias, mean, variance)
     both = R.nn.batch_norm(
         x.expr,
         scale.expr,
@@ -29,6 +31,33 @@ def batch_norm(node: Node, x: Value, scale: Value, bias: Value, mean: Value, var
         training=False,
     )
     return relax.TupleGetItem(node.emit(both), 0)
+
+
+def _batch_norm_of_batch(
+    node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value
+) -> tuple[Expr, ...]:
+    """By the mean and the variance of x itself, and the running ones after it."""
+    axes = [axis for axis in range(x.ndim) if axis != 1]
+    average = node.emit(R.mean(x.expr, axes))
+    spread = node.emit(R.variance(x.expr, axes))
+    share = node.attr("momentum", 0.9)
+    running = [
+        node.emit(
+            R.add(
+                R.multiply(old.expr, scalar(share, old.dtype)),
+                R.multiply(R.astype(new, old.dtype), scalar(1 - share, old.dtype)),
+            )
+        )
+        for old, new in ((mean, average), (variance, spread))
+    ]
+    columns = [x.shape[1], *[1] * (x.ndim - 2)]
+    factor, shift, low, wide = (
+        node.emit(R.reshape(R.astype(value, x.dtype), shape_expr(columns)))
+        for value in (scale.expr, bias.expr, average, spread)
+    )
+    root = node.emit(R.sqrt(node.emit(R.add(wide, scalar(node.attr("epsilon", 1e-5), x.dtype)))))
+    centred = node.emit(R.divide(node.emit(R.subtract(x.expr, low)), root))
+    return node.emit(R.add(node.emit(R.multiply(centred, factor)), shift)), *running
 
 
 @converter("InstanceNormalization")
