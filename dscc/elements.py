@@ -47,9 +47,13 @@ BITS = {"int4": 4, "uint4": 4, "float4_e2m1fn": 4, "int2": 2, "uint2": 2, "float
 """Bits of an element, for the types that fill no byte."""
 
 
+STRING = "string"
+"""The element type of tensors of strings, which compiled code hands on as bytes (dscc/runtime/strings.py)."""
+
+
 def carrier(name: str) -> str:
     """The type that carries elements of type `name` in compiled code."""
-    return CARRIERS.get(name, name)
+    return "uint8" if name == STRING else CARRIERS.get(name, name)
 
 
 def onnx_name(name: str) -> str:
@@ -58,7 +62,9 @@ def onnx_name(name: str) -> str:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """NumPy's type of this name; the types that NumPy lacks are from ml_dtypes."""
+    """NumPy's type of this name; the types that NumPy lacks are from ml_dtypes, and strings are objects."""
+    if name == STRING:
+        return np.dtype(object)
     try:
         return np.dtype(name)
     except TypeError:

@@ -136,6 +136,8 @@ def save(path: Path, arrays: Mapping[str, np.ndarray[Any, Any]]) -> None:
     Raises:
         ArtifactError: the file cannot be written.
     """
+    # Strings as NumPy's own: objects would be pickled.
+    arrays = {name: array.astype(str) if array.dtype == object else array for name, array in arrays.items()}
     content = io.BytesIO()
     np.savez(content, **arrays)  # type: ignore[arg-type]
     store.write(path, [content.getbuffer()])

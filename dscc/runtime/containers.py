@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dscc.elements import carrier
+from dscc.elements import STRING, carrier
 from dscc.errors import InputError
-from dscc.runtime import ffi
+from dscc.runtime import ffi, strings
 
 if TYPE_CHECKING:
     from dscc.artifact.manifest import ContainerSpec
@@ -51,15 +51,16 @@ class ContainerPort:
         self._argument = argument
         self._around = spec.around
         self._code = library.dtype(carrier(spec.dtype))
+        self._strings = spec.dtype == STRING
         self._align = align
         self._make = library.function("ffi.Array")
         self._staged: list[tuple[int, int, Array]] = []  # address, bytes, and what owns them
 
     def bind(self, value: Held) -> None:
-        """Make the argument an array of aligned copies of the tensors."""
+        """Make the argument an array of aligned copies of the tensors, or one of them."""
         self._staged.clear()
         self._ref = self._build(self._around, value)
-        self._argument.kind, self._argument.bits = ffi.ARRAY, self._ref.handle
+        self._argument.kind, self._argument.bits = ffi.type_of(self._ref.handle), self._ref.handle
 
     def covers(self, address: int) -> bool:
         """Whether the address lies in one of the tensors."""
@@ -74,6 +75,8 @@ class ContainerPort:
         return made
 
     def _tensor(self, array: Array) -> ffi.Ref:
+        if self._strings:
+            array = strings.encode(array)
         buffer = np.empty(array.nbytes + self._align, np.uint8)
         first = buffer.__array_interface__["data"][0]
         start = -first % self._align

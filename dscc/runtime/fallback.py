@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dscc.artifact.artifact import FALLBACK
-from dscc.elements import carrier, numpy_dtype
+from dscc.elements import STRING, carrier, numpy_dtype
 from dscc.errors import ArtifactError
-from dscc.runtime import ffi
+from dscc.runtime import ffi, strings
 from dscc.runtime.engines import ENGINES, Engine, EngineError
 
 if TYPE_CHECKING:
@@ -69,7 +69,11 @@ class Fallback:
         """What the engine gets for an object: an array, a list (a sequence), or None (an empty optional)."""
         form, _, element = kind.partition(":")
         if not element:
-            return _view(handle, numpy_dtype(form))
+            return (
+                strings.decode(_view(handle, np.dtype(np.uint8)).tobytes())
+                if form == STRING
+                else _view(handle, numpy_dtype(form))
+            )
         items = [self._taken(item, element) for item in ffi.items_of(handle)]
         return items if form == "seq" else items[0] if items else None
 
@@ -83,7 +87,9 @@ class Fallback:
     def _tensor(self, item: Any, element: str) -> ffi.Ref:
         """A tensor of TVM with a copy of an array, or of a number."""
         array = np.asarray(item)
-        dtype = numpy_dtype(element)
+        if element == STRING:
+            array = strings.encode(array)
+        dtype = numpy_dtype(carrier(element) if element == STRING else element)
         if array.dtype != dtype:
             if array.dtype.kind != dtype.kind and array.size:
                 raise EngineError(f"it gave {array.dtype} where the model says {element}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dscc.artifact.manifest import ContainerSpec, TensorSpec
-from dscc.elements import numpy_dtype
+from dscc.elements import STRING, numpy_dtype
 from dscc.errors import InputError, unknown
 from dscc.runtime import containers
 
@@ -93,6 +93,11 @@ def _convert(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
 def _array(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
     """An array of the input's type from anything else that holds numbers; of arrays only the byte order may differ."""
     array: Array
+    if spec.dtype == STRING:
+        array = np.asarray(value)
+        if not all(isinstance(item, str | bytes) for item in array.reshape(-1).tolist()):
+            raise InputError(f"input '{spec.name}': expected {spec}, got {array.dtype.name}")
+        return array.astype(object)
     try:
         if isinstance(value, np.ndarray | np.generic):
             array = np.asarray(value)

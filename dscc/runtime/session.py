@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dscc.artifact.manifest import ContainerSpec
-from dscc.elements import carrier, numpy_dtype
-from dscc.runtime import containers, ffi
+from dscc.elements import STRING, carrier, numpy_dtype
+from dscc.runtime import containers, ffi, strings
 from dscc.runtime.inputs import Array
 
 if TYPE_CHECKING:
@@ -89,6 +89,8 @@ class Session:
         spec, output = self._program.outputs[index], self._outputs[index]
         if not isinstance(spec, ContainerSpec):
             return self._take(handles[index], output, handles)
+        if spec.dtype == STRING:
+            return containers.take(spec.around, handles[index], lambda handle: strings.decode(_content(handle)))
         # One tensor may be in several places: copies keep the caller's arrays apart.
         return containers.take(spec.around, handles[index], lambda handle: self._take(handle, output, (handle, handle)))
 
@@ -101,6 +103,12 @@ class Session:
         # An output that is an input or a weight, or a view of it, does not own its memory: hand out a copy.
         shared = self._program.owns(address) or any(port.covers(address) for port in self._ports)
         return array.copy() if shared or handles.count(handle) > 1 else array
+
+
+def _content(handle: int) -> bytes:
+    """The bytes of a vector of bytes."""
+    tensor = ffi.tensor_of(handle)
+    return ctypes.string_at(tensor.data + tensor.byte_offset, ctypes.c_int64.from_address(tensor.shape).value)
 
 
 def _port(library: ffi.Library, spec: TensorSpec, argument: ffi.Value) -> _Port | containers.ContainerPort:

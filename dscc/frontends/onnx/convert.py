@@ -22,13 +22,13 @@ import onnx
 import tvm
 from tvm import relax
 
-from dscc.elements import carrier
+from dscc.elements import STRING, carrier
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, patterns, registry, standard, working
 from dscc.frontends.onnx.check import label
 from dscc.frontends.onnx.empty import may_be_empty
 from dscc.frontends.onnx.graphs import needed
-from dscc.frontends.onnx.kinds import Container, describe, from_type, kind_of
+from dscc.frontends.onnx.kinds import describe, from_type, kind_of, known, wrap
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.control import choose_rest
 from dscc.frontends.onnx.regions import RanksDiffer
@@ -69,7 +69,7 @@ class Importer:
         graph = self.model.graph
         scope: Scope = {}
         for tensor in graph.initializer:
-            scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
+            scope[tensor.name] = known(tensor.name, self.bb, tensor_array(tensor, f"weight '{tensor.name}'"))
         for sparse in graph.sparse_initializer:
             raise FrontendError(
                 f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export it as dense ones"
@@ -111,7 +111,7 @@ class Importer:
                 )
 
     def _parameter(self, info: onnx.ValueInfoProto) -> relax.Var:
-        if not info.type.HasField("tensor_type"):
+        if _held(info):
             from_type(info.type, f"input '{info.name}'")  # or it says what is not supported
             return relax.Var(self._parameter_name(identifier(info.name, "x")), relax.AnyType())
         tensor = info.type.tensor_type
@@ -135,8 +135,8 @@ class Importer:
         )
 
     def _input(self, info: onnx.ValueInfoProto, param: relax.Var) -> Value:
-        if not info.type.HasField("tensor_type"):
-            return Container(info.name, self.bb, from_type(info.type, f"input '{info.name}'"), expr=param)
+        if _held(info):
+            return wrap(self.bb, self.dims, from_type(info.type, f"input '{info.name}'"), param, info.name)
         element = element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
         return Value(info.name, self.bb, expr=param, element=element)
 
@@ -243,6 +243,8 @@ class Importer:
         opset = opsets.get(domain, 1)
         node = Node(proto, label, opset, self, attributes)
         node.scope, node.opsets, node.bound = scope, opsets, bound
+        if any(value is not None and value.element == STRING for value in inputs):
+            raise node.unsupported("it takes strings, and compiled code computes on numbers only")
         if not domain and "" in opsets and inputs and all(value is None or value.data is not None for value in inputs):
             if all(value is None or value.constant is not None for value in inputs):
                 folded = fold.fold(
@@ -319,10 +321,15 @@ class Importer:
             last: these are outputs of the model, whose rank may stay open.
         """
         for tensor in graph.initializer:
-            scope[tensor.name] = Value(tensor.name, self.bb, data=tensor_array(tensor, f"weight '{tensor.name}'"))
+            scope[tensor.name] = known(tensor.name, self.bb, tensor_array(tensor, f"weight '{tensor.name}'"))
         names = [output.name for output in graph.output]
         self.convert(needed(graph.node, names), scope, node.opsets, node.bound, names, last)
         return [self.lookup(scope, name, node.label) for name in names]
+
+
+def _held(info: onnx.ValueInfoProto) -> bool:
+    """Whether an input is something that compiled code only holds, and does not compute with: no tensor of numbers."""
+    return not info.type.HasField("tensor_type") or info.type.tensor_type.elem_type == onnx.TensorProto.STRING
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:

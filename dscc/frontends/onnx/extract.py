@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import tvm_ffi
 
+from dscc.elements import STRING
 from dscc.errors import FrontendError
 from dscc.frontends.onnx.kinds import OptionalKind, SequenceKind, TensorKind, from_type, kind_of
 from dscc.frontends.onnx.values import DTYPES, Dim, Value
@@ -22,7 +23,7 @@ _OLDEST = 10  # version of the format, 2024: with functions and their overloads
 MAX_BYTES = 2**31 - 1  # what a protobuf message may have
 _LARGE = 4096  # elements of a weight whose content shape inference has no use for
 _NAME = "dscc_"  # of dimensions, with a number
-_CODES = {name: code for code, name in DTYPES.items()}
+_CODES = {name: code for code, name in DTYPES.items()} | {STRING: onnx.TensorProto.STRING}
 
 
 class Unheld(Exception):

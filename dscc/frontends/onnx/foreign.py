@@ -11,11 +11,21 @@ import onnx
 from tvm import relax
 
 from dscc import library
-from dscc.elements import numpy_dtype
+from dscc.elements import STRING, numpy_dtype
 from dscc.errors import UnsupportedError
 from dscc.fallback import Region
 from dscc.frontends.onnx.extract import Extract
-from dscc.frontends.onnx.kinds import Container, OptionalKind, SequenceKind, TensorKind, kind_of, result_type, wrap
+from dscc.frontends.onnx.kinds import (
+    Container,
+    OptionalKind,
+    SequenceKind,
+    Strings,
+    TensorKind,
+    kind_of,
+    known,
+    result_type,
+    wrap,
+)
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Value
@@ -44,9 +54,9 @@ def compute(cut: Cut, importer: Importer, scope: Scope, nodes: Nodes) -> bool:
                 outputs = kind(extract.text(), 0).run(())
             except EngineError:
                 continue
-            if all(isinstance(item, np.ndarray | np.generic) and item.dtype != object for item in outputs):
+            if all(isinstance(item, np.ndarray | np.generic) for item in outputs):
                 for name, item in zip(extract.outputs, outputs, strict=True):
-                    scope[name] = Value(name, importer.bb, data=np.asarray(item))
+                    scope[name] = known(name, importer.bb, np.asarray(item))
                 return True
     return False
 
@@ -74,7 +84,7 @@ def call(cut: Cut, importer: Importer, scope: Scope, nodes: Nodes, number: int) 
     for index, (name, kind, free) in enumerate(zip(extract.outputs, kinds, loose, strict=True)):
         part = result if len(types) == 1 else importer.bb.emit(relax.TupleGetItem(result, index))
         value = wrap(importer.bb, importer.dims, free, part, name)
-        if isinstance(kind, TensorKind) and kind.dims is not None:
+        if isinstance(kind, TensorKind) and kind.dims is not None and kind.dtype != STRING:
             have = value.shape
             shape = [h if want is None else want for h, want in zip(have, kind.dims, strict=True)]
             stated = node.restate(value.expr, shape, f"output '{name}'")
@@ -138,15 +148,15 @@ def _what(nodes: Nodes) -> str:
 
 def _sizes(values: Sequence[Value]) -> str:
     """The types of tensors, and their bytes where these are known."""
-    total, known, texts = 0, True, []
+    total, fixed, texts = 0, True, []
     for value in values:
         kind = kind_of(value)
         texts.append(str(kind))
-        if isinstance(value, Container) or kind.dims is None or not all(isinstance(dim, int) for dim in kind.dims):
-            known = False
+        if isinstance(value, Container | Strings) or not all(isinstance(dim, int) for dim in kind.dims or ("?",)):
+            fixed = False
         else:
             total += int(np.prod(kind.dims, dtype=np.int64)) * numpy_dtype(kind.dtype).itemsize
     if not texts:
         return "nothing"
     shown = ", ".join(texts[:4]) + (f" and {len(texts) - 4} more" if len(texts) > 4 else "")
-    return f"{shown} ({total} bytes)" if known else shown
+    return f"{shown} ({total} bytes)" if fixed else shown

@@ -18,12 +18,13 @@ import tvm_ffi
 from tvm import relax
 
 from dscc import library
-from dscc.elements import carrier
+from dscc.elements import STRING, carrier
 from dscc.errors import FrontendError
 from dscc.frontends.onnx.shapes import Dims, shape_expr
-from dscc.frontends.onnx.values import DTYPES, Dim, Value, element_type, identifier, plain
+from dscc.frontends.onnx.values import DTYPES, Array, Dim, Value, constant, element_type, identifier, plain
+from dscc.runtime.strings import encode
 
-_CODES = {name: code for code, name in DTYPES.items()}
+_CODES = {name: code for code, name in DTYPES.items()} | {STRING: onnx.TensorProto.STRING}
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,36 @@ class Container(Value):
         return self._builder.emit(made, identifier(self.name))
 
 
+class Strings(Value):
+    """A tensor of strings, which compiled code hands on to another engine; `content` if it is known."""
+
+    def __init__(
+        self,
+        name: str,
+        builder: relax.BlockBuilder,
+        dims: tuple[Dim | None, ...] | None,
+        *,
+        expr: relax.Expr | None = None,
+        content: Array | None = None,
+    ):
+        super().__init__(name, builder, expr=expr, dtype=carrier(STRING), element=STRING)
+        self.kind = TensorKind(STRING, dims)
+        self._content = content
+
+    @property
+    def shape(self) -> tuple[Dim, ...]:
+        raise ValueError(f"'{self.name}' has strings in it; the operator takes numbers")
+
+    @property
+    def constant(self) -> Array | None:
+        return self._content
+
+    def _materialise(self) -> relax.Expr:
+        if self._content is None:
+            raise ValueError(f"value '{self.name}' has neither an expression nor content")
+        return constant(encode(self._content))
+
+
 def sequence(builder: relax.BlockBuilder, dims: Dims, element: str, items: Sequence[Value]) -> Container:
     """A sequence of tensors that are known one by one."""
     kind = SequenceKind(TensorKind(element, ()), empty=True)
@@ -100,8 +131,15 @@ def sequence(builder: relax.BlockBuilder, dims: Dims, element: str, items: Seque
     return Container("", builder, kind, items=items)
 
 
+def known(name: str, builder: relax.BlockBuilder, data: Array) -> Value:
+    """A constant of numbers or of strings."""
+    if data.dtype.kind in "OSU":
+        return Strings(name, builder, data.shape, content=data.astype(object))
+    return Value(name, builder, data=data)
+
+
 def kind_of(value: Value) -> Any:
-    if isinstance(value, Container):
+    if isinstance(value, Container | Strings):
         return value.kind
     if value.data is None and value.expr.ty.shape is None:
         return TensorKind(value.element, None)
@@ -162,7 +200,9 @@ def from_type(proto: onnx.TypeProto, what: str) -> Any:
         )
     tensor = proto.tensor_type
     dims = [dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in tensor.shape.dim]
-    return TensorKind(element_type(tensor.elem_type, what), tuple(dims) if tensor.HasField("shape") else None)
+    strings = tensor.elem_type == onnx.TensorProto.STRING
+    element = STRING if strings else element_type(tensor.elem_type, what)
+    return TensorKind(element, tuple(dims) if tensor.HasField("shape") else None)
 
 
 def to_type(kind: Any) -> onnx.TypeProto:
@@ -177,7 +217,7 @@ def to_type(kind: Any) -> onnx.TypeProto:
 
 def tvm_type(dims: Dims, kind: Any, hint: str) -> relax.Type:
     """The type of a variable of this kind; unknown dimensions become new symbols."""
-    if not isinstance(kind, TensorKind):
+    if not isinstance(kind, TensorKind) or kind.dtype == STRING:
         return relax.AnyType()
     if kind.dims is None:
         return relax.TensorType(dtype=carrier(kind.dtype), ndim=-1)
@@ -187,7 +227,7 @@ def tvm_type(dims: Dims, kind: Any, hint: str) -> relax.Type:
 
 def result_type(kind: Any) -> relax.Type:
     """The type that a call's result of this kind has before its unknown dimensions get symbols."""
-    if not isinstance(kind, TensorKind):
+    if not isinstance(kind, TensorKind) or kind.dtype == STRING:
         return relax.AnyType()
     if kind.dims is None or any(dim is None for dim in kind.dims):
         return relax.TensorType(dtype=carrier(kind.dtype), ndim=-1 if kind.dims is None else len(kind.dims))
@@ -200,6 +240,8 @@ def wrap(builder: relax.BlockBuilder, dims: Dims, kind: Any, expr: relax.Expr, n
     """
     if not isinstance(kind, TensorKind):
         return Container(name, builder, kind, expr=expr)
+    if kind.dtype == STRING:
+        return Strings(name, builder, kind.dims, expr=expr)
     hint = identifier(name) if name else "d"
     if kind.dims is not None and any(dim is None for dim in kind.dims):
         if not isinstance(expr, relax.Var):
@@ -234,7 +276,7 @@ def describe(value: Value) -> str:
         around.append("sequence" if isinstance(kind, SequenceKind) else "optional")
         empty, kind = getattr(kind, "empty", False), kind.element
         kind = TensorKind(kind.dtype, None) if empty else kind
-    if not around and kind.dims is not None:
+    if not around and kind.dims is not None and kind.dtype != STRING:
         return kind.dtype
     dims = None if kind.dims is None else [dim if isinstance(dim, int) else None for dim in kind.dims]
     return json.dumps([around, kind.dtype, dims])

@@ -22,7 +22,7 @@ import tvm
 from tvm import relax
 
 from dscc.frontends.onnx.graphs import outer_names
-from dscc.frontends.onnx.kinds import Container, TensorKind, tvm_type
+from dscc.frontends.onnx.kinds import Container, Strings, TensorKind, tvm_type
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.values import Value, identifier
 from dscc.passes import origins
@@ -44,6 +44,10 @@ class Captured:
 
     def _inside(self, value: Value) -> Value:
         builder = self._node.bb
+        if isinstance(value, Strings):
+            raise self._node.unsupported(
+                f"its graphs take strings ('{value.name}'), on which compiled code cannot compute"
+            )
         if isinstance(value, Container):
             if value.items is not None:
                 items = [self._inside(item) for item in value.items]

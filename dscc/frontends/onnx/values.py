@@ -228,7 +228,8 @@ def _factor(element: Any) -> float:
 
 def tensor_array(tensor: TensorProto, what: str) -> Array:
     """The content of a tensor; a view of the protobuf's bytes, or of the file they are in, where it can be."""
-    element_type(tensor.data_type, what)
+    if tensor.data_type != TensorProto.STRING:
+        element_type(tensor.data_type, what)
     if external.is_external(tensor):
         return external.mapped(tensor)
     try:

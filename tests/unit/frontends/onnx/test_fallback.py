@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 import dscc
 from dscc import onnx_backend
-from dscc.errors import ArtifactError, FrontendError, UnsupportedError
+from dscc.errors import ArtifactError, FrontendError, InputError, UnsupportedError
 from dscc.frontends.onnx import registry
 from dscc.frontends.onnx.cut import FallbackWarning
 
@@ -138,6 +138,64 @@ def test_sequences_between_compiled_nodes_and_a_region() -> None:
     assert artifact.manifest.fallback[0]["outputs"] == ["seq:float32"]
     data = x(3, 2)
     np.testing.assert_array_equal(artifact.load()(data, np.array(1))[0], -data[1:2])
+
+
+def strings(*items: str) -> np.ndarray[Any, Any]:
+    return np.array(items, dtype=object)
+
+
+def string_info(name: str, shape: Sequence[int | str] | None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, TensorProto.STRING, shape)
+
+
+def test_strings_at_every_border() -> None:
+    """As inputs, weights, outputs, between regions, and beside numbers that compiled code computes with."""
+    nodes = [
+        node("StringConcat", ["a", "w"], ["b"]),
+        node("StringSplit", ["b"], ["parts", "count"], delimiter="-"),
+        node("Mul", ["count", "two"], ["doubled"]),
+        node("Equal", ["parts", "parts"], ["same"]),
+    ]
+    model = build(nodes, {}, {"two": np.array(2)}, outputs=["doubled", "parts", "same", "a"])
+    model.graph.input.append(string_info("a", ["n"]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(strings("-z\u00e9"), "w"))
+    artifact = compiled(model, 1)
+    assert artifact.manifest.fallback[0]["inputs"] == ["string"]
+    assert [str(spec) for spec in artifact.manifest.inputs] == ["string(a_0)"]
+    module = artifact.load()
+    assert module.get_inputs()[0].type == "tensor(string)"
+    doubled, parts, same, a = module(strings("x-y", "", "q"))
+    assert doubled.tolist() == [6, 4, 4]
+    assert parts.tolist() == [["x", "y", "z\u00e9"], ["", "z\u00e9", ""], ["q", "z\u00e9", ""]]
+    assert same.all() and same.shape == (3, 3)
+    assert a.tolist() == ["x-y", "", "q"]
+    assert module(np.array(["one"]))[1].tolist() == [["one", "z\u00e9"]]
+    with pytest.raises(InputError, match=r"input 'a': expected string\(a_0\), got float64"):
+        module(np.zeros(3))
+
+
+def test_strings_between_two_regions() -> None:
+    nodes = [
+        node("StringConcat", ["a", "a"], ["b"]),
+        node("StringSplit", ["b"], ["parts", "count"], delimiter=" "),
+        node("Neg", ["count"], ["n"]),
+        node("Cast", ["n"], ["s"], to=TensorProto.STRING),
+        node("StringConcat", ["b", "s"], ["y"]),
+    ]
+    model = build(nodes, {}, outputs=["y"])
+    model.graph.input.append(string_info("a", [2]))
+    artifact = compiled(model, 2)
+    assert artifact.load()(strings("a b", "c"))[0].tolist() == ["a ba b-3", "cc-1"]
+
+
+def test_encoded_strings() -> None:
+    from dscc.runtime.strings import decode, encode
+
+    for array in (strings("a", "", "\u20ac" * 3).reshape(3, 1), strings().reshape(0, 4), np.array("one", dtype=object)):
+        again = decode(encode(array).tobytes())
+        assert again.shape == array.shape and again.tolist() == array.tolist()
+    with pytest.raises(TypeError, match="expected strings, got int"):
+        encode(np.array([1], dtype=object))
 
 
 def refused(model: onnx.ModelProto, **options: Any) -> str:
