@@ -10,7 +10,6 @@ import click
 
 from dscc.cli import flags, output
 from dscc.cli.model import open_artifact
-from dscc.elements import is_real
 
 
 @click.command("run", short_help="Run an artifact or a model file.")
@@ -57,6 +56,8 @@ def command(
 
 def _statistics(value: Any) -> list[str]:
     """Least, mean and greatest element: enough to see a network that has gone to zero, to infinity or to NaN."""
+    from dscc.elements import is_real
+
     if not value.size or not is_real(value.dtype):
         return ["", "", ""]
     numbers = value.astype("float64")

@@ -26,8 +26,9 @@ import onnx
 from dscc.errors import FrontendError
 
 Array = np.ndarray[Any, np.dtype[Any]]
-_SUB_BYTE: dict[int, int] = {onnx.TensorProto.INT4: 4, onnx.TensorProto.UINT4: 4, onnx.TensorProto.FLOAT4E2M1: 4}
-_SUB_BYTE |= {getattr(onnx.TensorProto, name): 2 for name in ("INT2", "UINT2") if hasattr(onnx.TensorProto, name)}
+# Bits of the types that are packed; some came with a later onnx than the first that we take.
+_BITS = {"INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "INT2": 2, "UINT2": 2, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
+_SUB_BYTE = {getattr(onnx.TensorProto, name): bits for name, bits in _BITS.items() if hasattr(onnx.TensorProto, name)}
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
