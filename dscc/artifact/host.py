@@ -36,22 +36,24 @@ def unfit(manifest: Manifest) -> str | None:
 
     Where the system does not tell what its processor has (no /proc/cpuinfo), only the processor family is compared.
     """
-    here = _family(platform.machine())
-    if _family(manifest.machine) != here:
+    here = family(platform.machine())
+    if family(manifest.machine) != here:
         return f"it is for {manifest.machine} processors ({manifest.target}), and this one is {here}"
-    flags = _cpu_flags()
+    flags = cpu_flags()
     missing = [feature for feature in manifest.cpu_features if feature not in flags]
     if flags and missing:
         return f"it was compiled for {manifest.target}, and this processor lacks {', '.join(missing)}"
     return None
 
 
-def _family(machine: str) -> str:
+def family(machine: str) -> str:
+    """The processor family `machine`, by the name that Linux has for it."""
     return _ALIASES.get(machine, machine)
 
 
 @cache
-def _cpu_flags() -> frozenset[str]:
+def cpu_flags() -> frozenset[str]:
+    """What Linux says that this processor has; empty where it says nothing."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return frozenset()
@@ -59,4 +61,7 @@ def _cpu_flags() -> frozenset[str]:
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):  # x86 and arm
             return frozenset(value.split())
+        if key.strip() == "isa":  # riscv: rv64imafdcv_zba_zbb
+            letters, *extensions = value.strip().removeprefix("rv64").split("_")
+            return frozenset((*letters, *extensions))
     return frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from typing import TYPE_CHECKING
 
 from dscc.errors import TargetError, unknown
@@ -14,9 +15,10 @@ if TYPE_CHECKING:
 @hookimpl
 def dscc_targets() -> list[type[Target]]:
     """The built-in targets."""
+    from dscc.targets.arm.target import Arm
     from dscc.targets.x86.target import X86
 
-    return [X86]
+    return [Arm, X86]
 
 
 def resolve(text: str | None) -> Target:
@@ -26,14 +28,12 @@ def resolve(text: str | None) -> Target:
         TargetError: the name or the architecture is unknown, or no target fits this machine.
     """
     from dscc.plugins import registry
-    from dscc.targets.base import Target
-
     known = registry().targets
     if text is None:
         for cls in known.values():
             if cls.is_host():
                 return cls.resolve(None)
-        raise TargetError(f"no target for this machine ('{Target.machine_name()}'); name one: {', '.join(known)}")
+        raise TargetError(f"no target for this machine ('{platform.machine()}'); name one: {', '.join(known)}")
     name, _, arch = text.partition(":")
     if name not in known:
         raise TargetError(unknown("target", name, known))

@@ -80,9 +80,9 @@ class Target(ABC):
         """Whether this machine is of this target's kind, so that `dscc compile` without `--target` means it."""
         return False
 
-    @staticmethod
-    def machine_name() -> str:
-        """This machine's kind as the operating system calls it, such as `x86_64`."""
+    @property
+    def machine_name(self) -> str:
+        """The processor family that loads the library, as `uname -m` calls it; this machine's if not said otherwise."""
         return platform.machine()
 
     def __str__(self) -> str:

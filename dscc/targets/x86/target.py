@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
-
-import tvm
-
-from dscc.schedule.base import Rule
 from dscc.schedule.machine import Machine
-from dscc.targets.base import Target
-from dscc.targets.x86 import cpu, toolchain
-from dscc.targets.x86.rules import RULES
+from dscc.targets.cpu.processor import Family
+from dscc.targets.cpu.target import CpuTarget
 
-# The threads of a library's parallel loops come with it: the runtime sets how many there are.
-PARALLEL_LOOPS = Path(__file__).parents[2] / "runtime" / "parallel.c"
+FAMILY = Family(
+    machine="x86_64",
+    baseline="x86-64-v2",
+    needs=frozenset({"sse4.2"}),
+    instruction_sets={
+        "sse3": "pni", "ssse3": "ssse3", "sse4.1": "sse4_1", "sse4.2": "sse4_2", "popcnt": "popcnt",
+        "avx": "avx", "avx2": "avx2", "fma": "fma", "f16c": "f16c", "bmi": "bmi1", "bmi2": "bmi2",
+        "avxvnni": "avx_vnni", "avx512f": "avx512f", "avx512bw": "avx512bw", "avx512cd": "avx512cd",
+        "avx512dq": "avx512dq", "avx512vl": "avx512vl", "avx512vnni": "avx512_vnni", "avx512vbmi": "avx512vbmi",
+        "avx512vbmi2": "avx512_vbmi2", "avx512bf16": "avx512_bf16", "avx512bitalg": "avx512_bitalg",
+        "avx512vpopcntdq": "avx512_vpopcntdq", "avx512ifma": "avx512ifma", "avx512fp16": "avx512_fp16",
+        "amx-tile": "amx_tile", "amx-int8": "amx_int8", "amx-bf16": "amx_bf16",
+    },
+)  # fmt: skip
 
 
-class X86(Target):
-    """Code for one x86-64 processor, linked by the system's C compiler or by `ziglang`."""
+class X86(CpuTarget):
+    """Code for one x86-64 processor."""
 
     name = "x86"
-
-    def __init__(self, processor: cpu.Cpu):
-        self._cpu = processor
-        self.arch = processor.name
-
-    @classmethod
-    def resolve(cls, arch: str | None) -> X86:
-        return cls(cpu.named(arch) if arch else cpu.host())
-
-    @classmethod
-    def is_host(cls) -> bool:
-        return cls.machine_name() in ("x86_64", "AMD64")
-
-    @cached_property
-    def tvm_target(self) -> tvm.target.Target:
-        masked = [f"-{feature}" for feature in sorted(self._cpu.masked)]
-        spec = {"kind": "llvm", "mcpu": self._cpu.name, "mtriple": "x86_64-unknown-linux-gnu"}
-        return tvm.target.Target({**spec, "mattr": masked} if masked else spec)
+    family = FAMILY
 
     @property
     def machine(self) -> Machine:
-        return self._cpu.machine
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return tuple(sorted(cpu.INSTRUCTION_SETS[feature] for feature in self._cpu.features))
-
-    @property
-    def rules(self) -> tuple[Rule, ...]:
-        return RULES
-
-    def link(self, objects: Sequence[Path], library: Path, sources: Sequence[Path] = ()) -> None:
-        toolchain.link(objects, library, ["-pthread"], [PARALLEL_LOOPS, *sources])
+        has = self.processor.features
+        wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= has
+        bits = 512 if wide else 256 if {"avx2", "fma"} <= has else 128
+        l1, l2 = self.processor.cache_bytes
+        # Without a machine to ask, the sizes that are usual for its kind.
+        l1, l2 = l1 or 32 * 1024, l2 or (1024 if "avx512f" in has else 512) * 1024
+        return Machine(bits, 32 if wide else 16, l1, l2, wide, has)

@@ -16,7 +16,7 @@ from dscc.errors import TargetError, unknown
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
-from dscc.targets.x86 import toolchain
+from dscc.targets import toolchain
 
 # TVM 0.27 defines these two in every C file, though one library holds several: a linker merges weak definitions.
 PRELUDE = """#include <stdint.h>

@@ -1,4 +1,4 @@
-"""The schedule rules of x86 in the order in which they are asked; the last one takes everything."""
+"""The schedule rules of every CPU in the order in which they are asked; the last one takes everything."""
 
 from __future__ import annotations
 

@@ -1,0 +1,207 @@
+"""Artifacts for another family of processors, executed here by Debian's `qemu-user`.
+
+    python -m benchmarks.cross --target arm:cortex-a72 --cpu cortex-a72 ppocr_cls magika_v3_3
+
+compiles each model with its dimensions symbolic, runs it over every shape of the registry in the program of
+examples/cpp, built against the wheels of TVM for that family, and compares the outputs with those of onnxruntime.
+Nothing that it finds says how fast the code is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import dscc
+from benchmarks import models
+from dscc.errors import DsccError
+from dscc.verify import TOLERANCE
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "cpp"
+PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
+# What the program needs of them: headers and the runtime, 8 of 100 MB.
+NEEDED = ("tvm_ffi/include/", "tvm_ffi/lib/libtvm_ffi.so", "tvm/lib/libtvm_runtime")
+ALLOWED = 10 * TOLERANCE
+TIMEOUT_S = 600
+
+
+class CrossError(DsccError):
+    """Something is missing to execute code of another family, or the execution failed."""
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """A family of processors that is emulated here.
+
+    Attributes:
+        machine: as `uname -m` says it.
+        program: run_artifact, built for it.
+    """
+
+    machine: str
+    program: Path
+
+    def run(
+        self, artifact: Path, inputs: Sequence[np.ndarray[Any, Any]], cpu: str, threads: int = 1
+    ) -> list[np.ndarray[Any, Any]]:
+        """The outputs of an artifact on an emulated processor.
+
+        Args:
+            artifact: for the family.
+            inputs: in the order of the model's.
+            cpu: the processor as qemu names it, such as `cortex-a72` or `max`.
+            threads: of the parallel loops.
+
+        Raises:
+            CrossError: the program failed; `killed by SIGILL` says that the processor lacks an instruction.
+        """
+        with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
+            for i, value in enumerate(inputs):
+                np.save(Path(folder) / f"in{i}.npy", np.ascontiguousarray(value))
+            names = [f"in{i}.npy" for i in range(len(inputs))]
+            command = [self.program, artifact.resolve(), str(threads), "out", *names]
+            done = emulate(self.machine, command, cpu, Path(folder))
+            if done.returncode != 0:
+                said = done.stderr.strip().splitlines() or ["it says nothing"]
+                reason = "killed by SIGILL" if done.returncode == -4 else f"status {done.returncode}: {said[-1]}"
+                raise CrossError(f"{artifact.name} on {cpu}: {reason}")
+            paths = sorted(Path(folder).glob("out*.npy"), key=lambda path: int(path.stem[3:]))
+            return [np.load(path) for path in paths]
+
+
+def emulate(machine: str, command: Sequence[Any], cpu: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program for `machine` on qemu's processor `cpu`, in a folder."""
+    environment = {**os.environ, "QEMU_LD_PREFIX": f"/usr/{machine}-linux-gnu"}
+    line = [f"qemu-{machine}", "-cpu", cpu, *map(str, command)]
+    return subprocess.run(
+        line, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+
+
+def missing(machine: str) -> list[str]:
+    """What is not installed of what it takes to build programs for `machine` and to run them."""
+    programs = {f"{machine}-linux-gnu-g++": f"g++-{machine}-linux-gnu", f"qemu-{machine}": "qemu-user", "make": "make"}
+    return [package for program, package in programs.items() if not shutil.which(program)]
+
+
+@cache
+def emulated(machine: str = "aarch64") -> Emulated:
+    """The family, with the program of examples/cpp built for it, in the cache folder.
+
+    Raises:
+        CrossError: qemu or the cross compiler is missing, TVM's wheels cannot be had, or the build fails.
+    """
+    if absent := missing(machine):
+        raise CrossError(f"code for {machine} cannot be executed here; run 'apt-get install {' '.join(absent)}'")
+    folder = runtime(machine)
+    command = ["make", "-C", str(EXAMPLE), f"BUILD={folder / 'build'}", f"CXX={machine}-linux-gnu-g++"]
+    command += [f"FFI={folder / 'tvm_ffi'}", f"TVM={folder / 'tvm'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise CrossError(f"the program for {machine} cannot be built: {done.stderr.strip().splitlines()[0]}")
+    return Emulated(machine, folder / "build" / "run_artifact")
+
+
+def runtime(machine: str) -> Path:
+    """A folder with headers and libraries of TVM's runtime for `machine`, from the wheels of the versions used here."""
+    from importlib.metadata import version
+
+    wheels = {name: f"{package}=={version(package)}" for name, package in PACKAGES.items()}
+    folder = models.cache_folder() / machine / version("apache-tvm")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
+            for package in wheels.values():
+                with zipfile.ZipFile(models.download(package, f"manylinux_2_28_{machine}")) as archive:
+                    names = [name for name in archive.namelist() if name.startswith(NEEDED)]
+                    archive.extractall(made, names)
+            try:
+                Path(made).rename(folder)
+                Path(made).mkdir()  # for the context manager to remove
+            except OSError:  # another process was faster
+                if not folder.exists():
+                    raise
+    return folder
+
+
+def check(model: str, target: str, cpu: str, machine: str = "aarch64", shapes: int = 0) -> str:
+    """Compile a model of the registry and compare with onnxruntime; the line that says what came out.
+
+    Args:
+        shapes: how many of the model's shapes to run; 0 means all, -1 none: the model is only compiled.
+
+    Raises:
+        CrossError: an output differs by more than 1e-3 of the largest one.
+    """
+    path, entry = models.fetch(model), models.lookup(model)
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
+        file = Path(folder) / f"{model}.dscc"
+        artifact = dscc.compile(path, target=target, input_shapes=entry.dims)
+        artifact.save(file)
+        line = f"{model}: {target} compiled in {time.perf_counter() - start:.1f} s"
+        if shapes < 0:
+            return line
+        session = _reference(models.peer_file(model))
+        worst, begin = 0.0, time.perf_counter()
+        chosen = entry.shapes[: shapes or None]
+        for one in chosen:
+            feeds = models.make_inputs(path, entry, one)
+            want = session.run(None, feeds)
+            got = emulated(machine).run(file, [feeds[spec.name] for spec in artifact.manifest.inputs], cpu)
+            worst = max(worst, max(error(a, b) for a, b in zip(got, want, strict=True)))
+    if not worst <= ALLOWED:
+        raise CrossError(f"{model} on {cpu}: outputs differ by {worst:.1e} of the largest, allowed is {ALLOWED:.0e}")
+    return f"{line}, {len(chosen)} shapes on {cpu} in {time.perf_counter() - begin:.1f} s, error {worst:.1e}"
+
+
+def error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> float:
+    """The largest difference, over the largest value; infinite for another shape."""
+    if got.shape != want.shape:
+        return float("inf")
+    if not want.size:
+        return 0.0
+    wide, expected = got.astype(np.float64), want.astype(np.float64)
+    return float(np.abs(wide - expected).max() / max(np.abs(expected).max(), 1e-30))
+
+
+def _reference(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="+", help="models of the registry")
+    parser.add_argument("--target", action="append", help="may be given several times (arm:generic)")
+    parser.add_argument("--cpu", default="max", help="qemu's processor (max)")
+    parser.add_argument("--machine", default="aarch64", help="family (aarch64)")
+    parser.add_argument("--shapes", type=int, default=0, help="how many shapes of a model to run: 0 all, -1 none")
+    options = parser.parse_args(argv)
+    failed = 0
+    for target in options.target or ["arm:generic"]:
+        for name in options.names:
+            try:
+                print(check(name, target, options.cpu, options.machine, options.shapes), flush=True)
+            except DsccError as err:
+                failed += 1
+                print(f"{name}: {target}: {err}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
