@@ -181,6 +181,7 @@ def error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> float:
 def _reference(path: Path) -> Any:
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(3)
     return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 

@@ -1,4 +1,4 @@
-// What is found by comparing elements: the k greatest ones, and the distinct ones.
+// What is found by looking at every element: the k greatest ones, the distinct ones, those that are not zero.
 
 #include <math.h>
 
@@ -185,4 +185,27 @@ end:
   free(rows);
   free(work);
   return status;
+}
+
+// dscc.nonzero(vm, x of bool): the indices of its true elements in order, int64 (rank, count).
+DSCC_FUNCTION(nonzero) {
+  (void)self, (void)count;
+  const DLTensor* x = dscc_tensor(&args[1]);
+  const uint8_t* data = (const uint8_t*)dscc_data(x);
+  int64_t size = dscc_elements(x), found = 0;
+  for (int64_t i = 0; i < size; ++i) found += data[i] != 0;
+  int64_t shape[2] = {x->ndim, found};
+  TVMFFIObjectHandle out = dscc_new_tensor(2, shape, (DLDataType){kDLInt, 64, 1});
+  if (out == NULL) return -1;
+  dscc_set_object(result, out);
+  int64_t *indices = (int64_t*)dscc_data(dscc_tensor(result)), at = 0;
+  for (int64_t i = 0; i < size; ++i) {
+    if (data[i] == 0) continue;
+    for (int64_t axis = x->ndim - 1, rest = i; axis >= 0; --axis) {
+      indices[axis * found + at] = rest % x->shape[axis];
+      rest /= x->shape[axis];
+    }
+    ++at;
+  }
+  return 0;
 }

@@ -11,6 +11,7 @@ from tvm import relax, te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
+from dscc import library
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
@@ -162,9 +163,9 @@ def one_hot(node: Node, indices: Value, depth: Value, values: Value) -> Expr:
 def non_zero(node: Node, x: Value) -> Expr:
     """(rank, count): count is a symbol that only the running model knows."""
     data = x.expr if x.dtype == "bool" else node.emit(R.not_equal(x.expr, scalar(0, x.dtype)))
-    return node.bb.match_cast(
-        node.bb.emit(R.nonzero(data)), relax.TensorType(shape_expr([x.ndim, node.dims.symbol("nonzero", 0)]), "int64")
-    )
+    found = node.bb.emit(library.call("nonzero", [data], relax.TensorType(dtype="int64", ndim=2)))
+    known = relax.TensorType(shape_expr([x.ndim, node.dims.symbol("nonzero", 0)]), "int64")
+    return node.bb.match_cast(found, known)
 
 
 @converter("Compress")

@@ -251,3 +251,13 @@ def test_elements_are_dropped_only_while_training(same: Callable[..., Any]) -> N
     )
     assert 0.6 < kept.mean() < 0.8
     np.testing.assert_allclose(y[kept], x[kept] / 0.7, rtol=1e-5)
+
+
+def test_the_elements_that_are_not_zero(same: Callable[..., Any]) -> None:
+    model = build([N("NonZero", ["x"], ["y"])], {"x": ("f", ("n", 3, "m"))})
+    feeds = [{"x": RNG.integers(0, 2, shape).astype(np.float32)} for shape in ((2, 3, 4), (5, 3, 1), (1, 3, 7))]
+    same(model, *feeds, {"x": np.zeros((2, 3, 2), np.float32)})
+
+
+def test_all_of_them_at_once(same: Callable[..., Any]) -> None:
+    same(build([N("NonZero", ["x"], ["y"])], {"x": ("b", (2, 3))}), {"x": np.array([[1, 0, 1], [0, 0, 1]], bool)})

@@ -152,9 +152,6 @@ def test_range_over_a_symbol(agree: Callable[..., Any]) -> None:
     agree(model, *({"x": noise(n)} for n in (1, 2, 7, 8)))
 
 
-def test_nonzero(agree: Callable[..., Any]) -> None:
-    agree(build([N("NonZero", ["x"], ["y"])], {"x": ("b", (2, 3))}), {"x": np.array([[1, 0, 1], [0, 0, 1]], bool)})
-
 
 def test_a_check_of_windows_is_known_afterwards() -> None:
     """Slices of a convolution's output need no maximum with 0: that a window fits is checked before."""
