@@ -94,6 +94,7 @@ def operators() -> str:
 
 EXECUTED = {
     "arm": "Executed in every test run under qemu's user emulation, on several processors; `make arm-test` runs more.",
+    "oneapi": "`oneapi:cpu` is executed in every test run.",
     "x86": "Executed in every test run, on the processor of the machine that tests.",
 }
 
@@ -102,13 +103,15 @@ def targets() -> str:
     """Every target with its schedule rules, in the order in which they are asked."""
     from dscc.targets import dscc_targets
     from dscc.targets.cpu.rules import RULES
+    from dscc.targets.oneapi.rules import RULES as DEVICE_RULES
 
-    rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(RULES, 1)]
     parts = ["# Targets", NOTE]
     for cls in dscc_targets():
         parts += [f"## {cls.name}", _module_text(cls), EXECUTED[cls.name]]
-    parts += ["## Rules of CPUs", "In the order in which they are asked:"]
-    return "\n\n".join([*parts, table(["", "rule", "takes"], rows)])
+    for title, rules in {"Rules of CPUs": RULES, "Rules of oneAPI's devices": DEVICE_RULES}.items():
+        rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(rules, 1)]
+        parts += [f"## {title}", "In the order in which they are asked:", table(["", "rule", "takes"], rows)]
+    return "\n\n".join(parts)
 
 
 def _first_line(cls: type) -> str:

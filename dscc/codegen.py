@@ -7,6 +7,7 @@ by side, since TVM generates code serially but releases the GIL while it does.
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,9 +16,10 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import vm_build
 
-from dscc import kernel_pipeline, library
+from dscc import device_code, kernel_pipeline, library, placement
 from dscc.artifact import host
 from dscc.targets.base import Target
+from dscc.targets.device import DeviceTarget
 
 
 @tvm.transform.module_pass(opt_level=0, name="OrderShapes")
@@ -26,7 +28,7 @@ def order_shapes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
 
     TVM 0.27 writes them in the order of a hash table of pointers: the same model gave other bytes every other time.
     """
-    out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
+    out = mod.clone()
     for gvar, func in mod.functions_items():
         body = func.body if isinstance(func, tirx.PrimFunc) else None
         if isinstance(body, tirx.SeqStmt) and all(isinstance(s, tirx.BufferStore) for s in body.seq):
@@ -55,7 +57,9 @@ VM_PASSES = (
 
 
 def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
-    """Allocations, shapes and calls in the terms of TVM's virtual machine."""
+    """Allocations, shapes and calls in the terms of TVM's virtual machine, and copies between host and device."""
+    if isinstance(target, DeviceTarget):
+        mod = placement.place(mod, target)
     with target.tvm_target:
         return tvm.transform.Sequential([make() for make in VM_PASSES])(mod)
 
@@ -72,13 +76,23 @@ def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tv
     ]
     jobs = jobs or host.cores()
     work = []
-    for blocks, passes in ((False, kernel_pipeline.NAME), (True, "default")):
-        alike = [(gvar, func) for gvar, func in kernels if kernel_pipeline.has_blocks(func) == blocks]
-        work += [(passes, group) for group in _balance(alike, jobs)]
+    for on_device, blocks in itertools.product((False, True), repeat=2):
+        alike = [
+            (gvar, func)
+            for gvar, func in kernels
+            if placement.on_device(func) == on_device and kernel_pipeline.has_blocks(func) == blocks
+        ]
+        passes = "default" if blocks else kernel_pipeline.NAME
+        work += [(on_device, passes, tvm.IRModule(dict(group))) for group in _balance(alike, jobs)]
+
+    def compiled(item: tuple[bool, str, tvm.IRModule]) -> tvm.runtime.Module:
+        on_device, passes, group = item
+        if on_device and isinstance(target, DeviceTarget):
+            return device_code.compile_kernels(group, target, passes)
+        return tvm.tirx.build(group, target.host.tvm_target, passes)
+
     with ThreadPoolExecutor(jobs) as pool:
-        return list(
-            pool.map(lambda item: tvm.tirx.build(tvm.IRModule(dict(item[1])), target.tvm_target, item[0]), work)
-        )
+        return list(pool.map(compiled, work))
 
 
 def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> list[Path]:
@@ -100,6 +114,9 @@ def build(mod: tvm.IRModule, target: Target, folder: Path, jobs: int = 0) -> lis
     first = kernels[0] if kernels else None
     executable = relax.vm_build._ffi_api.VMLink(builder, target.tvm_target, first, [], {})
     loader = folder / "loader.o"
+    if isinstance(target, DeviceTarget):
+        device_code.pack(executable, target, loader, jobs or host.cores())
+        return [*objects, loader]
     tvm.runtime._ffi_api.ModulePackImportsToLLVM(executable, False, str(target.loader_target), "").write_to_file(
         str(loader)
     )

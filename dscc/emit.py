@@ -7,11 +7,12 @@ from typing import Any
 
 from tvm import tirx
 
-from dscc import codegen, targets
+from dscc import codegen, device_code, targets
 from dscc.compiler import Progress, lowering, optimize
 from dscc.errors import TargetError
 from dscc.options import CompileOptions
 from dscc.passes.lower.lift_constants import lift_constants
+from dscc.targets.device import DeviceTarget
 
 
 def emit(
@@ -33,6 +34,8 @@ def emit(
     progress("generate code")
     mod = codegen.lower_to_vm(lift_constants(done.mod).mod, target)
     kernels = codegen.compile_kernels(_only_kernels(mod), target, jobs=1)
+    if isinstance(target, DeviceTarget):
+        return "\n".join(source for module in kernels for source in device_code.sources(module))
     return "\n".join(str(module.inspect_source(target.forms[form])) for module in kernels)
 
 

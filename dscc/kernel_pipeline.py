@@ -75,4 +75,36 @@ def _without_blocks() -> tuple[Any, Any, Any]:
     return passes, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
 
 
+def for_devices() -> tuple[Any, Any, Any]:
+    """The same for kernels that bind threads: shared memory and barriers are as the rules have written them."""
+
+    @tvm.transform.module_pass(opt_level=0, name="dscc.device_kernels")
+    def passes(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        return tvm.transform.Sequential(
+            [
+                tirx.transform.FlattenBuffer(),
+                tirx.transform.BF16ComputeLegalize(),
+                tirx.transform.NarrowDataType(32),
+                tirx.transform.VectorizeLoop(True),
+                tirx.transform.StorageRewrite(),
+                tirx.transform.UnrollLoop(),
+                tirx.transform.StmtSimplify(),
+                tirx.transform.RemoveNoOp(),
+                s_tir.transform.RewriteUnsafeSelect(),
+                tirx.transform.CommonSubexprElim(),
+                tirx.transform.FP8ComputeLegalize(),
+                tirx.transform.VerifyMemory(),
+                tirx.transform.AnnotateEntryFunc(),
+                s_tir.transform.LowerThreadAllreduce(),
+                s_tir.transform.MergeSharedMemoryAllocations(),
+                tirx.transform.SplitHostDevice(),
+                tirx.transform.MakePackedAPI(),
+                tirx.transform.FP8StorageLegalize(),
+                tirx.transform.BF16StorageLegalize(),
+            ]
+        )(mod)
+
+    return passes, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
+
+
 tirx.register_tir_pipeline(NAME, _without_blocks)

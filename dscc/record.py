@@ -12,13 +12,15 @@ import tvm
 from tvm import relax, tirx
 
 import dscc
-from dscc import fallback
+from dscc import fallback, placement
 from dscc.artifact import ContainerSpec, Manifest, TensorSpec
 from dscc.passes import origins
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import Lifted
 from dscc.pipeline import Pipeline
 from dscc.plugins import registry
+from dscc.targets.base import Target
+from dscc.targets.device import DeviceTarget
 
 
 def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext) -> Manifest:
@@ -56,7 +58,16 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             **ctx.facts,
         },
         kernels={"functions": _functions(lifted.mod), "calls": _calls(lifted.mod)},
+        device=_device(lifted, ctx.target),
     )
+
+
+def _device(lifted: Lifted, target: Target) -> dict[str, Any]:
+    """What the artifact needs to know of its device, and which parameters of `main` are not on it."""
+    if not isinstance(target, DeviceTarget):
+        return {}
+    places = placement.parameters(lifted.mod)
+    return {**target.device, "host_parameters": [i for i, at in enumerate(places) if at != placement.DEVICE]}
 
 
 def _functions(mod: tvm.IRModule) -> dict[str, dict[str, Any]]:

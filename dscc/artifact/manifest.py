@@ -74,6 +74,7 @@ class Manifest:
         fallback: what runs on another engine, in the order of the members `fallback/N.onnx`; see dscc/fallback.py.
         summary: what the compile wants to report: kernels, fused, weight_bytes, fallback, and so on.
         kernels: what is known of every kernel, for `dscc profile`: see dscc/record.py.
+        device: what runs the kernels, if that is not the processor; dscc/runtime/device.py reads it.
         check: seed, shapes and digests of outputs, for `dscc verify`; empty when there are none.
     """
 
@@ -89,6 +90,7 @@ class Manifest:
     fallback: tuple[Mapping[str, Any], ...] = ()
     summary: Mapping[str, Any] = field(default_factory=_empty)
     kernels: Mapping[str, Any] = field(default_factory=_empty)
+    device: Mapping[str, Any] = field(default_factory=_empty)
     check: Mapping[str, Any] = field(default_factory=_empty)
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,8 +104,9 @@ class Manifest:
         Raises:
             KeyError, TypeError, ValueError: `data` is not such a manifest.
         """
-        values = {f.name: data[f.name] for f in fields(cls) if f.name != "fallback"}
-        values["fallback"] = data.get("fallback", ())  # the first artifacts know nothing of it
+        values = {f.name: data[f.name] for f in fields(cls) if f.name not in ("fallback", "device")}
+        values["fallback"] = data.get("fallback", ())  # the first artifacts know nothing of these two
+        values["device"] = data.get("device", {})
         for name in ("inputs", "outputs"):
             values[name] = tuple(_spec(entry) for entry in values[name])
         for name in ("cpu_features", "weights", "fallback"):

@@ -58,7 +58,7 @@ def pass_context(mod: tvm.IRModule) -> tvm.IRModule:
     """Let calls of the functions of this folder pass the virtual machine, and keep TVM's memory planner from reusing
     the memory of their arguments, as it does for calls of packed functions.
     """
-    out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
+    out = mod.clone()
     for gvar, func in mod.functions_items():
         if isinstance(func, relax.Function):
             out[gvar] = _PassContext(mod).visit_expr(func)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ctypes import (
     POINTER,
     Structure,
@@ -29,7 +29,7 @@ from typing import Any
 
 from dscc.errors import ArtifactError
 
-NONE, INT, RAW_STRING = 0, 1, 8
+NONE, INT, DTYPE, DEVICE, RAW_STRING = 0, 1, 5, 6, 8
 OBJECTS = 64  # type indices from here on are objects, with a reference count
 STRING, BYTES, FUNCTION, TENSOR, ARRAY, MODULE = 65, 66, 68, 70, 71, 73
 ALIGN = 64  # of the data of a tensor: kernels load and store whole vectors
@@ -177,8 +177,22 @@ class Library:
             raise RuntimeFailure("ValueError", f"TVM has no function '{name}'")
         return Ref(self, handle.value)
 
-    def invoke(self, function: Ref, *arguments: int | str | Ref) -> Ref | int | None:
+    def invoke(self, function: Ref, *arguments: int | str | Ref | Value | None) -> Ref | int | None:
         """Call a function of TVM; for setting up, not for the fast path."""
+        result = self._invoke(function, arguments)
+        if result.kind >= OBJECTS:
+            return Ref(self, result.bits)
+        return None if result.kind == NONE else int(result.bits)
+
+    def text(self, function: Ref, *arguments: int | str | Ref) -> str:
+        """Call a function of TVM whose result is a string."""
+        result = self._invoke(function, arguments)
+        text = text_of(ctypes.addressof(result))
+        if result.kind >= OBJECTS:
+            self.decref(result.bits)
+        return text
+
+    def _invoke(self, function: Ref, arguments: Sequence[int | str | Ref | Value | None]) -> Value:
         values = (Value * max(len(arguments), 1))()
         texts = []
         for value, argument in zip(values, arguments, strict=False):
@@ -187,13 +201,13 @@ class Library:
             elif isinstance(argument, str):
                 texts.append(c_char_p(argument.encode()))
                 value.kind, value.bits = RAW_STRING, ctypes.cast(texts[-1], c_void_p).value
-            else:
+            elif isinstance(argument, Value):
+                value.kind, value.bits = argument.kind, argument.bits
+            elif argument is not None:
                 value.kind, value.bits = INT, argument
         result = Value()
         self.check(self.call(function.handle, values, len(arguments), byref(result)))
-        if result.kind >= OBJECTS:
-            return Ref(self, result.bits)
-        return None if result.kind == NONE else int(result.bits)
+        return result
 
     def callback(self, function: Callable[[int, int, int], None]) -> Callback:
         """A function of TVM that calls `function` with the addresses of its arguments, their number, and the address
@@ -283,6 +297,27 @@ def write_shape(tensor: DLTensor, shape: tuple[int, ...]) -> None:
     for axis in range(rank - 1, -1, -1):
         sizes[axis], strides[axis] = shape[axis], step
         step *= shape[axis]
+
+
+def of_dtype(dtype: DataType) -> Value:
+    """An element type as an argument."""
+    return Value(DTYPE, 0, dtype.code | dtype.bits << 8 | dtype.lanes << 16)
+
+
+def of_device(device_type: int) -> Value:
+    """The first device of a type as an argument."""
+    return Value(DEVICE, 0, device_type)
+
+
+def text_of(address: int) -> str:
+    """The string in the value at this address."""
+    value = Value.from_address(address)
+    if value.kind == RAW_STRING:
+        return ctypes.string_at(value.bits).decode()
+    if value.kind == STRING:
+        return Text.from_address(value.bits + CELL).read()
+    # Short strings are kept in the value itself, with their length where others have padding.
+    return ctypes.string_at(address + Value.bits.offset, value.zero).decode()
 
 
 def type_of(handle: int) -> int:

@@ -69,6 +69,7 @@ class Profiler:
         self._session, self._plain = Session(program), Session(program)
         self._wanted = range(len(artifact.manifest.outputs))
         self._kernels = frozenset(artifact.manifest.kernels.get("functions", ()))
+        self._device = program.device
         self._callback = library.callback(self._instrument)
         self._session.instrument(self._callback)
         self._open: list[int] = []
@@ -100,29 +101,20 @@ class Profiler:
         return Run(tuple(calls), total)
 
     def _instrument(self, arguments: int, count: int, result: int) -> None:
+        if self._device is not None:
+            self._device.wait()  # launches return before their kernels are done
         now = time.perf_counter_ns()
         if ffi.Value.from_address(arguments + _BEFORE * _VALUE).bits:
             self._open.append(time.perf_counter_ns())
             return
         begin = self._open.pop()
         self._least_ns = min(self._least_ns, now - begin)
-        name = _text(arguments + _VALUE)
+        name = ffi.text_of(arguments + _VALUE)
         if name in self._kernels:
             values = [ffi.Value.from_address(arguments + i * _VALUE) for i in range(_HEADER, count)]
             sizes = tuple(_sizes(value) for value in values)
             moved = sum(_bytes(value) for value in values)
             self._calls.append(Call(name, begin, now - begin, moved, sizes))
-
-
-def _text(address: int) -> str:
-    """A string among the arguments."""
-    value = ffi.Value.from_address(address)
-    if value.kind == ffi.RAW_STRING:
-        return ctypes.string_at(value.bits).decode()
-    if value.kind == ffi.STRING:
-        return ffi.Text.from_address(value.bits + ffi.CELL).read()
-    # Short strings are kept in the value itself, with their length where others have padding.
-    return ctypes.string_at(address + ffi.Value.bits.offset, value.zero).decode()
 
 
 def _sizes(value: ffi.Value) -> tuple[int, ...]:

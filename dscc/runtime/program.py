@@ -13,10 +13,11 @@ from dscc.artifact.manifest import ContainerSpec
 from dscc.artifact.store import write_all
 from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
-from dscc.runtime import ffi
+from dscc.runtime import device, ffi
 
 if TYPE_CHECKING:
     from dscc.artifact import Artifact
+    from dscc.artifact.safetensors import StoredTensor
 
 
 # How the names of the functions start (sorting, random numbers) that TVM keeps in a library apart. Kernels name them.
@@ -26,11 +27,14 @@ _EXTRA = b"tvm.contrib."
 class Program:
     """A library in this process, with its weights where they are in the artifact."""
 
-    def __init__(self, artifact: Artifact, threads: int):
+    def __init__(self, artifact: Artifact, threads: int, wanted: str = ""):
         self.library = ffi.runtime()
         self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
         self.plain = not any(isinstance(spec, ContainerSpec) for spec in (*self.inputs, *self.outputs))
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
+        needs = artifact.manifest.device
+        self.device = device.open_device({**needs, "target": artifact.manifest.target}, wanted) if needs else None
+        self.on_host = frozenset(needs.get("host_parameters", ()))
         self.get_function = self.library.function("ffi.ModuleGetFunction")
         try:
             if _EXTRA in bytes(artifact.member(LIBRARY)):
@@ -49,9 +53,18 @@ class Program:
         self._start = self._image.__array_interface__["data"][0]
         stored = artifact.weights()
         self.weights = [
-            self.library.tensor(self._start + t.offset, self.library.dtype(t.dtype), t.shape)
-            for t in (stored[name] for name in artifact.manifest.weights)
+            self._weight(stored[name], i) for i, name in enumerate(artifact.manifest.weights, len(self.inputs))
         ]
+
+    def _weight(self, stored: StoredTensor, parameter: int) -> ffi.Ref:
+        """A weight where it is in the artifact, or a copy of it on the device."""
+        dtype = self.library.dtype(stored.dtype)
+        mapped = self.library.tensor(self._start + stored.offset, dtype, stored.shape)
+        if self.device is None or parameter in self.on_host:
+            return mapped
+        copied = self.device.tensor(dtype, stored.shape)
+        self.device.copy(mapped, copied)
+        return copied
 
     def _serve_fallback(self, artifact: Artifact, threads: int) -> None:
         from dscc.runtime.fallback import Fallback

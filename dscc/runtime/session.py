@@ -20,6 +20,7 @@ from dscc.runtime.inputs import Array
 
 if TYPE_CHECKING:
     from dscc.artifact.manifest import TensorSpec
+    from dscc.runtime.device import Device
     from dscc.runtime.program import Program
 
 ALIGN = 64  # kernels load and store whole vectors, which must start at a multiple of this
@@ -39,12 +40,16 @@ class Session:
         load = library.invoke(program.get_function, program.executable, "vm_load_executable", 0)
         self._machine = _object(library.invoke(_object(load)))
         start = library.invoke(program.get_function, self._machine, "vm_initialization", 0)
-        library.invoke(_object(start), ffi.CPU_DEVICE, 0, _NAIVE)
+        device = program.device.machine if program.device else ()
+        library.invoke(_object(start), *device, ffi.CPU_DEVICE, 0, _NAIVE)
         self._main = _object(library.invoke(program.get_function, self._machine, "main", 0))
-        self._outputs = [_Output(dtype) for dtype in program.output_dtypes]
+        self._outputs = [
+            _Output(dtype, library.dtype(carrier(spec.dtype)))
+            for dtype, spec in zip(program.output_dtypes, program.outputs, strict=True)
+        ]
         self._count = len(program.inputs) + len(program.weights)
         self._arguments = (ffi.Value * max(self._count, 1))()
-        self._ports = [_port(library, spec, self._arguments[i]) for i, spec in enumerate(program.inputs)]
+        self._ports = [_port(program, i, self._arguments[i]) for i in range(len(program.inputs))]
         for i, weight in enumerate(program.weights, len(self._ports)):
             self._arguments[i].kind, self._arguments[i].bits = ffi.TENSOR, weight.handle
         self._result = ffi.Value()
@@ -96,6 +101,9 @@ class Session:
 
     def _take(self, handle: int, output: _Output, handles: Sequence[int]) -> Array:
         address, shape, nbytes = output.look(handle)
+        device = self._program.device
+        if device is not None and ffi.tensor_of(handle).device_type != ffi.CPU_DEVICE:
+            return device.read(handle, output.code, np.empty(shape, output.dtype))
         if nbytes <= SMALL_BYTES:
             return np.ndarray(shape, output.dtype, bytearray(ctypes.string_at(address, nbytes)))
         owner = _Owner(self._program, handle, address, nbytes)
@@ -111,10 +119,13 @@ def _content(handle: int) -> bytes:
     return ctypes.string_at(tensor.data + tensor.byte_offset, ctypes.c_int64.from_address(tensor.shape).value)
 
 
-def _port(library: ffi.Library, spec: TensorSpec, argument: ffi.Value) -> _Port | containers.ContainerPort:
+def _port(program: Program, index: int, argument: ffi.Value) -> _Port | containers.ContainerPort | _DevicePort:
+    spec = program.inputs[index]
     if isinstance(spec, ContainerSpec):
-        return containers.ContainerPort(library, spec, argument, ALIGN)
-    return _Port(library, spec, argument)
+        return containers.ContainerPort(program.library, spec, argument, ALIGN)
+    if program.device is None or index in program.on_host:
+        return _Port(program.library, spec, argument)
+    return _DevicePort(program.library, program.device, spec, argument)
 
 
 class _Port:
@@ -174,11 +185,35 @@ class _Port:
         self._staged_address = address + start
 
 
+class _DevicePort:
+    """An input that is copied to the device: the argument is a tensor there."""
+
+    def __init__(self, library: ffi.Library, device: Device, spec: TensorSpec, argument: ffi.Value):
+        self._device, self._argument = device, argument
+        self._here = ffi.Value()
+        self._port = _Port(library, spec, self._here)
+        self._dtype = library.dtype(carrier(spec.dtype))
+        self._shape: tuple[int, ...] | None = None
+
+    def bind(self, array: Array) -> None:
+        """Copy the array to the tensor."""
+        self._port.bind(array)
+        if array.shape != self._shape:
+            self._there = self._device.tensor(self._dtype, array.shape)
+            self._argument.kind, self._argument.bits = ffi.TENSOR, self._there.handle
+            self._shape = array.shape
+        self._device.copy(self._here, self._there)
+
+    def covers(self, address: int) -> bool:
+        """Whether the caller's memory is what the model works on: never."""
+        return False
+
+
 class _Output:
     """An output's type, and the shape that it had last."""
 
-    def __init__(self, dtype: np.dtype[Any]):
-        self.dtype = dtype
+    def __init__(self, dtype: np.dtype[Any], code: ffi.DataType):
+        self.dtype, self.code = dtype, code
         self._raw = b"none yet"
         self._shape: tuple[int, ...] = ()
         self._bytes = 0

@@ -185,7 +185,7 @@ def write_reduction(code: Code, stage: Stage, view: View, machine: Machine) -> N
     keep = frozenset([*stage.reduce, *([inner] if inner is not None else [])])
     flat = collapse(stage.buffer, stage.indices, stage.value, where, view, analyzer, keep)
     parallel = worth_threads([axis.extent for axis in flat.axes])
-    writer = _Reduction(code, stage, flat)
+    writer = Reduction(code, stage, flat)
     if writer.along and writer.is_vector_along_result(analyzer):
         with nest(code, writer.along[:-1], parallel and len(writer.along) > 1) as at:
             writer.tiles(at, machine.lanes(32))
@@ -194,18 +194,18 @@ def write_reduction(code: Code, stage: Stage, view: View, machine: Machine) -> N
         writer.scalar(at)
 
 
-class _Reduction:
+class Reduction:
     """The inner part of a reduction."""
 
     def __init__(self, code: Code, stage: Stage, flat: Flattened):
         self._code, self._stage, self._flat = code, stage, flat
         axes = range(len(flat.axes))
-        self._reduce = [i for i in axes if flat.axes[i].vars[0] in stage.reduce]
-        self._spatial = [i for i in axes if flat.axes[i].vars[0] not in stage.reduce]
+        self.reduce = [i for i in axes if flat.axes[i].vars[0] in stage.reduce]
+        self.spatial = [i for i in axes if flat.axes[i].vars[0] not in stage.reduce]
 
     def is_vector_along_result(self, analyzer: Analyzer) -> bool:
         names = [Var(f"i{n}", "int64") for n in range(len(self._flat.axes))]
-        inner = names[self._spatial[-1]]
+        inner = names[self.spatial[-1]]
         if stride(self._flat.place(names), inner, analyzer) != 1:
             return False
         value = self._flat.value(names)
@@ -215,7 +215,7 @@ class _Reduction:
     @property
     def along(self) -> list[Index]:
         """Extents of the loops over results."""
-        return [self._flat.axes[i].extent for i in self._spatial]
+        return [self._flat.axes[i].extent for i in self.spatial]
 
     def tiles(self, at: Sequence[Expr], lanes: int) -> None:
         """All results along the innermost loop: four vectors at a time where there are as many."""
@@ -245,7 +245,7 @@ class _Reduction:
             code.add(tirx.BufferStore(acc.buffer, stage.init, [slot]))
 
         def finish(slot: Expr, i: Expr) -> None:
-            place = self._flat.place(self._at([*at, i], [index(0)] * len(self._reduce)))
+            place = self._flat.place(self._at([*at, i], [index(0)] * len(self.reduce)))
             code.add(tirx.BufferStore(self._flat.target.buffer, acc.load(slot), [place]))
 
         def update(steps: Sequence[Expr]) -> Callable[[Expr, Expr], None]:
@@ -255,7 +255,7 @@ class _Reduction:
             return write
 
         each(start)
-        with nest(code, [self._flat.axes[r].extent for r in self._reduce], False) as steps:
+        with nest(code, [self._flat.axes[r].extent for r in self.reduce], False) as steps:
             each(update(steps))
         each(finish)
 
@@ -264,16 +264,16 @@ class _Reduction:
         code, stage = self._code, self._stage
         acc = code.stack("acc", 1, str(stage.buffer.dtype))
         acc.store(code, 0, stage.init)
-        with nest(code, [self._flat.axes[r].extent for r in self._reduce], False) as steps:
+        with nest(code, [self._flat.axes[r].extent for r in self.reduce], False) as steps:
             acc.store(code, 0, self._value(self._at(at, steps), acc.load(0)))
-        place = self._flat.place(self._at(at, [index(0)] * len(self._reduce)))
+        place = self._flat.place(self._at(at, [index(0)] * len(self.reduce)))
         code.add(tirx.BufferStore(self._flat.target.buffer, acc.load(0), [place]))
 
     def _at(self, spatial: Sequence[Expr], steps: Sequence[Expr]) -> list[Expr]:
         at: list[Expr] = [index(0)] * len(self._flat.axes)
-        for i, value in zip(self._spatial, spatial, strict=True):
+        for i, value in zip(self.spatial, spatial, strict=True):
             at[i] = value
-        for i, value in zip(self._reduce, steps, strict=True):
+        for i, value in zip(self.reduce, steps, strict=True):
             at[i] = value
         return at
 

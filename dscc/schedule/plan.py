@@ -16,6 +16,9 @@ from dscc.schedule.stages import is_zero
 if TYPE_CHECKING:
     from dscc.targets.base import Target
 
+ON_DEVICE = "dscc.device"
+"""The attribute of kernels that run on the device; those of its host, and all of a CPU, are without."""
+
 
 def plan(
     func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool = False
@@ -31,6 +34,13 @@ def plan(
     Raises:
         PassError: no rule takes the function.
     """
+    if target.host is not target:
+        found = None if _as_it_is(func) else _by_rules(func, constants, target, decisions, small)
+        if found is not None:
+            ready = found[0].func.with_attrs({ON_DEVICE: True, "tirx.is_scheduled": True})
+            return Scheduled(ready.without_attr("global_symbol"), found[0].packings), found[1]
+        scheduled, rule = plan(func, constants, target.host, decisions, small)
+        return scheduled, f"host: {rule}"
     scheduled, rule = _scheduled(func, constants, target, decisions, small)
     ready = scheduled.func if _has_narrow_floats(scheduled.func) else vector_math(scheduled.func)
     ready = ready.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
@@ -40,21 +50,37 @@ def plan(
 def _scheduled(
     func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool
 ) -> tuple[Scheduled, str]:
+    if reason := _as_it_is(func):
+        return Scheduled(func), reason
+    found = _by_rules(func, constants, target, decisions, small)
+    if found is None:
+        raise PassError(
+            f"pass 'schedule-kernels': no rule of target '{target}' takes a function; its last rule must take any"
+        )
+    return found
+
+
+def _as_it_is(func: tirx.PrimFunc) -> str:
+    """Why no rule is asked, if none is."""
     if func.attrs and func.attrs.get("tirx.is_scheduled", False):
-        return Scheduled(func), "as it was"
+        return "as it was"
     if _has_narrow_floats(func):
-        return Scheduled(func), "plain loops, for its element type"
+        return "plain loops, for its element type"
     if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
-        return Scheduled(func), "plain loops, for a tensor without elements"
+        return "plain loops, for a tensor without elements"
+    return ""
+
+
+def _by_rules(
+    func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool
+) -> tuple[Scheduled, str] | None:
     rules = [rule for rule in target.rules if not (small and rule.enlarges)]
     first = decisions.pick("rule", ["", *(rule.name for rule in rules)])
     for rule in sorted(rules, key=lambda rule: rule.name != first):
         scheduled = rule.apply(func, constants, target.machine, decisions)
         if scheduled is not None:
             return scheduled, rule.name
-    raise PassError(
-        f"pass 'schedule-kernels': no rule of target '{target}' takes a function; its last rule must take any"
-    )
+    return None
 
 
 def _has_narrow_floats(func: tirx.PrimFunc) -> bool:

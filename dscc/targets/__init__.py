@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def dscc_targets() -> list[type[Target]]:
     """The built-in targets."""
     from dscc.targets.arm.target import Arm
+    from dscc.targets.oneapi.target import OneAPI
     from dscc.targets.x86.target import X86
 
-    return [Arm, X86]
+    return [Arm, OneAPI, X86]
 
 
 def resolve(text: str | None) -> Target:
@@ -28,6 +29,7 @@ def resolve(text: str | None) -> Target:
         TargetError: the name or the architecture is unknown, or no target fits this machine.
     """
     from dscc.plugins import registry
+
     known = registry().targets
     if text is None:
         for cls in known.values():

@@ -54,6 +54,13 @@ class Target(ABC):
         """What the generated code asks of the machine that runs it; for CPUs the flags of Linux's /proc/cpuinfo."""
 
     @property
+    def host(self) -> Target:
+        """The target of what does not run on a device: the calls of kernels, shapes, and kernels that no rule of the
+        device takes. A CPU is its own host.
+        """
+        return self
+
+    @property
     def loader_target(self) -> tvm.target.Target:
         """What the code that registers the kernels is compiled for: TVM's LLVM, whatever the kernels are made of."""
         return self.tvm_target

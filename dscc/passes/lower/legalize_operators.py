@@ -24,5 +24,5 @@ class LegalizeOperators(Pass):
     stage = "lower"
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        with ctx.target.tvm_target:
+        with ctx.target.host.tvm_target:  # the definitions are the same for devices; TVM's own differ
             return relax.transform.LegalizeOps(legalize.table())(mod)

@@ -1,0 +1,101 @@
+"""The device that an artifact runs on: found, opened, and asked for memory and copies, through TVM's C ABI."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from dscc.errors import ArtifactError, DsccError, unknown
+from dscc.runtime import ffi
+
+if TYPE_CHECKING:
+    from dscc.runtime.inputs import Array
+
+_POOLED = 2  # TVM's allocator that keeps memory by size: asking a device for memory takes as long as a kernel
+
+
+class Device:
+    """A device of this process.
+
+    Attributes:
+        kind: TVM's name of its modules, as in `opencl`.
+        type: DLPack's number of its type.
+        name: as its driver says it.
+    """
+
+    def __init__(self, library: ffi.Library, kind: str, number: int, name: str):
+        self.kind, self.type, self.name = kind, number, name
+        self._library = library
+        self._allocate = library.function("runtime.TVMTensorAllocWithScope")
+        self._copy = library.function("runtime.TVMTensorCopyFromTo")
+        self._wait = library.function("runtime.Device_StreamSync")
+        self._shape = library.function("ffi.Shape")
+
+    @property
+    def machine(self) -> tuple[int, int, int]:
+        """What the virtual machine is told of it: type, number, allocator."""
+        return self.type, 0, _POOLED
+
+    def tensor(self, dtype: ffi.DataType, shape: tuple[int, ...]) -> ffi.Ref:
+        """A tensor in the device's memory, without values yet."""
+        sizes = self._library.invoke(self._shape, *shape)
+        tensor = self._library.invoke(self._allocate, sizes, ffi.of_dtype(dtype), ffi.of_device(self.type), None)
+        if not isinstance(tensor, ffi.Ref):
+            raise ffi.RuntimeFailure("InternalError", "the device gave no tensor")
+        return tensor
+
+    def read(self, handle: int, dtype: ffi.DataType, array: Array) -> Array:
+        """Copy the device's tensor with this handle to `array`, which is contiguous; returns it."""
+        if array.size:
+            address = array.__array_interface__["data"][0]
+            self.copy(ffi.Value(ffi.TENSOR, 0, handle), self._library.tensor(address, dtype, array.shape))
+        return array
+
+    def copy(self, source: ffi.Ref | ffi.Value, target: ffi.Ref) -> None:
+        """Copy between tensors of one size, at least one of them on the device; done when it returns."""
+        self._library.invoke(self._copy, source, target)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until everything that has been launched is done."""
+        self._library.invoke(self._wait, ffi.of_device(self.type), ffi.Value(ffi.INT, 0, 0))
+
+
+def _opencl(library: ffi.Library, needs: Mapping[str, Any], wanted: str) -> str:
+    """Open an OpenCL device: the one that the artifact is for, or one with `wanted` in its name."""
+    from dscc.runtime import opencl
+
+    return opencl.open_device(library, needs, wanted)
+
+
+OPENERS: Mapping[str, Callable[[ffi.Library, Mapping[str, Any], str], str]] = {"opencl": _opencl}
+"""For every kind of device how its runtime is loaded and the device is found; each gives the device's name."""
+
+_lock = threading.Lock()
+
+
+def open_device(needs: Mapping[str, Any], wanted: str = "") -> Device:
+    """The device that an artifact needs.
+
+    Args:
+        needs: what its manifest says.
+        wanted: part of a device's name, where there are several.
+
+    Raises:
+        ArtifactError: the device, its driver or its runtime is missing, or it is another one than was compiled for.
+    """
+    library = ffi.runtime()
+    kind = str(needs["kind"])
+    if kind not in OPENERS:
+        raise ArtifactError(f"this artifact is for {needs['target']}: {unknown('kind of device', kind, OPENERS)}")
+    with _lock:
+        try:
+            name = OPENERS[kind](library, needs, wanted)
+        except ffi.RuntimeFailure as err:
+            raise ArtifactError(f"this artifact is for {needs['target']}, and {' '.join(err.message.split())}") from err
+        except ArtifactError:
+            raise
+        except DsccError as err:
+            raise ArtifactError(f"this artifact is for {needs['target']}: {err}") from err
+    return Device(library, kind, int(needs["type"]), name)

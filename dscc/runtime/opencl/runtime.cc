@@ -1,0 +1,339 @@
+// TVM's device type "opencl", which its wheel has no runtime for: memory, copies and kernels of one OpenCL device.
+//
+// Tensors lie in coarse-grained shared virtual memory, so that their addresses are plain pointers, as the virtual machine
+// wants them. All commands go through one in-order queue. `dscc.opencl.open` chooses the device; it is called before
+// anything else, once a process.
+//
+// Modules are the bytes that dscc/device_code.py writes: a format, the kernels' signatures, and the code. The formats are
+// `bin`, what the device's own compiler made of it, and `spv`, SPIR-V.
+
+#include <tvm/ffi/extra/module.h>
+#include <tvm/ffi/reflection/registry.h>
+#include <tvm/ffi/tvm_ffi.h>
+#include <tvm/runtime/device_api.h>
+
+#include <cstring>
+#include <memory>
+#include <mutex>
+#include <unordered_map>
+#include <vector>
+
+#include "opencl.h"
+
+namespace {
+
+using opencl::Code;
+using opencl::Handle;
+using tvm::runtime::DeviceAttrKind;
+namespace ffi = tvm::ffi;
+
+constexpr size_t kAlign = 64;
+
+void Check(Code code, const char* what) {
+  if (code == opencl::SUCCESS) return;
+  bool memory = code == opencl::OBJECT_ALLOCATION_FAILURE || code == opencl::OUT_OF_RESOURCES ||
+                code == opencl::OUT_OF_HOST_MEMORY;
+  TVM_FFI_THROW(RuntimeError) << what << " failed with OpenCL error " << code << (memory ? ": out of memory" : "");
+}
+
+// The one device of this process.
+struct Device {
+  opencl::Library cl;
+  Handle device, context, queue;
+  std::string name, driver;
+  std::mutex mutex;  // arguments are set on kernels that callers share
+
+  std::string Text(uint32_t what) {
+    size_t size = 0;
+    Check(cl.clGetDeviceInfo(device, what, 0, nullptr, &size), "clGetDeviceInfo");
+    std::string text(size, 0);
+    Check(cl.clGetDeviceInfo(device, what, size, &text[0], nullptr), "clGetDeviceInfo");
+    return text.c_str();
+  }
+
+  template <class T>
+  int64_t Number(uint32_t what) {
+    T value{};
+    Check(cl.clGetDeviceInfo(device, what, sizeof value, &value, nullptr), "clGetDeviceInfo");
+    return static_cast<int64_t>(value);
+  }
+
+  // The first device with `wanted` in its name; all that there are if there is none.
+  Device(const std::string& library, const std::string& wanted) : cl(library), device(nullptr) {
+    uint32_t count = 0;
+    cl.clGetPlatformIDs(0, nullptr, &count);
+    std::vector<Handle> platforms(count);
+    if (count) Check(cl.clGetPlatformIDs(count, platforms.data(), nullptr), "clGetPlatformIDs");
+    std::string seen;
+    for (Handle platform : platforms) {
+      uint32_t found = 0;
+      if (cl.clGetDeviceIDs(platform, opencl::ALL_DEVICES, 0, nullptr, &found) != opencl::SUCCESS) continue;
+      std::vector<Handle> devices(found);
+      Check(cl.clGetDeviceIDs(platform, opencl::ALL_DEVICES, found, devices.data(), nullptr), "clGetDeviceIDs");
+      for (Handle each : devices) {
+        device = each;
+        name = Text(opencl::DEVICE_NAME);
+        uint64_t memory = 0;
+        cl.clGetDeviceInfo(each, opencl::DEVICE_SVM_CAPABILITIES, sizeof memory, &memory, nullptr);
+        bool shared = memory & opencl::COARSE_GRAIN_SVM;
+        if (shared && name.find(wanted) != std::string::npos) {
+          Open();
+          return;
+        }
+        seen += (seen.empty() ? "'" : ", '") + name + (shared ? "'" : "' (without shared virtual memory)");
+      }
+    }
+    TVM_FFI_THROW(ValueError) << (seen.empty() ? "there is no OpenCL device"
+                                               : "no OpenCL device is called '" + wanted + "'; there are: " + seen);
+  }
+
+  void Open() {
+    Code code;
+    driver = Text(opencl::DRIVER_VERSION);
+    context = cl.clCreateContext(nullptr, 1, &device, nullptr, nullptr, &code);
+    Check(code, "clCreateContext");
+    queue = cl.clCreateCommandQueueWithProperties(context, device, nullptr, &code);
+    Check(code, "clCreateCommandQueueWithProperties");
+  }
+};
+
+Device* opened = nullptr;  // lives as long as the process: kernels may end after static objects
+
+Device& Current() {
+  if (opened == nullptr) TVM_FFI_THROW(RuntimeError) << "no OpenCL device is open";
+  return *opened;
+}
+
+class OpenCL final : public tvm::runtime::DeviceAPI {
+ public:
+  void SetDevice(tvm::Device) final {}
+
+  void GetAttr(tvm::Device device, DeviceAttrKind kind, ffi::Any* result) final {
+    namespace attr = tvm::runtime;
+    if (kind == attr::kExist) *result = static_cast<int64_t>(opened != nullptr && device.device_id == 0);
+    if (opened == nullptr) return;
+    switch (kind) {
+      case attr::kMaxThreadsPerBlock: *result = Current().Number<size_t>(opencl::DEVICE_MAX_WORK_GROUP_SIZE); break;
+      case attr::kMaxSharedMemoryPerBlock: *result = Current().Number<uint64_t>(opencl::DEVICE_LOCAL_MEM_SIZE); break;
+      case attr::kMultiProcessorCount: *result = Current().Number<uint32_t>(opencl::DEVICE_MAX_COMPUTE_UNITS); break;
+      case attr::kTotalGlobalMemory: *result = Current().Number<uint64_t>(opencl::DEVICE_GLOBAL_MEM_SIZE); break;
+      case attr::kDeviceName: *result = ffi::String(Current().name); break;
+      case attr::kDriverVersion: *result = ffi::String(Current().driver); break;
+      case attr::kApiVersion: *result = ffi::String(Current().Text(opencl::DEVICE_VERSION)); break;
+      default: break;
+    }
+  }
+
+  void* AllocDataSpace(tvm::Device, size_t bytes, size_t align, DLDataType) final {
+    Device& d = Current();
+    void* data = d.cl.clSVMAlloc(d.context, opencl::READ_WRITE, bytes ? bytes : 1, align < kAlign ? kAlign : align);
+    if (data == nullptr) TVM_FFI_THROW(RuntimeError) << "out of memory: " << d.name << " has no " << bytes << " bytes";
+    return data;
+  }
+
+  void FreeDataSpace(tvm::Device, void* data) final {
+    Device& d = Current();
+    d.cl.clFinish(d.queue);  // kernels in the queue may still use it
+    d.cl.clSVMFree(d.context, data);
+  }
+
+  void StreamSync(tvm::Device, TVMStreamHandle) final { Check(Current().cl.clFinish(Current().queue), "clFinish"); }
+
+  bool SupportsDevicePointerArithmeticsOnHost() final { return true; }
+
+ protected:
+  void CopyDataFromTo(const void* from, size_t from_offset, void* to, size_t to_offset, size_t bytes, tvm::Device,
+                      tvm::Device, DLDataType, TVMStreamHandle) final {
+    Device& d = Current();
+    if (bytes == 0) return;
+    Check(d.cl.clEnqueueSVMMemcpy(d.queue, 1, static_cast<char*>(to) + to_offset,
+                                  static_cast<const char*>(from) + from_offset, bytes, 0, nullptr, nullptr),
+          "clEnqueueSVMMemcpy");
+  }
+};
+
+// What dscc/device_code.py writes: numbers in 8 bytes, texts with their length before them.
+class Reader {
+ public:
+  Reader(const char* data, size_t size) : at_(data), end_(data + size) {}
+
+  template <class T>
+  T Get() {
+    T value;
+    memcpy(&value, Take(sizeof value), sizeof value);
+    return value;
+  }
+
+  std::string Text() {
+    size_t size = Get<uint64_t>();
+    return std::string(Take(size), size);
+  }
+
+ private:
+  const char* Take(size_t size) {
+    if (size > static_cast<size_t>(end_ - at_)) TVM_FFI_THROW(RuntimeError) << "the device code is cut off";
+    const char* taken = at_;
+    at_ += size;
+    return taken;
+  }
+
+  const char *at_, *end_;
+};
+
+struct Signature {
+  std::vector<DLDataType> arguments;
+  std::vector<int> extents;  // what the numbers behind the arguments are: groups in x, y, z, then threads in x, y, z
+};
+
+class Kernels final : public ffi::ModuleObj {
+ public:
+  explicit Kernels(const ffi::Bytes& bytes) : bytes_(bytes.data(), bytes.size()) {
+    Reader reader(bytes_.data(), bytes_.size());
+    format_ = reader.Text();
+    auto count = reader.Get<uint64_t>();
+    for (uint64_t i = 0; i < count; ++i) {
+      std::string key = reader.Text();
+      Signature signature;
+      reader.Text();  // the name once more
+      signature.arguments.resize(reader.Get<uint64_t>());
+      for (auto& type : signature.arguments) type = reader.Get<DLDataType>();
+      auto tags = reader.Get<uint64_t>();
+      for (uint64_t j = 0; j < tags; ++j) signature.extents.push_back(Extent(reader.Text()));
+      auto extra = reader.Get<uint64_t>();
+      for (uint64_t j = 0; j < extra; ++j) reader.Get<int32_t>();
+      signatures_[key] = signature;
+    }
+    code_ = reader.Text();
+  }
+
+  const char* kind() const final { return "opencl"; }
+  int GetPropertyMask() const final { return ffi::Module::kBinarySerializable | ffi::Module::kRunnable; }
+  ffi::Bytes SaveToBytes() const final { return ffi::Bytes(bytes_); }
+
+  ffi::Optional<ffi::Function> GetFunction(const ffi::String& name) final {
+    auto found = signatures_.find(std::string(name));
+    if (found == signatures_.end()) return std::nullopt;
+    Device& d = Current();
+    Code code;
+    Handle kernel;
+    {
+      std::lock_guard<std::mutex> lock(d.mutex);
+      Build();
+      kernel = d.cl.clCreateKernel(program_, found->first.c_str(), &code);
+    }
+    Check(code, "clCreateKernel");
+    std::shared_ptr<opencl::Opaque> owned(kernel, [](Handle handle) { Current().cl.clReleaseKernel(handle); });
+    auto self = ffi::GetObjectPtr<ffi::ModuleObj>(this);
+    return ffi::Function::FromPacked([self, owned, signature = found->second](const ffi::AnyView* args, int32_t count,
+                                                                              ffi::Any*) {
+      Launch(owned.get(), signature, reinterpret_cast<const TVMFFIAny*>(args), count);
+    });
+  }
+
+  ~Kernels() {
+    if (program_ != nullptr) Current().cl.clReleaseProgram(program_);
+  }
+
+ private:
+  static int Extent(const std::string& tag) {
+    int axis = tag.empty() ? 3 : tag.back() - 'x';
+    if (axis >= 0 && axis < 3) {
+      if (tag.rfind("blockIdx.", 0) == 0) return axis;
+      if (tag.rfind("threadIdx.", 0) == 0) return 3 + axis;
+    }
+    TVM_FFI_THROW(RuntimeError) << "OpenCL kernels have no " << tag;
+  }
+
+  static void Launch(Handle kernel, const Signature& signature, const TVMFFIAny* args, int32_t count) {
+    Device& d = Current();
+    size_t extents[6] = {1, 1, 1, 1, 1, 1};
+    const size_t given = signature.arguments.size();
+    if (static_cast<size_t>(count) != given + signature.extents.size()) {
+      TVM_FFI_THROW(RuntimeError) << "a kernel got " << count << " arguments";
+    }
+    for (size_t i = 0; i < signature.extents.size(); ++i) {
+      extents[signature.extents[i]] = static_cast<size_t>(args[given + i].v_int64);
+    }
+    size_t threads[3];
+    for (int i = 0; i < 3; ++i) {
+      threads[i] = extents[i] * extents[3 + i];
+      if (threads[i] == 0) return;  // a tensor without elements
+    }
+    std::lock_guard<std::mutex> lock(d.mutex);
+    for (size_t i = 0; i < given; ++i) {
+      DLDataType type = signature.arguments[i];
+      uint32_t at = static_cast<uint32_t>(i);
+      if (type.code == kDLOpaqueHandle) {
+        Check(d.cl.clSetKernelArgSVMPointer(kernel, at, args[i].v_ptr), "clSetKernelArgSVMPointer");
+      } else if (type.code == kDLFloat && type.bits == 32) {
+        float value = static_cast<float>(args[i].v_float64);
+        Check(d.cl.clSetKernelArg(kernel, at, sizeof value, &value), "clSetKernelArg");
+      } else {  // integers are little-endian: a shorter one is the start of a longer one
+        Check(d.cl.clSetKernelArg(kernel, at, type.bits < 8 ? 1 : type.bits / 8, &args[i].v_int64), "clSetKernelArg");
+      }
+    }
+    Check(d.cl.clEnqueueNDRangeKernel(d.queue, kernel, 3, nullptr, threads, extents + 3, 0, nullptr, nullptr),
+          "clEnqueueNDRangeKernel");
+  }
+
+  void Build() {
+    if (program_ != nullptr) return;
+    Device& d = Current();
+    Code code;
+    size_t size = code_.size();
+    if (format_ == "bin") {
+      Code status;
+      const auto* data = reinterpret_cast<const unsigned char*>(code_.data());
+      program_ = d.cl.clCreateProgramWithBinary(d.context, 1, &d.device, &size, &data, &status, &code);
+    } else if (format_ == "spv") {
+      program_ = d.cl.clCreateProgramWithIL(d.context, code_.data(), size, &code);
+    } else {
+      TVM_FFI_THROW(RuntimeError) << "there is no OpenCL code of format '" << format_ << "'";
+    }
+    if (code == opencl::SUCCESS) code = d.cl.clBuildProgram(program_, 1, &d.device, "", nullptr, nullptr);
+    if (code == opencl::SUCCESS) return;
+    std::string log;
+    if (program_ != nullptr) {
+      size_t length = 0;
+      d.cl.clGetProgramBuildInfo(program_, d.device, opencl::PROGRAM_BUILD_LOG, 0, nullptr, &length);
+      log.resize(length);
+      d.cl.clGetProgramBuildInfo(program_, d.device, opencl::PROGRAM_BUILD_LOG, length, &log[0], nullptr);
+      d.cl.clReleaseProgram(program_);
+      program_ = nullptr;
+    }
+    TVM_FFI_THROW(RuntimeError) << d.name << " (driver " << d.driver << ") does not take the kernels, OpenCL error "
+                                << code << ": " << log.c_str();
+  }
+
+  std::string bytes_, format_, code_;
+  std::unordered_map<std::string, Signature> signatures_;
+  Handle program_ = nullptr;
+};
+
+// dscc.opencl.open(library, name): the name of the device that is used from here on.
+ffi::String Open(const ffi::String& library, const ffi::String& name) {
+  if (opened == nullptr) {
+    try {
+      opened = new Device(std::string(library), std::string(name));
+    } catch (const std::runtime_error& err) {
+      TVM_FFI_THROW(ValueError) << err.what();
+    }
+  } else if (opened->name.find(std::string(name)) == std::string::npos) {
+    TVM_FFI_THROW(ValueError) << "this process already uses the OpenCL device '" << opened->name << "'";
+  }
+  return ffi::String(opened->name);
+}
+
+}  // namespace
+
+TVM_FFI_STATIC_INIT_BLOCK() {
+  tvm::ffi::reflection::GlobalDef()
+      .def_packed("device_api.opencl",
+                  [](ffi::PackedArgs, ffi::Any* result) {
+                    static OpenCL* api = new OpenCL();
+                    *result = static_cast<void*>(static_cast<tvm::runtime::DeviceAPI*>(api));
+                  })
+      .def("dscc.opencl.open", Open)
+      .def("ffi.Module.load_from_bytes.opencl",
+           [](const ffi::Bytes& bytes) { return ffi::Module(ffi::make_object<Kernels>(bytes)); });
+}

@@ -1,0 +1,1 @@
+"""One rule per shape of computation, for targets to list."""

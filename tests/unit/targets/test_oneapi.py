@@ -1,0 +1,144 @@
+"""Kernels through OpenCL, run on Intel's OpenCL runtime for processors and compared with onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto as TP
+from onnx import helper, numpy_helper
+
+import dscc
+from dscc.errors import TargetError
+from dscc.runtime.opencl import locate
+
+RNG = np.random.default_rng(20)
+
+try:
+    locate.library("cpu")
+except TargetError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+
+def model(nodes, inputs, outputs, constants=None) -> onnx.ModelProto:
+    def infos(values):
+        return [helper.make_tensor_value_info(name, kind, shape) for name, (kind, shape) in values.items()]
+
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        infos(inputs),
+        infos(outputs),
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in (constants or {}).items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def check(proto: onnx.ModelProto, *feeds: dict[str, np.ndarray], tolerance: float = 1e-5) -> dscc.Artifact:
+    """Compile, run on every feed, compare with onnxruntime; the artifact."""
+    artifact = dscc.compile(proto, target="oneapi:cpu")
+    module = artifact.load()
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for feed in feeds:
+        for got, want in zip(module.run(None, feed), session.run(None, feed), strict=True):
+            assert got.shape == want.shape and got.dtype == want.dtype
+            largest = np.abs(want.astype(np.float64)).max(initial=0)
+            np.testing.assert_allclose(got, want, rtol=0, atol=tolerance * largest)
+    return artifact
+
+
+def normal(*shape: int) -> np.ndarray:
+    return RNG.standard_normal(shape).astype(np.float32)
+
+
+def test_symbolic_product_and_softmax():
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["a", "b"], ["s"]),
+        helper.make_node("Softmax", ["s"], ["y"], axis=-1),
+    ]
+    proto = model(
+        nodes, {"x": (TP.FLOAT, ["n", 37])}, {"y": (TP.FLOAT, ["n", 21])}, {"w": normal(37, 21), "b": normal(21)}
+    )
+    artifact = check(proto, {"x": normal(5, 37)}, {"x": normal(1, 37)}, {"x": normal(130, 37)})
+    assert artifact.manifest.device["kind"] == "opencl"
+    assert not any(kernel["rule"].startswith("host") for kernel in artifact.manifest.kernels["functions"].values())
+
+
+def test_convolution_with_symbolic_size():
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("MaxPool", ["r"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]),
+    ]
+    constants = {"w": normal(8, 3, 3, 3), "b": normal(8)}
+    proto = model(nodes, {"x": (TP.FLOAT, [1, 3, "h", "w"])}, {"y": (TP.FLOAT, [1, 8, "a", "b_"])}, constants)
+    check(proto, {"x": normal(1, 3, 17, 29)}, {"x": normal(1, 3, 64, 32)})
+
+
+def test_what_the_host_has_to_do():
+    """A sort and data-dependent sizes run on the host, with copies before and after."""
+    nodes = [
+        helper.make_node("Exp", ["x"], ["e"]),
+        helper.make_node("TopK", ["e", "k"], ["v", "i"]),
+        helper.make_node("Mul", ["v", "v"], ["y"]),
+        helper.make_node("Greater", ["e", "one"], ["g"]),
+        helper.make_node("NonZero", ["g"], ["z"]),
+    ]
+    outputs = {"y": (TP.FLOAT, ["n", 3]), "i": (TP.INT64, ["n", 3]), "z": (TP.INT64, [2, "count"])}
+    constants = {"k": np.array([3]), "one": np.float32(1)}
+    proto = model(nodes, {"x": (TP.FLOAT, ["n", 9])}, outputs, constants)
+    check(proto, {"x": normal(4, 9)}, {"x": normal(7, 9)})
+
+
+def test_branches():
+    def branch(name: str, operator: str) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info(name, TP.FLOAT, ["n"])
+        return helper.make_graph([helper.make_node(operator, ["x", "w"], [name])], name, [], [out])
+
+    nodes = [
+        helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0),
+        helper.make_node("Greater", ["s", "zero"], ["c"]),
+        helper.make_node("If", ["c"], ["t"], then_branch=branch("a", "Add"), else_branch=branch("b", "Mul")),
+        helper.make_node("Tanh", ["t"], ["y"]),
+    ]
+    proto = model(
+        nodes, {"x": (TP.FLOAT, ["n"])}, {"y": (TP.FLOAT, ["n"])}, {"zero": np.float32(0), "w": np.float32(3)}
+    )
+    check(proto, {"x": np.abs(normal(6))}, {"x": -np.abs(normal(4))})
+
+
+def test_loop_carries_and_stacks():
+    body = helper.make_graph(
+        [
+            helper.make_node("MatMul", ["state", "w"], ["next"]),
+            helper.make_node("ReduceSum", ["next"], ["row"], keepdims=0),
+            helper.make_node("Identity", ["go"], ["going"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TP.INT64, []),
+            helper.make_tensor_value_info("go", TP.BOOL, []),
+            helper.make_tensor_value_info("state", TP.FLOAT, ["n", 4]),
+        ],
+        [
+            helper.make_tensor_value_info("going", TP.BOOL, []),
+            helper.make_tensor_value_info("next", TP.FLOAT, ["n", 4]),
+            helper.make_tensor_value_info("row", TP.FLOAT, []),
+        ],
+    )
+    proto = model(
+        [helper.make_node("Loop", ["trips", "", "x"], ["y", "rows"], body=body)],
+        {"x": (TP.FLOAT, ["n", 4]), "trips": (TP.INT64, [])},
+        {"y": (TP.FLOAT, ["n", 4]), "rows": (TP.FLOAT, ["t"])},
+        {"w": normal(4, 4)},
+    )
+    check(proto, {"x": normal(3, 4), "trips": np.array(4)}, {"x": normal(2, 4), "trips": np.array(0)})
+
+
+def test_verify_of_the_artifact_itself():
+    proto = model([helper.make_node("Sigmoid", ["x"], ["y"])], {"x": (TP.FLOAT, [300])}, {"y": (TP.FLOAT, [300])})
+    artifact = dscc.compile(proto, target="oneapi")
+    assert artifact.manifest.check["outputs"]
+    assert artifact.manifest.target == "oneapi:cpu"
