@@ -49,6 +49,8 @@ class Operands:
         right: (depth indices, column within the panel) to an element of the vector.
         run: how many products may be summed in a row.
         unroll: steps of the innermost loop that are written out, where they divide its length.
+        scale: (index of the outermost loop, column within the panel) to what the sums of the loops within it are
+        multiplied by, before they are added up.
     """
 
     depth: Depth
@@ -56,6 +58,7 @@ class Operands:
     right: Callable[[Sequence[Expr], Expr], Expr]
     run: int = SHORT_RUN
     unroll: int = 1
+    scale: Callable[[Expr, Expr], Expr] | None = None
 
 
 def has_long_functions(fused: Fused) -> bool:
@@ -138,10 +141,18 @@ class Partial:
     store: Callable[[Expr, Expr, Expr], tirx.Stmt]
 
 
+def accumulate(code: Code, tile: Tile, operands: Operands) -> tirx.Var:
+    """The sums of a tile, [row][column within the panel], for an epilogue that needs several columns at once."""
+    acc = code.stack("acc", tile.rows * tile.width).buffer
+    _each(code, tile, lambda i, at: tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at]))
+    _multiply(code, tile, operands, acc)
+    return acc
+
+
 def _multiply(code: Code, tile: Tile, operands: Operands, acc: tirx.Var) -> None:
     """Add the products to the tile. Rounding grows with the length of a sum, so a long one is taken in blocks."""
     operands = _divided(operands)
-    outer, inner = _blocks(operands)
+    outer, inner = _blocks(operands) if operands.scale is None else (operands.depth[:1], operands.depth[1:])
     if not outer:
         _nest(code, tile, operands, acc, inner, [])
         return
@@ -154,12 +165,22 @@ def _multiply(code: Code, tile: Tile, operands: Operands, acc: tirx.Var) -> None
 
         _each(code, tile, write)
 
+    def add(block: Expr) -> None:
+        def write(i: Expr, at: Expr) -> tirx.Stmt:
+            where = [i * tile.width + at]
+            more = tirx.BufferLoad(acc, where)
+            if operands.scale is not None:
+                more = more * operands.scale(block, at)
+            return tirx.BufferStore(total, tirx.BufferLoad(total, where) + more, where)
+
+        _each(code, tile, write)
+
     move(total, lambda where: tirx.BufferLoad(acc, where))
     with ExitStack() as stack:
         before = [stack.enter_context(code.loop(extent, name)) for name, extent in outer]
         move(acc, lambda where: tirx.const(0.0, "float32"))
         _nest(code, tile, operands, acc, inner, before)
-        move(total, lambda where: tirx.BufferLoad(total, where) + tirx.BufferLoad(acc, where))
+        add(before[0])
     move(acc, lambda where: tirx.BufferLoad(total, where))
 
 

@@ -7,6 +7,7 @@ from dscc.schedule.rules.attention import Attention
 from dscc.schedule.rules.conv import Conv
 from dscc.schedule.rules.conv_transpose import ConvTranspose
 from dscc.schedule.rules.depthwise import Depthwise
+from dscc.schedule.rules.experts import Experts
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.pool import Pool
@@ -17,6 +18,7 @@ from dscc.schedule.rules.winograd import Winograd
 RULES: tuple[Rule, ...] = (
     Attention(),
     Recurrent(),
+    Experts(),
     Matmul(),
     Winograd(),
     Conv(),
