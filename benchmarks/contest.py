@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks import models
 from dscc.bench import Contestant, Result, race
+from dscc.bench.ahead import ENGINES
 from dscc.errors import DsccError
 from dscc.verify import compare
 
@@ -95,10 +96,18 @@ def complaint(said: str) -> str:
     return (errors or lines or ["nothing was said"])[-1]
 
 
-def contestants(name: str, engines: Sequence[str], artifact: Path | None, threads: Sequence[int]) -> list[Contestant]:
-    """dscc with its artifact, the others with the model file, once for every thread count."""
-    peer = models.peer_file(name)
-    files = {engine: artifact if engine == "dscc" else peer for engine in engines}
+def contestants(
+    name: str, engines: Sequence[str], artifact: Path | None, threads: Sequence[int], shape: int = 0
+) -> list[Contestant]:
+    """dscc with its artifact, Inductor with the network if there is one, the others with the model file; once for every
+    thread count.
+    """
+    files: dict[str, Path | None] = {}
+    for engine in engines:
+        if ENGINES[engine].takes == ".onnx":
+            files[engine] = models.peer_file(name)
+        else:
+            files[engine] = artifact if engine == "dscc" else models.program_file(name, shape)
     return [Contestant(engine, file, count) for count in threads for engine, file in files.items() if file]
 
 
@@ -113,7 +122,7 @@ def contest(
     """Race on the inputs of the model's shape number `shape`."""
     model = models.lookup(name)
     feeds = models.make_inputs(models.fetch(name), model, model.shapes[shape])
-    return race(entrants, feeds, rounds, progress, turn_ms)
+    return race(entrants, feeds, rounds, progress, turn_ms, models.cache_folder() / "ahead")
 
 
 def largest_error(got: Sequence[np.ndarray], want: Sequence[np.ndarray]) -> float:
@@ -134,7 +143,7 @@ class Ratio:
 
 def ratio(result: Result, base: Result, column: int) -> Ratio:
     """Of wall time (column 0) or processor time (column 1). Neighbouring turns are compared with each other."""
-    ratios = [mine[column] / theirs[column] for mine, theirs in zip(result.turns, base.turns, strict=True)]
+    ratios = [turn[column] / base.turns[i][column] for i, turn in result.turns.items() if i in base.turns]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return Ratio(middle, low, high)
 
@@ -145,13 +154,13 @@ def by_engine(results: Sequence[Result], threads: int) -> Mapping[str, Result]:
 
 
 def fresh_starts(
-    name: str, engines: Sequence[str], artifact: Path | None, repeats: int, threads: int
+    name: str, engines: Sequence[str], artifact: Path | None, repeats: int, threads: int, shape: int = 0
 ) -> Mapping[str, list[Result]]:
     """Load and run once in a new process, `repeats` times for every engine in turn."""
-    entrants = contestants(name, engines, artifact, [threads])
+    entrants = contestants(name, engines, artifact, [threads], shape)
     starts: dict[str, list[Result]] = {entrant.engine: [] for entrant in entrants}
     for _ in range(repeats):
         for entrant in entrants:
-            (result,) = contest([entrant], name)
+            (result,) = contest([entrant], name, shape)
             starts[entrant.engine].append(result)
     return starts

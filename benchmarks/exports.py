@@ -1,8 +1,11 @@
 """Export networks with random weights to ONNX: `python -m benchmarks.exports --folder DIR [NAME...]`.
 
-Four come from `networks.py` in the sizes of their papers, the others from `architectures/` in small sizes, each by one
-of torch's two exporters. Files go to the cache folder outside the repository. An export is checked against torch before
-it is put in place, so a file that is there is a file that was right.
+Four come from `networks.py` in the sizes of their papers, the others from `architectures/`, each by one of torch's two
+exporters. Files go to the cache folder outside the repository. An export is checked against torch before it is put in
+place, so a file that is there is a file that was right.
+
+With `--program CASE` (a model, or `model:case`) the network is written as torch's own program (`.pt2`), of the shapes
+of the case alone: what PyTorch Inductor compiles.
 """
 
 from __future__ import annotations
@@ -69,15 +72,22 @@ def example(export: Export, batch: int, seed: int) -> tuple[Any, ...]:
     return ids, torch.ones_like(ids), torch.zeros_like(ids)
 
 
-def export_network(spec: Export, name: str, path: Path) -> None:
-    """Write one of `networks.py` to `path`."""
+def build_network(spec: Export) -> Any:
+    """One of `networks.py`, with its weights."""
     import torch
 
     from benchmarks import networks
 
     build: Callable[[], torch.nn.Module] = getattr(networks, spec.network)
     sample = example(spec, 4, SEED)[0] if spec.calibrate else None
-    model = networks.randomise(build(), sample, SEED)
+    return networks.randomise(build(), sample, SEED)
+
+
+def export_network(spec: Export, name: str, path: Path) -> None:
+    """Write one of `networks.py` to `path`."""
+    import torch
+
+    model = build_network(spec)
     torch.onnx.export(
         model,
         example(spec, 2, SEED + 1),
@@ -141,6 +151,22 @@ def export(name: str, path: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
+def export_program(case: str, path: Path) -> None:
+    """Write the network of a case as a program of torch, with the shapes of that case."""
+    import torch
+
+    from benchmarks import architectures
+
+    name, shape = models.case(case)
+    model = models.lookup(name)
+    network = build_network(EXPORTS[name]) if name in EXPORTS else architectures.build(model.export, SEED)[0]
+    with torch.no_grad():
+        program = torch.export.export(network, arguments(model, model.shapes[shape], SEED))
+    aside = path.with_name(f".{os.getpid()}.{path.name}")
+    torch.export.save(program, aside)
+    aside.replace(path)
+
+
 def check(path: Path, model: Any, inputs: Sequence[Any], name: str) -> None:
     """Compare the file with torch."""
     import numpy as np
@@ -166,7 +192,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", choices=[[], *known], metavar="NAME", help="all when left out")
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--program", action="append", default=[], metavar="CASE")
     args = parser.parse_args(argv)
+    for case in args.program:
+        export_program(case, args.folder / f"{case.replace(':', '_')}.pt2")
+    if args.program and not args.names:
+        return 0
     for name in args.names or known:
         path = args.folder / f"{name}.onnx"
         export(name, path)

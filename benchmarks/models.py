@@ -35,8 +35,17 @@ CORE = (
     *("ppocrv4_det", "ppocrv4_rec", "ppocr_cls", "centerface", "ddddocr_det", "magika_v3_3", "basic_pitch"),
     *("minilm_l6_int8", "resnet50", "mobilenetv2", "vit_s", "bert_base"),
 )
+# What is raced.
+RACED = (
+    *("ppocrv4_det", "ppocrv4_rec", "ppocr_cls", "silero_vad", "silero_vad_op18_ifless", "magika_v3_3", "basic_pitch"),
+    *("centerface", "minilm_l6_int8", "smart_turn_v3_2", "ddddocr_det", "ddddocr_common", "ddddocr_old"),
+    *("terrain_diffusion_unet", "resnet50", "mobilenetv2", "efficientnet_b0", "vit_s", "swin_t", "bert_base"),
+    *("gpt2_124m", "whisper_base_encoder", "llama_8x1024"),
+)
 # Compared with onnxruntime by its own error rather than by 1e-4, and timed for the report only.
 INTEGER = frozenset({"minilm_l6_int8"})
+# Activations are rounded to 8 bits in between: engines that sum in another order round some to the next number.
+ROUNDED = frozenset({"smart_turn_v3_2", "ddddocr_old"})
 
 
 class ModelError(DsccError):
@@ -65,6 +74,7 @@ class Model:
         fill: input name to how its values are made, where normal noise would not do: `{"below": n}` draws integers
             from 0 to n-1, `{"constant": c}` repeats one value, `{"like": kind}` asks `samples.py`.
         export: name of the network that is exported; empty where there is a source.
+        cases: names of the first shapes, those that are timed; the first one alone, without a name, if not said.
     """
 
     name: str
@@ -76,22 +86,27 @@ class Model:
     fill: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     export: str = ""
     exporter: str = ""
+    cases: tuple[str, ...] = ("",)
 
 
 def from_json(entry: Mapping[str, Any]) -> Iterator[Model]:
-    """The models of one entry of the registry file: one, or one for each exporter that it names.
+    """The models of one entry of the registry file: one, or one for each of the `exporters` that it names.
 
-    `shapes` lists the shapes themselves; `sizes` the values of the symbolic dimensions.
+    `shapes` lists the shapes themselves; `sizes` the values of the symbolic dimensions. A `cache` stands for the inputs
+    of a decoder's keys and values, those of every layer alike.
     """
     dims: dict[str, tuple[int | str, ...]] = {name: tuple(shape) for name, shape in entry["dims"].items()}
+    if cache := entry.get("cache"):
+        for layer in range(cache["layers"]):
+            dims |= {f"past_{kind}_{layer}": ("batch", *cache["shape"]) for kind in ("key", "value")}
     shapes: list[Shapes] = [{name: tuple(shape) for name, shape in one.items()} for one in entry.get("shapes", [])]
     for sizes in entry.get("sizes", []):
         shapes.append({name: tuple(sizes.get(dim, dim) for dim in shape) for name, shape in dims.items()})
     source = None if "export" in entry else Packaged(entry["package"], entry["path"], entry["sha256"])
-    fill, export = entry.get("fill", {}), entry.get("export", "")
-    for exporter in entry.get("exporters", [""]):
-        name = f"{entry['name']}_{exporter}" if exporter else entry["name"]
-        yield Model(name, entry["what"], entry["licence"], source, dims, tuple(shapes), fill, export, exporter)
+    fill, export, cases = entry.get("fill", {}), entry.get("export", ""), tuple(entry.get("cases", [""]))
+    for exporter in entry.get("exporters", [entry.get("exporter", "")]):
+        name = f"{entry['name']}_{exporter}" if "exporters" in entry else entry["name"]
+        yield Model(name, entry["what"], entry["licence"], source, dims, tuple(shapes), fill, export, exporter, cases)
 
 
 @cache
@@ -105,6 +120,24 @@ def lookup(name: str) -> Model:
     if name not in registry():
         raise ModelError(unknown("model", name, registry()))
     return registry()[name]
+
+
+def case(text: str) -> tuple[str, int]:
+    """The model and the number of its shape that `model` or `model:case` stands for.
+
+    Raises:
+        ModelError: there is none.
+    """
+    name, _, which = text.partition(":")
+    cases = lookup(name).cases
+    if which not in cases:
+        raise ModelError(unknown(f"case of model '{name}'", which, [each for each in cases if each]))
+    return name, cases.index(which)
+
+
+def cases(name: str) -> list[str]:
+    """What of a model is timed: `model`, or `model:case` for each of its cases."""
+    return [f"{name}:{each}" if each else name for each in lookup(name).cases]
 
 
 def cache_folder() -> Path:
@@ -122,6 +155,24 @@ def fetch(name: str) -> Path:
         command = [sys.executable, "-m", "benchmarks.exports", "--folder", str(path.parent), name]
         if subprocess.run(command, cwd=REGISTRY.parents[1]).returncode != 0:
             raise ModelError(f"model '{name}' could not be exported; see above; it needs: pip install 'dscc[exports]'")
+    return path
+
+
+def program_file(name: str, shape: int) -> Path | None:
+    """The network of a model as torch's own program, of the shapes number `shape`; None for what is no export.
+
+    Raises:
+        ModelError: torch cannot write it.
+    """
+    model = lookup(name)
+    if not model.export:
+        return None
+    case = cases(name)[shape]
+    path = cache_folder() / "models" / f"{case.replace(':', '_')}.pt2"
+    if not path.exists():
+        command = [sys.executable, "-m", "benchmarks.exports", "--folder", str(path.parent), "--program", case]
+        if subprocess.run(command, cwd=REGISTRY.parents[1]).returncode != 0:
+            raise ModelError(f"model '{case}' could not be written as a program of torch; see above")
     return path
 
 

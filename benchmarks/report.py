@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-PACKAGES = ("apache-tvm", "numpy", "onnx", "onnxruntime", "openvino")
+PACKAGES = ("apache-tvm", "numpy", "onnx", "onnxruntime", "openvino", "iree-base-compiler", "torch")
 INSTRUCTIONS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "avx_vnni")
 
 

@@ -1,4 +1,4 @@
-"""Well-known architectures in small sizes with random weights, for the exports of `benchmarks.exports`.
+"""Well-known architectures with random weights, in small sizes and as published, for `benchmarks.exports`.
 
 A builder returns a `Network`: the module, which takes its inputs in the order of the registry, and the names of its
 outputs. `BUILDERS` finds them by name; torch and transformers are imported when one is built.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-KINDS = ("language", "speech", "vision", "recurrent", "control")
+KINDS = ("language", "speech", "vision", "recurrent", "control", "published")
 
 
 def build(name: str, seed: int) -> tuple[object, list[str]]:

@@ -86,7 +86,7 @@ def named(model: Any, inputs: str, outputs: str, **options: Any) -> tuple[nn.Mod
 
 
 def causal(model: Any) -> tuple[nn.Module, list[str]]:
-    return CausalLM(model), ["logits", *present()]
+    return CausalLM(model), ["logits", *present(model.config.num_hidden_layers)]
 
 
 def gpt2() -> tuple[nn.Module, list[str]]:

@@ -1,7 +1,9 @@
 """The engines that can take part in a race, each run in a child process of its own.
 
-Thread counts are set explicitly everywhere, since each engine has a default of its own, and so is single precision: on
-some processors OpenVINO computes in bfloat16 unless told not to.
+Thread counts are set explicitly everywhere, since each engine has a default of its own, and so is single precision:
+unless told not to, OpenVINO computes in bfloat16 on some processors, and rounds activations to 8 bits where weights
+have 8. Those that compile a model ahead of time do so in
+`prepare`, once, in a process apart: see dscc/bench/ahead.py.
 """
 
 from __future__ import annotations
@@ -17,10 +19,24 @@ Array = np.ndarray[Any, Any]
 
 
 class Engine(ABC):
-    """One engine with one model. The constructor imports the engine; `load` and `run` are timed apart from that."""
+    """One engine with one model. The constructor imports the engine; `load` and `run` are timed apart from that.
+
+    Attributes:
+        package: the module that has to be installed, `requirement` what pip installs it by.
+        ahead: whether `prepare` has anything to do.
+        takes: suffix of the model files that it reads.
+    """
 
     name: ClassVar[str]
     package: ClassVar[str]
+    requirement: ClassVar[str] = ""
+    ahead: ClassVar[bool] = False
+    takes: ClassVar[str] = ".onnx"
+
+    @classmethod
+    def prepare(cls, model: Path, feeds: Mapping[str, Array], into: Path) -> None:
+        """Write to `into` what `load` takes, compiled for inputs of the shapes of `feeds`."""
+        raise NotImplementedError
 
     @abstractmethod
     def load(self, model: Path, threads: int) -> None:
@@ -34,7 +50,7 @@ class Engine(ABC):
 class Dscc(Engine):
     """An artifact in the runtime of dscc."""
 
-    name, package = "dscc", "dscc"
+    name, package, takes = "dscc", "dscc", ".dscc"
 
     def __init__(self) -> None:
         import dscc.runtime
@@ -87,6 +103,7 @@ class OpenVino(Engine):
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
         }
         core = self._openvino.Core()
         self._compiled = core.compile_model(core.read_model(str(model)), "CPU", settings)
@@ -95,6 +112,3 @@ class OpenVino(Engine):
     def run(self, feeds: Mapping[str, Array]) -> list[Array]:
         found = self._request.infer(dict(feeds), share_inputs=True, share_outputs=False)
         return [np.asarray(found[port]) for port in self._compiled.outputs]
-
-
-ENGINES: dict[str, type[Engine]] = {engine.name: engine for engine in (Dscc, OnnxRuntime, OpenVino)}

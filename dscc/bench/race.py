@@ -1,39 +1,35 @@
-"""The race: contestants take turns in rounds, so that whatever else the machine does hits all of them alike."""
+"""The race: contestants take turns in rounds, so that whatever else the machine does hits all of them alike.
+
+Each is a process of its own, and a process that is not running its turn is stopped: no thread of it can spin.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from dscc.bench.engines import ENGINES
-from dscc.errors import DsccError, InputError, unknown
+from dscc.bench.ahead import ENGINES
+from dscc.bench.child import Child, Contestant, EngineError
+from dscc.bench.engines import Engine
+from dscc.bench.prepare import prepare
+from dscc.errors import InputError, unknown
 from dscc.feeds import Feeds
 
 # A turn lasts about this long, so that clocks and caches settle; a pause lets the threads of the last one fall asleep.
 TURN_MS, PAUSE_S = 60.0, 0.005
+# Of a slow engine's time. It gets fewer turns, since it does not decide anything: at least two, and one if it is slower
+# than all turns of the others together.
+_SLOW_FACTOR = 2.0
 Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One engine with one model at one thread count. dscc runs an artifact, the others the model file."""
-
-    engine: str
-    model: Path
-    threads: int
 
 
 @dataclass
@@ -42,7 +38,7 @@ class Result:
 
     Attributes:
         wall_ms, cpu_ms: of every run: time on the clock, and processor time of all the process's threads.
-        turns: for every turn, the medians (wall_ms, cpu_ms) of its runs; turns of the same index are neighbours in
+        turns: by round, the medians (wall_ms, cpu_ms) of the runs of its turn; turns of one round are neighbours in
             time, so their ratio between contestants is free of what the machine did in other minutes.
         outputs: of the given inputs, in the model's order.
         import_ms, load_ms, first_ms: importing the engine, loading the model, and the first run.
@@ -53,7 +49,7 @@ class Result:
     contestant: Contestant
     wall_ms: list[float] = field(default_factory=list)
     cpu_ms: list[float] = field(default_factory=list)
-    turns: list[tuple[float, float]] = field(default_factory=list)
+    turns: dict[int, tuple[float, float]] = field(default_factory=dict)
     outputs: list[Array] = field(default_factory=list, repr=False)
     import_ms: float = 0.0
     load_ms: float = 0.0
@@ -87,6 +83,7 @@ def race(
     rounds: int = 15,
     progress: Callable[[str], None] = lambda text: None,
     turn_ms: float = TURN_MS,
+    cache: Path | None = None,
 ) -> list[Result]:
     """Let the contestants run in turns and return what each showed, in their order.
 
@@ -96,6 +93,7 @@ def race(
         rounds: number of turns that each one gets; with none, it is only loaded and run.
         progress: called with a line of text as things happen.
         turn_ms: how long a turn lasts, unless a single run takes longer.
+        cache: folder for what engines compile ahead of time; none is kept without it.
 
     Raises:
         InputError: an engine is unknown, or not installed.
@@ -106,26 +104,28 @@ def race(
     with tempfile.TemporaryDirectory(prefix="dscc-bench-") as folder, ExitStack() as stack:
         feeds_file = Path(folder) / "feeds.npz"
         np.savez(feeds_file, **feeds)  # type: ignore[arg-type]
-        running: list[tuple[Result, Child, int]] = []
+        running: list[tuple[Result, Child, int, int]] = []
         for result in results:
             progress(f"load {result.contestant.engine}, {result.contestant.threads} threads")
-            child = stack.enter_context(Child(result.contestant, feeds_file))
             try:
+                model = prepare(result.contestant, feeds, feeds_file, cache or Path(folder))
+                child = stack.enter_context(Child(replace(result.contestant, model=model), feeds_file))
                 loaded = child.ask("load")
                 result.import_ms, result.load_ms = loaded["import_ms"], loaded["load_ms"]
                 result.first_ms, result.before_bytes = loaded["first_ms"], loaded["before_bytes"]
-                # One run to warm up, and then one that tells how many fit into a turn.
-                once_ms = child.ask("run 2")["wall_ms"][1] if rounds else turn_ms
+                # The first run warmed up; the next one tells how many fit into a turn.
+                once_ms = child.ask("run 1")["wall_ms"][0] if rounds else turn_ms
             except EngineError as err:
                 result.error = str(err)
                 continue
-            running.append((result, child, max(1, round(turn_ms / max(once_ms, 1e-3)))))
+            runs = max(1, round(turn_ms / max(once_ms, 1e-3)))
+            running.append((result, child, runs, _turns(once_ms, turn_ms, rounds)))
         for turn in range(rounds):
             progress(f"round {turn + 1} of {rounds}")
             # Nobody is always the one who runs after the same neighbour.
             first = turn % max(len(running), 1)
-            for result, child, runs in running[first:] + running[:first]:
-                if result.error:
+            for result, child, runs, turns in running[first:] + running[:first]:
+                if result.error or (turn * turns) // rounds == ((turn + 1) * turns) // rounds:
                     continue
                 time.sleep(PAUSE_S)
                 try:
@@ -135,8 +135,8 @@ def race(
                     continue
                 result.wall_ms += measured["wall_ms"]
                 result.cpu_ms += measured["cpu_ms"]
-                result.turns.append((statistics.median(measured["wall_ms"]), statistics.median(measured["cpu_ms"])))
-        for result, child, _ in running:
+                result.turns[turn] = (statistics.median(measured["wall_ms"]), statistics.median(measured["cpu_ms"]))
+        for result, child, *_ in running:
             if result.error:
                 continue
             result.peak_bytes = child.ask("peak")["peak_bytes"]
@@ -144,65 +144,30 @@ def race(
     return results
 
 
-def check_engine(name: str) -> None:
-    """Whether an engine can take part in a race.
+def _turns(once_ms: float, turn_ms: float, rounds: int) -> int:
+    """How many of the rounds one takes part in whose run takes `once_ms`."""
+    fitting = int(_SLOW_FACTOR * rounds * turn_ms / max(once_ms, 1e-3))
+    return min(rounds, max(fitting, 2 if once_ms < rounds * turn_ms else 1))
+
+
+def check_engine(name: str, reads: str = "") -> None:
+    """Whether an engine can take part in a race, with a model file of the suffix `reads` if that is given.
 
     Raises:
-        InputError: it is unknown, or not installed.
+        InputError: it is unknown, or not installed, or takes other files.
     """
     if name not in ENGINES:
         raise InputError(unknown("engine", name, ENGINES))
-    package = ENGINES[name].package
-    if importlib.util.find_spec(package) is None:
-        raise InputError(f"engine '{name}' is not installed; run 'pip install {package}'")
+    engine = ENGINES[name]
+    if reads and engine.takes != reads:
+        raise InputError(f"engine '{name}' runs '{engine.takes}' files, and the model is a '{reads}' file")
+    if not installed(engine):
+        raise InputError(f"engine '{name}' is not installed; run 'pip install {engine.requirement or engine.package}'")
 
 
-class EngineError(DsccError):
-    """An engine cannot take part: it failed on the model, or its process died."""
-
-
-class Child:
-    """One contestant's process. Leaving the context ends it."""
-
-    def __init__(self, contestant: Contestant, feeds_file: Path):
-        self._contestant = contestant
-        command = [sys.executable, "-m", "dscc.bench.worker", contestant.engine, str(contestant.model)]
-        command += [str(contestant.threads), str(feeds_file)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-
-    def outputs(self, file: Path) -> list[Array]:
-        """Run once more, and bring the outputs over in `file`."""
-        count = self.ask(f"outputs {file}")["count"]
-        with np.load(file) as archive:
-            return [archive[str(i)] for i in range(count)]
-
-    def ask(self, command: str) -> dict[str, Any]:
-        """Send one command and wait for its answer.
-
-        Raises:
-            EngineError: the engine failed, or its process died.
-        """
-        assert self._process.stdin and self._process.stdout  # both are pipes
-        try:
-            self._process.stdin.write(command + "\n")
-            self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            raise EngineError(f"the process of {self._contestant.engine} died with status {self._process.wait()}")
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise EngineError(f"{self._contestant.engine}: {answer['error']}")
-        return answer
+def installed(engine: type[Engine]) -> bool:
+    """Whether its package can be imported."""
+    try:
+        return importlib.util.find_spec(engine.package) is not None
+    except ModuleNotFoundError:  # of a parent of the package
+        return False

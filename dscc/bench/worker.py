@@ -2,8 +2,9 @@
 
     python -m dscc.bench.worker ENGINE MODEL THREADS FEEDS.npz
 
-Commands are lines on standard input, answers lines of JSON on standard output: `load`, `run N`, `peak`, `outputs FILE`.
-Whatever the engine prints goes to standard error, so that it cannot be taken for an answer.
+Commands are lines on standard input, answers lines of JSON on standard output: `load`, `run N`, `peak`, `outputs FILE`,
+and `prepare FOLDER`, in a process that is asked for nothing else. Whatever the engine prints goes to standard error, so
+that it cannot be taken for an answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dscc.bench.engines import ENGINES
+from dscc.bench.ahead import ENGINES
 
 
 def serve(engine_name: str, model: Path, threads: int, feeds_file: Path) -> Iterator[dict[str, Any]]:
@@ -25,12 +26,15 @@ def serve(engine_name: str, model: Path, threads: int, feeds_file: Path) -> Iter
 
     with np.load(feeds_file) as archive:
         feeds = {name: archive[name] for name in archive.files}
-    start = time.perf_counter()
-    engine = ENGINES[engine_name]()
-    import_ms = _since_ms(start)
     for line in sys.stdin:
         command, _, argument = line.strip().partition(" ")
-        if command == "load":
+        if command == "prepare":
+            ENGINES[engine_name].prepare(model, feeds, Path(argument))
+            yield {}
+        elif command == "load":
+            start = time.perf_counter()
+            engine = ENGINES[engine_name]()
+            import_ms = _since_ms(start)
             before = resident_bytes()
             start = time.perf_counter()
             engine.load(model, threads)

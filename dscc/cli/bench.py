@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("bench", short_help="Race a model against other engines.")
 @click.argument("model", type=click.Path(path_type=Path))
-@click.option("--vs", default="", metavar="ENGINE,...", help="Other engines: onnxruntime, openvino.")
+@click.option("--vs", default="", metavar="ENGINE,...", help="Other engines: onnxruntime, openvino, iree, tvm.")
 @click.option("--against", type=click.Path(path_type=Path), help="The ONNX file that the other engines run.")
 @click.option("--input", "inputs", metavar="NAME=@FILE.npy", multiple=True, help="An input; random ones otherwise.")
 @flags.feed_flags
@@ -48,7 +48,7 @@ def command(
 
     peers = [name for name in vs.split(",") if name]
     for name in peers:
-        bench.check_engine(name)
+        bench.check_engine(name, reads=".onnx")
     if against is None and not is_artifact(model):
         against = model
     if peers and against is None:

@@ -65,7 +65,7 @@ class Profiler:
     def __init__(self, artifact: Artifact, threads: int):
         program = Program(artifact, threads)
         library = program.library
-        self._inputs = InputSpecs(artifact.manifest.inputs)
+        self._inputs = InputSpecs(artifact.manifest.inputs, artifact.manifest.summary.get("may_be_empty", ()))
         self._session, self._plain = Session(program), Session(program)
         self._wanted = range(len(artifact.manifest.outputs))
         self._kernels = frozenset(artifact.manifest.kernels.get("functions", ()))

@@ -15,7 +15,7 @@ from dscc.bench import Contestant, Result
 
 
 def result(engine: str, turns: list[tuple[float, float]], error: str = "") -> Result:
-    return Result(Contestant(engine, Path("m"), 1), turns=turns, error=error)
+    return Result(Contestant(engine, Path("m"), 1), turns=dict(enumerate(turns)), error=error)
 
 
 def test_ratio_is_taken_turn_by_turn() -> None:
