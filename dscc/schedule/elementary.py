@@ -104,6 +104,7 @@ def _erf(let: Let, x: Expr) -> Expr:
 
 
 FUNCTIONS: dict[str, Function] = {
+    "nearbyint": _llvm("nearbyint"),  # TVM 0.27 has it, but makes a loop over lanes of a vectorized statement with it
     **{name: _llvm(name) for name in _INTRINSICS},
     "asinh": _asinh,
     "acosh": _acosh,

@@ -81,7 +81,7 @@ _EXP_SHORT = (
     0.9999997019767761,
     1.0,
 )
-_ROUND = 12582912.0
+_ROUND = 12582912.0 + 127
 
 
 def _dtype(x: Expr) -> str:
@@ -166,35 +166,55 @@ def _exp_reduced(let: _Lets, r: Expr, n: Expr) -> Expr:
     return value * power_of_two(half) * power_of_two(i - half)
 
 
+def _nearbyint(x: Expr) -> Expr:
+    """`x` rounded to the nearest whole number, half to even.
+
+    LLVM's intrinsic by its name: TVM 0.27 holds its own operator for one without vectors, and makes a loop over lanes
+    of every statement that has it.
+    """
+    return tirx.call_llvm_pure_intrin(_dtype(x), "llvm.nearbyint", x)
+
+
 def _exp(let: _Lets, x: Expr) -> Expr:
     c = let(_clamp(x, -104.0, 89.0))
-    n = let(tirx.nearbyint(c * _const(_LOG2_E, x)))
+    n = let(_nearbyint(let(c * _const(_LOG2_E, x))))
     return _exp_reduced(let, c - n * _const(_LN2_HIGH, x) - n * _const(_LN2_LOW, x), n)
 
 
-def _exp_below_one(let: _Lets, x: Expr) -> Expr:
-    """e**x for x <= 0 (right up to 88), as a softmax needs it: half the instructions of `_exp`, 0 where x < -87.
+def _exp_short(let: _Lets, x: Expr, *ln2: float) -> Expr:
+    """e**x for -87 <= x <= 88.3, and for NaN: half the instructions of `_exp`. `ln2`: the parts of ln 2, of which one
+    is enough near 0 and where multiply-adds do not round in between.
 
-    The sum with 1.5 * 2**23 leaves the rounded exponent in the low bits of `shifted`, from where one shift brings it to
-    its place. The polynomial is of degree 5; the relative error is below 2.5e-7 for x > -20 and 4e-7 everywhere.
+    The sum with 1.5 * 2**23 + 127 leaves the rounded exponent with its bias in the low bits of `shifted`, from where
+    one shift brings it to its place. The polynomial is of degree 5; the relative error is below 2.5e-7 for |x| < 20 and
+    4e-7 everywhere.
     """
     integer = _like(x, "int32")
     # an intrinsic that TVM knows nothing about: its simplifier would make x * log2(e) of the sum less _ROUND
     shifted = let(tirx.call_llvm_pure_intrin(_dtype(x), "llvm.fmuladd", x, _const(_LOG2_E, x), _const(_ROUND, x)))
-    r = let(x - (shifted - _const(_ROUND, x)) * _const(_LN2, x))
-    bits = tirx.reinterpret(integer, _horner(_EXP_SHORT, r))
-    exponent = tirx.reinterpret(integer, shifted) << tirx.const(23, integer)
-    return tirx.Select(x < _const(-87.0, x), _const(0.0, x), tirx.reinterpret(_dtype(x), bits + exponent))
+    n = let(shifted - _const(_ROUND, x))
+    r = x
+    for part in ln2:
+        r = r - n * _const(part, x)
+    r = let(r)
+    power = tirx.reinterpret(integer, shifted) << tirx.const(23, integer)
+    return _horner(_EXP_SHORT, r) * tirx.reinterpret(_dtype(x), power)
+
+
+def _exp_below_one(let: _Lets, x: Expr) -> Expr:
+    """e**x for x <= 0 (right up to 88), as a softmax needs it; 0 where x < -87."""
+    return tirx.Select(x < _const(-87.0, x), _const(0.0, x), _exp_short(let, x, _LN2))
 
 
 def _exp2(let: _Lets, x: Expr) -> Expr:
     c = let(_clamp(x, -151.0, 129.0))
-    n = let(tirx.nearbyint(c))
+    n = let(_nearbyint(c))
     return _exp_reduced(let, (c - n) * _const(_LN2, x), n)
 
 
 def _sigmoid(let: _Lets, x: Expr) -> Expr:
-    return _const(1.0, x) / (_const(1.0, x) + _exp(let, let(_const(0.0, x) - x)))
+    grown = let(_exp_short(let, let(_clamp(_const(0.0, x) - x, -87.0, 88.3)), _LN2_HIGH, _LN2_LOW))
+    return tirx.Select(x < _const(-88.3, x), _const(0.0, x), _const(1.0, x) / (_const(1.0, x) + grown))
 
 
 def _tanh(let: _Lets, x: Expr) -> Expr:
@@ -269,7 +289,7 @@ def _pow(let: _Lets, x: Expr, y: Expr) -> Expr:
     # An intrinsic that TVM knows nothing about: else its simplifier would put all of the above in every place of log2.
     log2 = let(tirx.call_llvm_intrin(double, "llvm.fma", s, _horner(_LOG2_ODD, q), e.astype(double)))
     t = let(_clamp(log2 * y.astype(double), -160.0, 160.0))
-    n = let(tirx.nearbyint(t))
+    n = let(_nearbyint(t))
     r = tirx.call_llvm_intrin(_dtype(x), "llvm.fma", (t - n).astype(_dtype(x)), _const(_LN2, x), _const(0.0, x))
     regular = _exp_reduced(let, r, n.astype(_dtype(x)))
     at_zero = tirx.Select(y > zero, zero, infinity)
@@ -298,7 +318,7 @@ def _sine(let: _Lets, x: Expr, shift: float) -> Expr:
     """sin(x + shift * pi): the argument is reduced in float64, the series is of degree 13."""
     double = _like(x, "float64")
     wide = let(x.astype(double))
-    n = let(tirx.nearbyint(wide * tirx.const(1.0 / math.pi, double) + tirx.const(shift, double)))
+    n = let(_nearbyint(let(wide * tirx.const(1.0 / math.pi, double) + tirx.const(shift, double))))
     r = let((wide - (n - tirx.const(shift, double)) * tirx.const(math.pi, double)).astype(_dtype(x)))
     half = let(n * tirx.const(0.5, double))
     s = let(r * r)
@@ -356,6 +376,8 @@ _OTHERS: dict[str, Callable[..., Expr]] = {
 def vector_call(call: ir.Call) -> Expr:
     """The arithmetic for one call of an elementary function; other calls are returned as they are."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
+    if name == "tirx.isnan":  # TVM 0.27 would make a loop over lanes of a vectorized statement with it
+        return tirx.NE(call.args[0], call.args[0])
     function = _VECTOR.get(name) or _OTHERS.get(name)
     if function is None:
         return call
