@@ -107,13 +107,10 @@ def write_tile(
     def load(i: Expr, at: Expr) -> Expr:
         return tirx.BufferLoad(acc, [i * tile.width + at])
 
-    def finish() -> None:
-        _finish(code, tile, acc, store, columns, base, rolled, guard)
-
     _each(code, tile, zero)
     if partial is None:
         _multiply(code, tile, operands, acc)
-        finish()
+        finish(code, tile, acc, store, columns, base, rolled, guard)
         return
     _multiply(code, tile, operands, acc)
     with code.when(partial.block > 0):
@@ -121,7 +118,7 @@ def write_tile(
     with code.when(partial.block < partial.last):
         _each(code, tile, lambda i, at: partial.store(i, at, load(i, at)))
     with code.when(tirx.EQ(partial.block, index(partial.last))):
-        finish()
+        finish(code, tile, acc, store, columns, base, rolled, guard)
 
 
 @dataclass(frozen=True)
@@ -240,7 +237,7 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
     _each(code, tile, step)
 
 
-def _finish(
+def finish(
     code: Code,
     tile: Tile,
     acc: tirx.Var,
@@ -248,11 +245,12 @@ def _finish(
     columns: Columns,
     base: Expr,
     rolled: bool,
-    guard: Callable[[Expr], Expr] | None,
+    guard: Callable[[Expr], Expr] | None = None,
 ) -> None:
+    """Store a tile that lies in the local array `acc`; the arguments are those of `write_tile`."""
     source = acc
     if rolled:
-        source = code.stack("copy", tile.rows * tile.width).buffer
+        source = code.stack("copy", tile.rows * tile.width, str(acc.dtype)).buffer
 
         def copy(i: Expr, at: Expr) -> tirx.Stmt:
             where = [i * tile.width + at]

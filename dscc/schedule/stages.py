@@ -100,12 +100,12 @@ def variables(expr: Expr) -> frozenset[Var]:
     return frozenset(found)
 
 
-def product_of(stage: Stage) -> tuple[Expr, Expr] | None:
-    """The factors if `stage` is a float32 sum of products that starts from zero."""
+def product_of(stage: Stage, dtype: str = "float32") -> tuple[Expr, Expr] | None:
+    """The factors if `stage` is a sum of products in `dtype` that starts from zero."""
     value = stage.value
-    if str(stage.buffer.dtype) != "float32" or not isinstance(value, tirx.Add):
+    if str(stage.buffer.dtype) != dtype or not isinstance(value, tirx.Add):
         return None
-    if not (isinstance(stage.init, tirx.FloatImm) and stage.init.value == 0.0):
+    if not (isinstance(stage.init, tirx.FloatImm | tirx.IntImm) and stage.init.value == 0):
         return None
     before, term = value.a, value.b
     if not (isinstance(before, Load) and before.source.same_as(stage.buffer)):

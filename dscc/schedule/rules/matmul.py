@@ -50,10 +50,10 @@ class Roles:
     depth: Var
 
 
-def roles(fused: Fused) -> Roles | None:
-    """The roles of the anchor's axes, or None if it is no sum of products of two factors."""
+def roles(fused: Fused, dtype: str = "float32") -> Roles | None:
+    """The roles of the anchor's axes, or None if it is no sum of products of two factors in `dtype`."""
     anchor = fused.anchor
-    factors = product_of(anchor)
+    factors = product_of(anchor, dtype)
     if factors is None or not anchor.reduce or not anchor.spatial:
         return None
     # A convolution with a kernel of one element sums over two axes of extent 1 as well.

@@ -7,9 +7,15 @@ as many multiply-adds per cycle. Only a64fx, with 512 bits, does more by SVE.
 
 from __future__ import annotations
 
-from dscc.schedule.machine import Machine
+from dscc.schedule.machine import Dot, Machine
 from dscc.targets.arm.cores import CORES, FAMILY, Core
 from dscc.targets.cpu.target import CpuTarget
+
+# The better one first: smmla does twice the products of sdot.
+DOTS = {
+    "i8mm": Dot("llvm.aarch64.neon.smmla.v4i32.v16i8", "int8", "int8", lanes=4, rows=2, depth=8),
+    "dotprod": Dot("llvm.aarch64.neon.sdot.v4i32.v16i8", "int8", "int8", lanes=4),
+}
 
 
 class Arm(CpuTarget):
@@ -28,4 +34,5 @@ class Arm(CpuTarget):
             l1_bytes=l1 or core.l1_kbytes * 1024,
             l2_bytes=l2 or core.l2_kbytes * 1024,
             features=self.processor.features,
+            dot=next((dot for feature, dot in DOTS.items() if feature in self.processor.features), None),
         )

@@ -10,6 +10,7 @@ from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.experts import Experts
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
+from dscc.schedule.rules.matmul_bytes import MatmulBytes
 from dscc.schedule.rules.pool import Pool
 from dscc.schedule.rules.recurrent import Recurrent
 from dscc.schedule.rules.rows import Rowwise
@@ -20,6 +21,7 @@ RULES: tuple[Rule, ...] = (
     Recurrent(),
     Experts(),
     Matmul(),
+    MatmulBytes(),
     Winograd(),
     Conv(),
     Depthwise(),

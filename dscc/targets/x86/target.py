@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dscc.schedule.machine import Machine
+from dscc.schedule.machine import Dot, Machine
 from dscc.targets.cpu.processor import Family
 from dscc.targets.cpu.target import CpuTarget
 
@@ -22,6 +22,10 @@ FAMILY = Family(
 )  # fmt: skip
 
 
+VPDPBUSD_512 = Dot("llvm.x86.avx512.vpdpbusd.512", "uint8", "int8", lanes=16)
+VPDPBUSD_256 = Dot("llvm.x86.avx512.vpdpbusd.256", "uint8", "int8", lanes=8)
+
+
 class X86(CpuTarget):
     """Code for one x86-64 processor."""
 
@@ -36,4 +40,5 @@ class X86(CpuTarget):
         l1, l2 = self.processor.cache_bytes
         # Without a machine to ask, the sizes that are usual for its kind.
         l1, l2 = l1 or 32 * 1024, l2 or (1024 if "avx512f" in has else 512) * 1024
-        return Machine(bits, 32 if wide else 16, l1, l2, wide, has)
+        dot = VPDPBUSD_512 if wide and "avx512vnni" in has else VPDPBUSD_256 if "avxvnni" in has else None
+        return Machine(bits, 32 if wide else 16, l1, l2, wide, has, dot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from onnx import numpy_helper, parser
 
 import dscc
 from benchmarks import cross
+from dscc import emit
+from dscc.artifact import host
+from dscc.options import CompileOptions
 
 if cross.missing("aarch64"):
     pytest.skip("qemu-user and g++-aarch64-linux-gnu are needed", allow_module_level=True)
@@ -102,6 +107,28 @@ def half() -> tuple[onnx.ModelProto, list[Arrays]]:
     return model, [{"x": normal(n, n, 48, dtype="float16")} for n in (1, 19)]
 
 
+def integers() -> tuple[onnx.ModelProto, list[Arrays]]:
+    """Products of bytes of every signedness, with zero points of the tensor and of columns."""
+    generator = np.random.default_rng(0)
+
+    def weights(dtype: str, *shape: int) -> np.ndarray[Any, Any]:
+        limits = np.iinfo(dtype)
+        return generator.integers(limits.min, limits.max + 1, shape).astype(dtype)
+
+    model = build(
+        """integers (float[n, 45] x) => (int32[n, 33] y, uint8[n, 19] z, int32[n, 8] t) {
+            q, s, zero = DynamicQuantizeLinear (x)
+            y = MatMulInteger (q, w, zero, wz)
+            z = QLinearMatMul (q, s, zero, v, vs, vz, zs, zero)
+            f = Cast <to = 3> (x)
+            t = MatMulInteger (f, u)
+        }""",
+        w=weights("int8", 45, 33), wz=weights("int8", 33), v=weights("uint8", 45, 19), vs=np.array(0.02, "float32"),
+        vz=np.array(131, "uint8"), zs=np.array(0.7, "float32"), u=weights("int8", 45, 8),
+    )  # fmt: skip
+    return model, [{"x": normal(n, n, 45) * 9} for n in (1, 2, 7, 37)]
+
+
 def library() -> tuple[onnx.ModelProto, list[Arrays]]:
     """Functions in C that come with the model's library: a sort, a search, a loop."""
     model = build(
@@ -149,6 +176,9 @@ def compare(emulated: cross.Emulated, model: Any, target: str, cpu: str, feeds: 
         (recurrent, "arm:neoverse-n1", "neoverse-n1"),
         (half, "arm:cortex-a53", "cortex-a53"),
         (half, "arm:apple-m1", "max"),
+        (integers, "arm:cortex-a72", "cortex-a72"),
+        (integers, "arm:neoverse-n1", "neoverse-n1"),
+        (integers, "arm:neoverse-v1", "max"),
         (library, "arm:generic", "cortex-a53"),
         (dense, "arm:neoverse-v2", "max"),
     ],
@@ -165,8 +195,54 @@ def test_a_real_model_agrees(name: str, target: str, cpu: str) -> None:
     assert "error" in cross.check(name, target, cpu, shapes=1)
 
 
-def test_an_instruction_that_the_processor_lacks_is_seen(emulated: cross.Emulated, tmp_path: Path) -> None:
-    model, feeds = half()
-    dscc.compile(model, target="arm:cortex-a76").save(tmp_path / "model.dscc")
+INSTRUCTIONS = {"sdot", "udot", "usdot", "smmla", "ummla", "usmmla"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "used"),
+    [
+        ("cortex-a53", set()),
+        ("cortex-a72", set()),
+        ("a64fx", set()),
+        ("cortex-a76", {"sdot"}),
+        ("apple-m1", {"sdot"}),
+        ("neoverse-v1", {"smmla"}),
+        ("neoverse-v2", {"smmla"}),
+    ],
+)
+def test_products_of_bytes_use_what_the_processor_has(arch: str, used: set[str]) -> None:
+    model, _ = integers()
+    assembly = emit.emit(model, CompileOptions(target=f"arm:{arch}"), "asm")
+    found = {line.split()[0] for line in assembly.splitlines() if line.strip()} & INSTRUCTIONS
+    assert found == used
+
+
+@pytest.mark.parametrize(("target", "cpu"), [("arm:cortex-a76", "cortex-a72"), ("arm:neoverse-v1", "neoverse-n1")])
+def test_an_instruction_that_the_processor_lacks_stops_the_program(
+    target: str, cpu: str, emulated: cross.Emulated, tmp_path: Path
+) -> None:
+    model, feeds = integers()
+    artifact = dscc.compile(model, target=target)
+    artifact.save(tmp_path / "model.dscc")
     with pytest.raises(cross.CrossError, match="killed by SIGILL"):
-        emulated.run(tmp_path / "model.dscc", list(feeds[0].values()), "cortex-a72")
+        emulated.run(tmp_path / "model.dscc", list(feeds[0].values()), cpu)
+
+
+def test_arithmetic_on_halves_uses_what_the_processor_has() -> None:
+    model, _ = half()
+    with_it, without = (
+        emit.emit(model, CompileOptions(target=f"arm:{arch}"), "asm") for arch in ("cortex-a76", "cortex-a72")
+    )
+    assert re.search(r"f(mul|add|mla)\tv\d+\.[48]h", with_it)
+    assert not re.search(r"f(mul|add|mla)\tv\d+\.[48]h", without)
+
+
+def test_an_artifact_says_what_it_asks_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = dscc.compile(integers()[0], target="arm:neoverse-v1").manifest
+    assert manifest.machine == "aarch64"
+    assert {"asimd", "asimddp", "i8mm", "asimdhp"} <= set(manifest.cpu_features)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset(manifest.cpu_features) - {"i8mm"})
+    assert host.unfit(manifest) == "it was compiled for arm:neoverse-v1, and this processor lacks i8mm"
+    monkeypatch.setattr(host, "cpu_flags", lambda: frozenset(manifest.cpu_features))
+    assert host.unfit(manifest) is None
