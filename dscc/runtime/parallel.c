@@ -4,8 +4,8 @@
 // belongs to the library: any thread may call, its own thread takes part in the work, and nothing is left when the
 // library is unloaded. If the pool is busy with another caller's loop, the loop runs on the caller's thread alone.
 //
-// A loop is cut into tasks; whoever is free claims the next one, so a helper that wakes up late costs nothing. The claim
-// is one compare-and-swap of `ticket` (generation of the loop, next task): a helper that still looks at an old loop
+// A loop is cut into some more tasks than there are threads; whoever is free claims the next one, so a helper that wakes
+// up late costs nothing, and neither do steps of a loop that take unequal times. The claim is one compare-and-swap of `ticket` (generation of the loop, next task): a helper that still looks at an old loop
 // cannot claim a task of the new one.
 
 #include <pthread.h>
@@ -32,7 +32,11 @@ extern int TVMFFIObjectDecRef(void* object);
 // The pointer through which generated code launches loops. A library without a parallel loop has none.
 extern int (*__TVMBackendParallelLaunch)(Body, void*, int) __attribute__((weak));
 
-enum { MAX_THREADS = 256, SPINS = 4000 };  // of a pause each: some 50 microseconds between two kernels
+enum {
+  MAX_THREADS = 256,
+  SPINS = 4000,  // of a pause each: some 50 microseconds between two kernels
+  PARTS = 4      // tasks for every thread
+};
 
 static pthread_t helpers[MAX_THREADS];
 static _Atomic int threads = 1;  // that take part in a loop, the caller's included
@@ -128,7 +132,7 @@ static int launch(Body f, void* data, int count) {
     return f(0, &alone, data);
   }
   if (started < threads - 1) start_helpers();
-  count = threads;
+  count = threads * PARTS;
   atomic_store(&body, f);
   atomic_store(&closure, data);
   atomic_store(&tasks, count);
