@@ -23,6 +23,7 @@ class Device(Machine):
         threads: most threads of one block that kernels are written for.
         warp: threads that run in step (CUDA: warp; ROCm: wavefront; OpenCL: sub-group); 1 where that is not so.
         shared_bytes: shared memory of one block.
+        units: multiprocessors (OpenCL: compute units), each of which has a few blocks at a time.
         registers: 32-bit registers that a thread can have before they spill.
         float64, float16: whether the device computes in these types.
     """
@@ -30,6 +31,7 @@ class Device(Machine):
     threads: int = 256
     warp: int = 1
     shared_bytes: int = 16 * 1024
+    units: int = 32
     registers: int = 128
     float64: bool = True
     float16: bool = False

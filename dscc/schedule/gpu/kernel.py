@@ -49,6 +49,12 @@ class Kernel(Code):
             with self.when(True if known is not None and known % threads == 0 else i < index(count)):
                 yield i
 
+    @contextmanager
+    def nest(self, extents: Sequence[Index], name: str) -> Iterator[list[Expr]]:
+        """Loops of one thread, one in another."""
+        with ExitStack() as stack:
+            yield [stack.enter_context(self.loop(extent, f"{name}{n}")) for n, extent in enumerate(extents)]
+
     def shared(self, name: str, size: int, dtype: str = "float32") -> Flat:
         """Memory that the threads of a block share."""
         return self._scoped(name, size, dtype, "shared")

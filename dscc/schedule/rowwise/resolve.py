@@ -28,13 +28,17 @@ from dscc.schedule.rowwise.program import (
 from dscc.schedule.stages import Stage, is_one, loads, stages, substitute
 
 
-def rows_of(func: tirx.PrimFunc) -> Rows | None:
-    """The function as rows, or None if it has no reduction or another structure."""
+def rows_of(func: tirx.PrimFunc, keep: bool = True) -> Rows | None:
+    """The function as rows, or None if it has no reduction or another structure.
+
+    Args:
+        keep: values that are costly and are read by several sweeps are kept in memory, not computed again.
+    """
     found = stages(func)
     if found is None or not any(stage.reduce for stage in found):
         return None
     try:
-        rows = _Resolver(func, [without_ones(stage) for stage in found]).rows()
+        rows = _Resolver(func, [without_ones(stage) for stage in found], keep).rows()
     except NotRowwise:
         return None
     collapse(rows)
@@ -63,8 +67,8 @@ class _Kept:
 class _Resolver:
     """Turns stages over whole tensors into sweeps over one row."""
 
-    def __init__(self, func: tirx.PrimFunc, found: Sequence[Stage]):
-        self._stages = found
+    def __init__(self, func: tirx.PrimFunc, found: Sequence[Stage], keep: bool):
+        self._stages, self._keep = found, keep
         self._outputs = {p for p in func.params if tirx.is_buffer_var(p)} & {s.buffer for s in found}
         self._by_buffer = {stage.buffer: stage for stage in found}
         if len(self._by_buffer) != len(found):
@@ -81,7 +85,7 @@ class _Resolver:
     def rows(self) -> Rows:
         first = next(stage for stage in self._stages if stage.is_reduction)
         self._kept = tuple(Axis(Var(f"k{i}", "int64"), first.extents[v]) for i, v in enumerate(first.spatial))
-        self._worth_keeping = self._shared_and_costly()
+        self._worth_keeping = self._shared_and_costly() if self._keep else set()
         for stage in self._stages:
             if stage.is_reduction or stage.buffer in self._outputs:
                 self._place(stage)

@@ -50,8 +50,13 @@ class Roles:
     depth: Var
 
 
-def roles(fused: Fused, dtype: str = "float32") -> Roles | None:
-    """The roles of the anchor's axes, or None if it is no sum of products of two factors in `dtype`."""
+def roles(fused: Fused, dtype: str = "float32", open_sizes: bool = False) -> Roles | None:
+    """The roles of the anchor's axes, or None if it is no sum of products of two factors.
+
+    Args:
+        dtype: of the sum.
+        open_sizes: depth and columns may be symbolic, not only the rows.
+    """
     anchor = fused.anchor
     factors = product_of(anchor, dtype)
     if factors is None or not anchor.reduce or not anchor.spatial:
@@ -59,7 +64,7 @@ def roles(fused: Fused, dtype: str = "float32") -> Roles | None:
     # A convolution with a kernel of one element sums over two axes of extent 1 as well.
     unit = {var: tirx.const(0, "int64") for var in anchor.reduce if is_one(anchor.extents[var])}
     depths = [var for var in anchor.reduce if var not in unit] or [anchor.reduce[-1]]
-    if len(depths) != 1 or constant(anchor.extents[depths[0]]) is None:
+    if len(depths) != 1 or not (open_sizes or constant(anchor.extents[depths[0]]) is not None):
         return None
     depth = depths[0]
     unit.pop(depth, None)
@@ -74,7 +79,7 @@ def roles(fused: Fused, dtype: str = "float32") -> Roles | None:
         factors, used = (factors[1], factors[0]), [used[1], used[0]]
     if column in used[0] or column not in used[1] or any(depth not in some for some in used):
         return None
-    if constant(anchor.extents[column]) is None:
+    if not open_sizes and constant(anchor.extents[column]) is None:
         return None
     batch = tuple(var for var in anchor.spatial[:-1] if var in used[1])
     rows = tuple(var for var in anchor.spatial[:-1] if var not in used[1])
@@ -109,7 +114,7 @@ class Matmul(Rule):
         plain = isinstance(right, Load) and right.source in params and not found.batch
         which = params.index(right.source) if plain else -1
         if which in constants:
-            axes = _packed_axes(right, found.depth, found.column)
+            axes = packed_axes(right, found.depth, found.column)
             if axes is not None:
                 packings[which] = PanelPacking(columns, axes)
                 packed_shape = (columns.panels, depth, columns.tile.width)
@@ -150,7 +155,7 @@ class Matmul(Rule):
         return Scheduled(vector_math(scheduled), packings)
 
 
-def _packed_axes(load: Load, depth: Var, column: Var) -> tuple[int, ...] | None:
+def packed_axes(load: Load, depth: Var, column: Var) -> tuple[int, ...] | None:
     """The order of the weight's axes that puts `depth` and `column` last, or None if it is read otherwise."""
     found: dict[Var, int] = {}
     rest: list[int] = []

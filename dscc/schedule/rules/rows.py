@@ -43,13 +43,13 @@ class Rowwise(Rule):
             return None
         code = Code()
         views = {p: code.view(p) for p in func.params if tirx.is_buffer_var(p)}
-        lane = _lane_axis(rows)
+        lane = lane_axis(rows)
         writer = Across(rows, code, views, machine) if lane is None else Along(rows, code, views, machine, lane)
         writer.write()
         return Scheduled(func.with_body(code.stmt()))
 
 
-def _lane_axis(rows: Rows) -> Axis | None:
+def lane_axis(rows: Rows) -> Axis | None:
     """The kept axis along which memory is contiguous, or None if that is one of the row, and not a short one."""
     votes = dict.fromkeys((axis.var for axis in rows.kept), 0)
     along = 0

@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from dscc.schedule.base import Rule
+from dscc.schedule.gpu.rules.conv import Conv
+from dscc.schedule.gpu.rules.direct import Direct
 from dscc.schedule.gpu.rules.elementwise import Elementwise
+from dscc.schedule.gpu.rules.matmul import Matmul
+from dscc.schedule.gpu.rules.rows import Rowwise
 
-RULES: tuple[Rule, ...] = (Elementwise(),)
+RULES: tuple[Rule, ...] = (
+    Matmul(),
+    Conv(),
+    Rowwise(),
+    Direct(),
+    Elementwise(),
+)

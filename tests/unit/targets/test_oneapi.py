@@ -142,3 +142,62 @@ def test_verify_of_the_artifact_itself():
     artifact = dscc.compile(proto, target="oneapi")
     assert artifact.manifest.check["outputs"]
     assert artifact.manifest.target == "oneapi:cpu"
+
+
+def rules(artifact: dscc.Artifact) -> list[str]:
+    return [kernel["rule"] for kernel in artifact.manifest.kernels["functions"].values()]
+
+
+def test_products():
+    """Sizes of tiles and others, a weight stored by columns, and products of two inputs."""
+    tanh = helper.make_node("Tanh", ["a"], ["y"])
+    product = helper.make_node("MatMul", ["x", "w"], ["a"])
+    turned = [
+        helper.make_node("Transpose", ["v"], ["w"], perm=[1, 0]),
+        product,
+    ]
+    one = {"y": (TP.FLOAT, None)}
+    proto = model([product, tanh], {"x": (TP.FLOAT, ["n", 70])}, one, {"w": normal(70, 50)})
+    assert rules(check(proto, *({"x": normal(n, 70)} for n in (1, 3, 64, 129)))) == ["matmul"]
+    proto = model([*turned, tanh], {"x": (TP.FLOAT, ["n", 70])}, one, {"v": normal(50, 70)})
+    assert rules(check(proto, {"x": normal(65, 70)})) == ["matmul"]
+    inputs = {"x": (TP.FLOAT, ["b", "n", "k"]), "w": (TP.FLOAT, ["b", "k", "m"])}
+    proto = model([product, tanh], inputs, one)
+    assert rules(check(proto, {"x": normal(2, 5, 33), "w": normal(2, 33, 77)})) == ["matmul"]
+
+
+@pytest.mark.parametrize(
+    ("data", "weight", "attributes", "rule"),
+    [
+        ((2, 3, 17, 29), (20, 3, 3, 3), {"pads": [1, 1, 1, 1], "strides": [2, 2]}, "conv"),
+        ((1, 32, 17, 29), (16, 16, 3, 3), {"pads": [1, 1, 2, 1], "group": 2, "dilations": [2, 1]}, "conv"),
+        ((1, 32, 17, 29), (32, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 32}, "direct"),
+        ((1, 8, 31, 7), (48, 8, 1, 1), {}, "matmul"),
+        ((1, 4, 5, 6, 7), (3, 4, 2, 2, 2), {}, "rows"),
+    ],
+)
+def test_convolutions(data, weight, attributes, rule):
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], **attributes),
+        helper.make_node("HardSigmoid", ["c"], ["y"]),
+    ]
+    shape = [data[0], data[1], *(f"d{axis}" for axis in range(len(data) - 2))]
+    constants = {"w": normal(*weight), "b": normal(weight[0])}
+    artifact = check(model(nodes, {"x": (TP.FLOAT, shape)}, {"y": (TP.FLOAT, None)}, constants), {"x": normal(*data)})
+    assert rule in rules(artifact)
+
+
+@pytest.mark.parametrize(
+    ("operator", "attributes", "shape", "sizes"),
+    [
+        ("Softmax", {"axis": -1}, ["n", "k"], [(3, 1000), (3, 7), (1, 1)]),
+        ("Softmax", {"axis": 1}, ["n", "k", "m"], [(3, 50, 70), (3, 7, 1)]),
+        ("GlobalAveragePool", {}, ["n", 20, "h", "w"], [(3, 20, 17, 9)]),
+        ("ReduceMax", {"keepdims": 0}, ["n", 20], [(300, 20)]),
+        ("ReduceProd", {"keepdims": 0}, [9, "n"], [(9, 4)]),
+    ],
+)
+def test_rows(operator, attributes, shape, sizes):
+    node = helper.make_node(operator, ["x"], ["y"], **attributes)
+    proto = model([node], {"x": (TP.FLOAT, shape)}, {"y": (TP.FLOAT, None)})
+    assert "rows" in rules(check(proto, *({"x": normal(*size)} for size in sizes)))

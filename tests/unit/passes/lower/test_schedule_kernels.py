@@ -58,6 +58,7 @@ class FakeTarget:
 
     def __init__(self, *rules: Rule) -> None:
         self.rules = rules
+        self.host = self
         self.tvm_target = targets.resolve(None).tvm_target
         self.machine = targets.resolve(None).machine
 

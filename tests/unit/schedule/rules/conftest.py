@@ -158,3 +158,4 @@ class _OneRule:
 
     def __init__(self, rule: Rule):
         self.rules = (rule, Fallback())
+        self.host = self
