@@ -42,7 +42,8 @@ def plan(
         scheduled, rule = plan(func, constants, target.host, decisions, small)
         return scheduled, f"host: {rule}"
     scheduled, rule = _scheduled(func, constants, target, decisions, small)
-    ready = scheduled.func if _has_narrow_floats(scheduled.func) else vector_math(scheduled.func)
+    as_it_is = _has_narrow_floats(scheduled.func) or not target.spells_out_math
+    ready = scheduled.func if as_it_is else vector_math(scheduled.func)
     ready = ready.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
     return Scheduled(ready, scheduled.packings), rule
 

@@ -22,6 +22,8 @@ class Target(ABC):
     name: ClassVar[str]
     forms: ClassVar[Mapping[str, str]] = MappingProxyType({"source": "ll", "asm": "asm"})
     """What `--emit` can show of the generated code, and how TVM's modules call it."""
+    spells_out_math: ClassVar[bool] = True
+    """Whether elementary functions become arithmetic and LLVM's intrinsics; else TVM calls the C library's."""
     arch: str
 
     @classmethod

@@ -43,6 +43,7 @@ class C(dscc.Target):
 
     name: ClassVar[str] = "c"
     forms: ClassVar[Mapping[str, str]] = {"source": "c"}
+    spells_out_math: ClassVar[bool] = False
 
     def __init__(self, arch: str):
         self.arch = arch

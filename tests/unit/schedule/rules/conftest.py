@@ -155,6 +155,7 @@ class _OneRule:
 
     tvm_target = tvm.target.Target("llvm")
     machine = MACHINES["avx512"]
+    spells_out_math = True
 
     def __init__(self, rule: Rule):
         self.rules = (rule, Fallback())
