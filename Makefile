@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit demo bench acceptance docs changelog clean
+.PHONY: help venv test lint types lit unit demo bench acceptance fuzz-files docs changelog clean
 
 help:            ## what there is
-	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
 
 venv: $(VENV)/.installed  ## the environment for development
 $(VENV)/.installed: pyproject.toml $(PLUGINS)
@@ -49,6 +49,9 @@ bench: venv      ## the race that benchmarks/RESULTS.md is written from
 acceptance: venv ## every promise about real models, measured, into benchmarks/RESULTS.md
 	$(PIP) -e '.[bench,exports]'
 	$(BIN)/python -m benchmarks.acceptance --save
+
+fuzz-files: venv ## ten minutes of altered model files: each is read, or refused in one line
+	$(BIN)/python -m benchmarks.fuzz_files --seconds 600 --bases made suite real
 
 docs: venv       ## rewrite the pages of docs/ that are made from the code
 	$(BIN)/python -m docs.generate

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dscc.compiler import compile
     from dscc.errors import DsccError
     from dscc.frontends.base import Frontend
+    from dscc.frontends.onnx.operator import OnnxOperator
     from dscc.hookspecs import hookimpl
     from dscc.options import CompileOptions
     from dscc.passes.base import Pass
@@ -33,6 +34,7 @@ __all__ = [
     "DsccError",
     "Frontend",
     "Module",
+    "OnnxOperator",
     "Pass",
     "RewritePass",
     "Target",
@@ -47,6 +49,7 @@ _HOME = {
     "DsccError": "dscc.errors",
     "Frontend": "dscc.frontends.base",
     "Module": "dscc.runtime",
+    "OnnxOperator": "dscc.frontends.onnx.operator",
     "Pass": "dscc.passes.base",
     "RewritePass": "dscc.passes.rewrite",
     "Target": "dscc.targets.base",

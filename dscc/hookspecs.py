@@ -8,6 +8,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from dscc.frontends.base import Frontend
+    from dscc.frontends.onnx.operator import OnnxOperator
     from dscc.passes.base import Pass
     from dscc.targets.base import Target
 
@@ -28,3 +29,8 @@ def dscc_targets() -> list[type[Target]]:  # type: ignore[empty-body]
 @hookspec
 def dscc_frontends() -> list[type[Frontend]]:  # type: ignore[empty-body]
     """Model formats that this plug-in reads."""
+
+
+@hookspec
+def dscc_onnx_operators() -> list[type[OnnxOperator]]:  # type: ignore[empty-body]
+    """ONNX operators of domains of its own that this plug-in converts."""

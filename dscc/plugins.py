@@ -23,12 +23,14 @@ from dscc.errors import PluginError, unknown
 
 if TYPE_CHECKING:
     from dscc.frontends.base import Frontend
+    from dscc.frontends.onnx.operator import OnnxOperator
     from dscc.passes.base import Pass
     from dscc.targets.base import Target
 
 PROJECT = "dscc"
 BUILT_IN = ("dscc.frontends", "dscc.passes", "dscc.targets")
-HOOKS = ("dscc_passes", "dscc_targets", "dscc_frontends")
+HOOKS = ("dscc_passes", "dscc_targets", "dscc_frontends", "dscc_onnx_operators")
+STANDARD_DOMAINS = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.preview.training")
 
 T = TypeVar("T")
 
@@ -113,8 +115,15 @@ class Registry:
 
         return self._collect("dscc_frontends", "front end", Frontend)
 
+    @cached_property
+    def operators(self) -> Mapping[str, type[OnnxOperator]]:
+        """ONNX operators that plug-ins convert, by their labels."""
+        from dscc.frontends.onnx.operator import OnnxOperator
+
+        return self._collect("dscc_onnx_operators", "operator", OnnxOperator)
+
     def owner(self, kind: str, name: str) -> Plugin:
-        """The plug-in that brought the `kind` ('pass', 'target' or 'front end') called `name`."""
+        """The plug-in that brought the `kind` ('pass', 'target', 'front end' or 'operator') called `name`."""
         return self._plugins[self._owners[kind, name]]
 
     def versions(self, used: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -181,9 +190,9 @@ class Registry:
                     raise
                 self._set_aside(plugin, err)
                 continue
-            plugin.offers[hook] = sorted(cls.name for cls in classes)  # type: ignore[attr-defined]
+            plugin.offers[hook] = sorted(map(_name, classes))
             for cls in classes:
-                name: str = cls.name  # type: ignore[attr-defined]
+                name = _name(cls)
                 if name in found:
                     other = self._plugins[self._owners[kind, name]]
                     raise PluginError(
@@ -201,12 +210,31 @@ def _checked(classes: object, hook: str, base: type[T]) -> Iterator[type[T]]:
     for cls in classes:
         if not (isinstance(cls, type) and issubclass(cls, base)):
             raise PluginError(f"{hook} must return subclasses of {base.__name__}, got '{cls!r}'")
+        if hook == "dscc_onnx_operators":
+            _check_operator(cls, hook)
+            yield cls
+            continue
         name = getattr(cls, "name", None)
         if not isinstance(name, str) or not name.replace("-", "").isalnum() or name != name.lower():
             raise PluginError(
                 f"{hook}: the name of '{cls.__name__}' must be lower-case words joined by '-', got '{name}'"
             )
         yield cls
+
+
+def _check_operator(cls: Any, hook: str) -> None:
+    domain, op, since = (getattr(cls, name, None) for name in ("domain", "op", "since"))
+    if not (isinstance(domain, str) and isinstance(op, str) and op.isidentifier()):
+        raise PluginError(f"{hook}: '{cls.__name__}' must have a 'domain' and an 'op', got '{domain}' and '{op}'")
+    if domain in STANDARD_DOMAINS:
+        raise PluginError(f"{hook}: '{cls.__name__}' is of domain '{domain}', the standard's; it needs one of its own")
+    if not isinstance(since, int) or since < 1:
+        raise PluginError(f"{hook}: the version 'since' of '{cls.__name__}' must be at least 1, got '{since}'")
+
+
+def _name(cls: Any) -> str:
+    """The name by which one of a kind is known."""
+    return str(cls.name if hasattr(cls, "name") else cls.label())
 
 
 def _marked(module: object) -> list[str]:

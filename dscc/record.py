@@ -38,6 +38,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
     given = list(main.ret_ty.fields)
     outputs = zip(main.attrs["dscc.outputs"], given, _elements(main, "dscc.output_types", given), strict=True)
     used = [("front end", frontend), ("target", ctx.target.name), *(("pass", each.name) for each in pipeline.passes)]
+    used += [("operator", str(label)) for label in main.attrs.get("dscc.operators") or ()]
     elsewhere = fallback.of(lifted.mod)
     return Manifest(
         inputs=tuple(_spec(str(name), ty, element) for name, ty, element in inputs),

@@ -15,11 +15,13 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dscc import scratch
 from dscc.artifact import host, safetensors, store
 from dscc.artifact.digest import Digest, altered, digest
 from dscc.artifact.frame import Entry, Frame, first_member, frame
@@ -101,7 +103,7 @@ class Artifact:
         Raises:
             ArtifactError: the file cannot be written; what was at `path` before is still there.
         """
-        store.write(Path(path), [self.image])
+        store.write(Path(path), scratch.pieces(self.image))
 
     def load(self, threads: int | None = None) -> Module:
         """Make it ready to run in this process.
@@ -138,15 +140,30 @@ def _assembled(
 ) -> Artifact:
     text = encode(manifest, {name: asdict(found) for name, found in digests.items()})
     outline = _outline(text, digests)
-    # One buffer, so that an artifact that was just built is loaded by the code that loads a file.
-    image = mmap.mmap(-1, outline.size)
     members: list[Sequence[bytes | memoryview]] = [[text], *contents.values(), []]
-    for gap, chunks in zip(outline.gaps, members, strict=True):
-        for chunk in (gap, *chunks):
-            image.write(chunk)
+    chunks = [chunk for gap, found in zip(outline.gaps, members, strict=True) for chunk in (gap, *found)]
     # The manifest as a reader gets it, with lists where there were tuples in the summary.
     parsed = Manifest.from_dict(json.loads(text))
-    return Artifact(parsed, memoryview(image).toreadonly(), _places(outline, text, digests))
+    return Artifact(parsed, _image(outline.size, chunks), _places(outline, text, digests))
+
+
+def _image(size: int, chunks: Sequence[bytes | memoryview]) -> memoryview:
+    """One buffer, so that an artifact that was just built is loaded by the code that loads a file. A large one is in a
+    file, where there is room for it.
+    """
+    try:
+        if size >= scratch.LEAST_BYTES:
+            with tempfile.TemporaryFile(prefix="dscc-") as file:
+                for chunk in chunks:
+                    for piece in scratch.pieces(memoryview(chunk)):
+                        store.write_all(file.fileno(), piece)
+                return memoryview(scratch.mapped(file.fileno(), size)).toreadonly()
+    except OSError:
+        pass
+    image = mmap.mmap(-1, size)
+    for chunk in chunks:
+        image.write(chunk)
+    return memoryview(image).toreadonly()
 
 
 def _digests(record: Mapping[str, Any]) -> dict[str, Digest]:

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dscc import scratch
 from dscc.artifact.host import cores
 
 PIECE_BYTES = 4 << 20
@@ -41,6 +42,7 @@ def digest(chunks: Sequence[bytes | memoryview]) -> Digest:
             if size % PIECE_BYTES == 0:
                 pieces.append(piece.hexdigest())
                 piece = hashlib.sha256()
+        scratch.done(chunk)
     if size % PIECE_BYTES:
         pieces.append(piece.hexdigest())
     return Digest(size, crc, whole.hexdigest(), tuple(pieces))

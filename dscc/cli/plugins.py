@@ -19,7 +19,7 @@ def command() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PluginWarning)  # the table says it
         found = registry()
-        for kind in ("passes", "targets", "frontends"):
+        for kind in ("passes", "targets", "frontends", "operators"):
             try:
                 getattr(found, kind)
             except PluginError as err:

@@ -11,6 +11,9 @@ import tvm
 import tvm_ffi
 from tvm import relax, tirx
 
+from dscc import constants, scratch
+from dscc.elements import numpy_dtype
+
 Expr: TypeAlias = relax.Expr
 Dim: TypeAlias = Any  # int where the dimension is fixed, else a tirx expression
 
@@ -55,14 +58,13 @@ def same_dims(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> bool:
 
 
 def constant(expr: Expr) -> np.ndarray | None:
-    """The contents of a constant (a copy), or None if `expr` is none."""
-    return expr.value.numpy() if isinstance(expr, tvm.ir.GenericConst) else None
+    """The contents of a constant, which nobody may write to, or None if `expr` is none."""
+    return constants.contents(expr.value) if isinstance(expr, tvm.ir.GenericConst) else None
 
 
 def const(values: np.ndarray, kind: str | None = None) -> relax.Expr:
     """A constant of the array's own type, or of type `kind`; `relax.const` alone would narrow int64 and float64."""
-    values = np.ascontiguousarray(values).reshape(values.shape)  # ascontiguousarray makes a vector of a scalar
-    return relax.const(values if kind is None else values.astype(kind), kind or str(values.dtype))
+    return constants.constant(scratch.stored(values if kind is None else values.astype(numpy_dtype(kind), copy=False)))
 
 
 def scalar(expr: Expr) -> float | None:

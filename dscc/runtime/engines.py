@@ -31,6 +31,7 @@ class Engine(ABC):
 
     name: ClassVar[str]
     package: ClassVar[str]
+    native: ClassVar[bool]  # whether a model that it cannot cope with may end the process
 
     @abstractmethod
     def __init__(self, model: bytes, threads: int):
@@ -66,6 +67,7 @@ class OnnxRuntime(Engine):
 
     name: ClassVar[str] = "onnxruntime"
     package: ClassVar[str] = "onnxruntime"
+    native: ClassVar[bool] = True
 
     def __init__(self, model: bytes, threads: int):
         import onnxruntime
@@ -104,6 +106,7 @@ class Reference(Engine):
 
     name: ClassVar[str] = "reference"
     package: ClassVar[str] = "onnx"
+    native: ClassVar[bool] = False
 
     def __init__(self, model: bytes, threads: int):
         import onnx

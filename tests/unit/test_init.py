@@ -15,6 +15,7 @@ PUBLIC = {
     "DsccError",
     "Frontend",
     "Module",
+    "OnnxOperator",
     "Pass",
     "RewritePass",
     "Target",

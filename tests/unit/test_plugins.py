@@ -177,3 +177,37 @@ def test_configure_starts_anew(module: Make) -> None:
     finally:
         plugins.configure([])
     assert "late" not in plugins.registry().frontends
+
+
+def an_operator(name: str, **fields: Any) -> type[Any]:
+    fields = {"domain": "com.example", "op": "Foo", "convert": lambda self, node: None, **fields}
+    return type(name, (dscc.OnnxOperator,), fields)
+
+
+def test_operators_are_known_by_domain_name_and_version(module: Make) -> None:
+    point = module("ops", dscc_onnx_operators=lambda: [an_operator("A"), an_operator("B", since=3)])
+    found = Registry(entry_points=[point])
+    assert list(found.operators) == ["com.example.Foo@1", "com.example.Foo@3"]
+    assert found.owner("operator", "com.example.Foo@3").name == "ops"
+    assert found.plugins[0].offers == {"dscc_onnx_operators": ["com.example.Foo@1", "com.example.Foo@3"]}
+
+
+def test_an_operator_of_two_plugins_names_both(module: Make) -> None:
+    points = [module(name, dscc_onnx_operators=lambda: [an_operator("A")]) for name in ("first", "second")]
+    with pytest.raises(PluginError, match=r"operator 'com.example.Foo@1' is provided by both 'first' and 'second'"):
+        Registry(entry_points=points).operators  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"domain": ""}, "'Bad' is of domain '', the standard's; it needs one of its own"),
+        ({"domain": "ai.onnx"}, "the standard's"),
+        ({"op": "not a name"}, "'Bad' must have a 'domain' and an 'op', got 'com.example' and 'not a name'"),
+        ({"since": 0}, "the version 'since' of 'Bad' must be at least 1, got '0'"),
+    ],
+)
+def test_an_operator_that_cannot_be_one(fields: dict[str, Any], reason: str, module: Make) -> None:
+    found = Registry(entry_points=[module("bad", dscc_onnx_operators=lambda: [an_operator("Bad", **fields)])])
+    with pytest.warns(PluginWarning, match=f"plug-in 'bad' is not used: dscc_onnx_operators: .*{reason}"):
+        assert not found.operators

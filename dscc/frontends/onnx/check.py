@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import onnx
@@ -237,10 +238,7 @@ def check_tensor(tensor: TensorProto, what: str) -> None:
         raise FrontendError(f"{what} has shape {list(tensor.dims)}: {elements} elements; allowed: {MOST_ELEMENTS}")
     size = external.byte_size(tensor)
     if tensor.HasField("raw_data") and not external.is_external(tensor) and size not in (None, len(tensor.raw_data)):
-        raise FrontendError(
-            f"{what} is damaged: it has {len(tensor.raw_data)} bytes, but its shape {list(tensor.dims)} and type ask "
-            f"for {size}"
-        )
+        raise FrontendError(external.damaged(what, tensor, len(tensor.raw_data)))
 
 
 # Nodes.
@@ -262,7 +260,7 @@ def _check_nodes(
             if name and name not in known and name not in outer:
                 raise _unmade(nodes, index, name, what)
         _check_attributes(node, what)
-        schema = _schema(node, opsets)
+        schema = _schema(node, opsets, what)
         if schema is not None:
             _check_signature(node, schema, what)
         for attribute in node.attribute:
@@ -329,12 +327,29 @@ def _check_attributes(node: onnx.NodeProto, what: str) -> None:
             raise FrontendError(f"{what}: attribute '{_text(attribute.name)}' has the unknown type {attribute.type}")
 
 
-def _schema(node: onnx.NodeProto, opsets: dict[str, int]) -> Any:
+def _schema(node: onnx.NodeProto, opsets: dict[str, int], what: str) -> Any:
     domain = "" if node.domain == "ai.onnx" else node.domain
+    opset = opsets.get(domain, 1)
     try:
-        return onnx.defs.get_schema(node.op_type, opsets.get(domain, 1), domain)
-    except onnx.defs.SchemaError:  # an operator of somebody else's; whether it is supported is seen later
-        return None
+        return onnx.defs.get_schema(node.op_type, opset, domain)
+    except onnx.defs.SchemaError:
+        # An operator of somebody else's, or of a function of the model: whether it is supported is seen later.
+        first = _first_versions().get((domain, node.op_type))
+        if first is None:
+            return None
+    raise FrontendError(
+        f"{what}: the operator came with opset {first}, and the model imports {opset}; export it with a newer opset"
+    )
+
+
+@cache
+def _first_versions() -> dict[tuple[str, str], int]:
+    """The opset with which every operator of the standard came."""
+    first: dict[tuple[str, str], int] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        key = schema.domain, schema.name
+        first[key] = min(first.get(key, schema.since_version), schema.since_version)
+    return first
 
 
 def _check_signature(node: onnx.NodeProto, schema: Any, what: str) -> None:
@@ -350,6 +365,12 @@ def _check_signature(node: onnx.NodeProto, schema: Any, what: str) -> None:
     for position, (name, formal) in enumerate(zip(node.input, schema.inputs, strict=False)):
         if not name and formal.option == single:
             raise FrontendError(f"{what}: input {position} ('{formal.name}') is missing; the operator requires it")
+    last = schema.inputs[-1] if schema.inputs else None
+    if last and last.option == onnx.defs.OpSchema.FormalParameterOption.Variadic and last.is_homogeneous:
+        first = len(schema.inputs) - 1
+        if "" in node.input[first:]:
+            position = first + list(node.input[first:]).index("")
+            raise FrontendError(f"{what}: input {position} ('{last.name}') is missing; the operator requires it")
     given = {attribute.name: attribute for attribute in node.attribute}
     for name, formal in schema.attributes.items():
         if name not in given:

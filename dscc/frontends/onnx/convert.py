@@ -24,7 +24,7 @@ from tvm import relax
 
 from dscc.elements import STRING, carrier
 from dscc.errors import FrontendError, UnsupportedError
-from dscc.frontends.onnx import fold, patterns, registry, standard, working
+from dscc.frontends.onnx import fold, operands, patterns, registry, standard, working
 from dscc.frontends.onnx.check import label
 from dscc.frontends.onnx.empty import may_be_empty
 from dscc.frontends.onnx.graphs import needed
@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from dscc.frontends.onnx.cut import Cut
 
 Scope = dict[str, Value]
-_TVM_ERRORS = (RuntimeError, ValueError)  # what TVM raises for operands that do not fit; anything else is a bug here
+# What TVM raises for operands that do not fit (errors of its C++ are marked, see `_misfit`), and what Python does where
+# a dimension is asked for that an operand does not have. Anything else is a bug here.
+_MISFITS = (RuntimeError, ValueError, IndexError)
 
 
 class Importer:
@@ -60,6 +62,7 @@ class Importer:
         self.splits = 0  # how many Ifs we are inside of that took in what follows them
         self._input_shapes = input_shapes
         self._symbols: dict[str, Dim] = {}
+        self.contributed: set[str] = set()  # labels of the operators of plug-ins that are used
         self.nodes: dict[str, str] = {}  # names of variables to the nodes that they are outputs of
         self._may_be_empty: set[str] = set()  # names of dimensions of the inputs
         self._functions = {(registry.canonical_domain(f.domain), f.name): f for f in model.functions}
@@ -95,6 +98,7 @@ class Importer:
         main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
         main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
         main = main.with_attr("dscc.input_types", taken)
+        main = main.with_attr("dscc.operators", sorted(self.contributed))
         main = main.with_attr("dscc.may_be_empty", sorted(str(self._symbols[name]) for name in self._may_be_empty))
         main = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
         module["main"] = origins.note(main, self.nodes)
@@ -210,11 +214,12 @@ class Importer:
                     raise
                 refused(index, err)
                 continue
-            except _TVM_ERRORS as err:
-                shapes = ", ".join("none" if v is None else str(kind_of(v)) for v in inputs)
-                raise FrontendError(
-                    f"{said}: inputs of types {shapes} do not fit the operator: {_reason(err)}"
-                ) from err
+            except FrontendError:
+                raise
+            except Exception as err:
+                if misfit := self._misfit(Node(proto, said, 1, self, attributes), inputs, opsets, err):
+                    raise misfit from err
+                raise
             for name, value in zip(proto.output, outputs, strict=False):
                 if name:
                     value.name = value.name or name
@@ -243,6 +248,7 @@ class Importer:
         opset = opsets.get(domain, 1)
         node = Node(proto, label, opset, self, attributes)
         node.scope, node.opsets, node.bound = scope, opsets, bound
+        operands.check_types(node, inputs)
         if any(value is not None and value.element == STRING for value in inputs):
             raise node.unsupported("it takes strings, and compiled code computes on numbers only")
         if not domain and "" in opsets and inputs and all(value is None or value.data is not None for value in inputs):
@@ -260,16 +266,33 @@ class Importer:
             if evaluated is not None:
                 return [node.known(data, evaluated[1]) for data in evaluated[0]]
         function = registry.find(domain, proto.op_type, opset)
+        if domain and (domain, proto.op_type) not in self._functions:
+            given = registry.contributed(domain, proto.op_type, opset)
+            if given is not None:
+                function = given.convert
+                self.contributed.add(given.label())
         if function is not None:
             variables: Mapping[str, str] = {}
             if any(value is not None and value.coded for value in inputs) and not registry.heeds_patterns(function):
                 inputs, variables = patterns.as_patterns(node, inputs)
             inputs, narrower = working.widened(node, inputs)
+            operands.check_count(node, function, inputs)
             result = function(node, *inputs)
             results = result if isinstance(result, tuple | list) else (result,)
             values = [node.value(item, name) for item, name in zip(results, proto.output, strict=False)]
             return working.narrowed(node, patterns.retyped(node, values, variables), narrower)
         return self._expand(node, inputs, opsets)
+
+    def _misfit(
+        self, node: Node, inputs: Sequence[Value | None], opsets: Mapping[str, int], err: Exception
+    ) -> FrontendError | None:
+        """What is wrong with a node whose conversion failed, or None if that is a bug of ours."""
+        node.opset, node.opsets = opsets.get(registry.canonical_domain(node.domain), 1), opsets
+        reason = operands.refusal(node, inputs)
+        if reason is None and not isinstance(err, _MISFITS) and not hasattr(err, "__tvm_ffi_error__"):
+            return None
+        shapes = ", ".join("none" if value is None else str(kind_of(value)) for value in inputs)
+        return node.error(f"inputs of types {shapes} do not fit the operator: {reason or _reason(err)}")
 
     def _known(self, data: Array, name: str) -> Value:
         return Value(name, self.bb, data=data)

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from dscc import scratch
 from dscc.errors import FrontendError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -87,10 +88,33 @@ def attach(tensors: Iterable[tuple[str, onnx.TensorProto, bool]], model: Path) -
             tensor.data_location = onnx.TensorProto.DEFAULT
             tensor.raw_data = raw
         else:
-            values = {"location": str(files[place.location]), "offset": str(place.start), "length": str(place.size)}
-            del tensor.external_data[:]
-            for key, value in values.items():
-                tensor.external_data.add(key=key, value=value)
+            _place(tensor, files[place.location], place.start, place.size)
+
+
+def point(tensor: onnx.TensorProto, file: Path, start: int, end: int) -> None:
+    """Let a tensor have the bytes from `start` to `end` of a file, in the form that `attach` gives it.
+
+    Raises:
+        FrontendError: these are not as many as it needs.
+    """
+    if byte_size(tensor) != end - start:
+        raise FrontendError(damaged(f"weight '{tensor.name}'", tensor, end - start))
+    _place(tensor, file.resolve(), start, end - start)
+
+
+def damaged(what: str, tensor: onnx.TensorProto, size: int) -> str:
+    """The text for a tensor with `size` bytes, where its shape asks for another number of them."""
+    return (
+        f"{what} is damaged: it has {size} bytes, but its shape {list(tensor.dims)} and type ask for "
+        f"{byte_size(tensor)}"
+    )
+
+
+def _place(tensor: onnx.TensorProto, file: Path, start: int, size: int) -> None:
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    del tensor.external_data[:]
+    for key, value in (("location", file), ("offset", start), ("length", size)):
+        tensor.external_data.add(key=key, value=str(value))
 
 
 def mapped(tensor: onnx.TensorProto) -> Array:
@@ -114,7 +138,7 @@ def _map(path: str) -> Array:
 @lru_cache(maxsize=8)
 def _mapping(path: str, inode: int, written_ns: int, size: int) -> Array:
     """One mapping for all weights of a file, as long as the file is the same."""
-    return np.memmap(path, np.uint8, mode="r") if size else np.empty(0, np.uint8)
+    return np.frombuffer(scratch.mapped(path, size), np.uint8) if size else np.empty(0, np.uint8)
 
 
 def _range(what: str, tensor: onnx.TensorProto) -> _Range:

@@ -14,6 +14,7 @@ from dscc import library
 from dscc.elements import STRING, numpy_dtype
 from dscc.errors import UnsupportedError
 from dscc.fallback import Region
+from dscc.frontends.onnx import trial
 from dscc.frontends.onnx.extract import Extract
 from dscc.frontends.onnx.kinds import (
     Container,
@@ -51,7 +52,7 @@ def compute(cut: Cut, importer: Importer, scope: Scope, nodes: Nodes) -> bool:
     for kind in ENGINES.values():
         if kind.version() is not None:
             try:
-                outputs = kind(extract.text(), 0).run(())
+                outputs = trial.run(kind, extract.text())
             except EngineError:
                 continue
             if all(isinstance(item, np.ndarray | np.generic) for item in outputs):
@@ -113,7 +114,7 @@ def _engine(extract: Extract, error: UnsupportedError) -> Engine:
             said.append(f"{kind.name} is not installed")
             continue
         try:
-            return kind(extract.text(), 1)
+            return trial.make(kind, extract.text())
         except EngineError as err:
             said.append(f"{kind.name}: {str(err)[:200]}")
     raise UnsupportedError(f"{error}; nor does another engine run it ({'; '.join(said)})")

@@ -22,10 +22,13 @@ def needed(nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> list[tupl
 
 
 def outer_names(graph: onnx.GraphProto) -> set[str]:
-    """Names that a subgraph may take from the graph around it."""
-    names = {name for node in graph.node for name in node.input} | {output.name for output in graph.output}
+    """Names that a subgraph takes from the graphs around it, also where it makes a value of that name later."""
+    inside = {info.name for info in graph.input} | {tensor.name for tensor in graph.initializer} | {""}
+    names: set[str] = set()
     for node in graph.node:
+        names |= set(node.input) - inside
         for attribute in node.attribute:
-            if attribute.HasField("g"):
-                names |= outer_names(attribute.g)
-    return names
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                names |= outer_names(inner) - inside
+        inside.update(node.output)
+    return names | {output.name for output in graph.output} - inside

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
 
 T = TypeVar("T")
+_KINDS = {int: "INT", bool: "INT", float: "FLOAT", str: "STRING", list: "INTS or FLOATS", tuple: "INTS or FLOATS"}
 
 
 class Node:
@@ -62,13 +63,28 @@ class Node:
             value = list(value)
         elif attribute.type == onnx.AttributeProto.STRINGS:
             value = [text.decode() for text in value]
+        if self.domain not in ("", "ai.onnx") and default is not None:
+            self._require_kind(name, value, type(default))
         return value
 
-    def required(self, name: str) -> Any:
-        """An attribute that the operator cannot do without."""
+    def required(self, name: str, kind: type | None = None) -> Any:
+        """An attribute that the operator cannot do without.
+
+        Args:
+            kind: of an operator that the standard does not know, since only those of its own operators are checked.
+        """
         if name not in self.attributes:
             raise self.error(f"attribute '{name}' is missing; the operator requires it")
-        return self.attr(name)
+        value: Any = self.attr(name)
+        if kind is not None:
+            self._require_kind(name, value, kind)
+        return value
+
+    def _require_kind(self, name: str, value: Any, kind: type) -> None:
+        wanted = {float: int | float, bool: int, tuple: list}.get(kind, kind)
+        if not isinstance(value, wanted):
+            found = onnx.AttributeProto.AttributeType.Name(self.attributes[name].type)
+            raise self.error(f"attribute '{name}' is of type {found}, expected {_KINDS.get(kind, kind.__name__)}")
 
     def error(self, text: str) -> FrontendError:
         """What is wrong with the node: no engine could run it."""
@@ -120,6 +136,10 @@ class Node:
 
     def te(self, function: Callable[..., Any], *args: Any, name: str, **kwargs: Any) -> relax.Expr:
         """A call of a kernel written as a TE compute; `name` is the kernel's."""
+        tensors = [tensor for arg in args for tensor in (arg if isinstance(arg, list | tuple) else [arg])]
+        types = [tensor.ty for tensor in tensors if isinstance(tensor, relax.Expr)]
+        if any(isinstance(ty, relax.TensorType) and ty.shape is None for ty in types):
+            raise self.unsupported("the rank of an input is known only when the model runs; it has to be known")
         return self.bb.call_te(function, *args, primfunc_name_hint=name, **kwargs)
 
     def numbers(self, value: Value, what: str) -> list[Any]:

@@ -5,7 +5,7 @@
 
 A converter gets the node and its inputs (None for one that is left out) and returns its output, or a tuple of
 outputs: a Relax expression, a NumPy array for content known while compiling, or a Value. The greatest `since` up to
-the model's opset wins.
+the model's opset wins. Operators of other domains may come from plug-ins (operator.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from dscc.errors import PluginError
+from dscc.plugins import registry
+
+if TYPE_CHECKING:
+    from dscc.frontends.onnx.operator import OnnxOperator
 
 Converter = Callable[..., Any]
 
@@ -64,6 +70,31 @@ def find(domain: str, op: str, opset: int) -> Converter | None:
     versions = _TABLE.get((canonical_domain(domain), op), {})
     known = [since for since in versions if since <= opset]
     return versions[max(known)] if known else None
+
+
+def contributed(domain: str, op: str, version: int) -> OnnxOperator | None:
+    """The operator of a plug-in for a model that imports this version of the domain, or None.
+
+    Raises:
+        PluginError: dscc converts the operator itself.
+    """
+    offered = registry().operators.values()
+    known = [cls for cls in offered if (cls.domain, cls.op) == (domain, op) and cls.since <= version]
+    if not known:
+        return None
+    cls = max(known, key=lambda cls: cls.since)
+    if (canonical_domain(domain), op) in _TABLE:
+        owner = registry().owner("operator", cls.label()).name
+        raise PluginError(
+            f"operator '{domain}.{op}' is provided by both 'dscc.frontends' and '{owner}'; block one of them with "
+            f"'-p no:{owner}'"
+        )
+    return _made(cls)
+
+
+@cache
+def _made(cls: type[OnnxOperator]) -> OnnxOperator:
+    return cls()
 
 
 def heeds_patterns(function: Converter) -> bool:

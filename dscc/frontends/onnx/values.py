@@ -22,6 +22,7 @@ import tvm
 from onnx import TensorProto
 from tvm import relax, tirx
 
+from dscc import constants
 from dscc.elements import carrier, coded
 from dscc.elements import numpy_dtype as numpy_dtype
 from dscc.errors import FrontendError, UnsupportedError
@@ -98,10 +99,8 @@ def plain(dim: Dim) -> Dim:
 
 
 def constant(data: Array) -> relax.Expr:
-    """A Relax constant of exactly the array's type (`relax.const(array)` would turn int64 into int32), or of its bit
-    patterns where another type carries it; copied once, to aligned memory.
-    """
-    return relax.const(tvm.runtime.tensor(np.ascontiguousarray(coded(data)).reshape(data.shape)))
+    """A Relax constant of exactly the array's type, or of its bit patterns where another type carries it."""
+    return constants.constant(coded(data))
 
 
 def scalar(value: float, dtype: str) -> relax.Expr:

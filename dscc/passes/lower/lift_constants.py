@@ -19,6 +19,9 @@ from tvm import relax
 from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from dscc import scratch
+from dscc.constants import contents
+
 _Key = tuple[str, tuple[int, ...], bytes]
 
 
@@ -71,8 +74,9 @@ class _Weights:
 
     def key(self, constant: GenericConst) -> _Key:
         if constant not in self._keys:
-            value = constant.value.numpy()
+            value = contents(constant.value)
             key = (str(constant.value.dtype), value.shape, _digest(value))
+            scratch.done(value)
             self._keys[constant] = key
             self.arrays.setdefault(key, value)
         return self._keys[constant]

@@ -14,13 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from dscc import constants, scratch
 from dscc.passes.base import Pass, PassContext
 from dscc.schedule.base import Packing, Scheduled
 from dscc.schedule.cost import arithmetic
@@ -183,6 +183,7 @@ class _Retarget(PyExprMutator):
     def _pack(self, constant: GenericConst, packing: Packing) -> GenericConst:
         key = (constant.value, packing)  # tensors compare by identity
         if key not in self._packed:
-            packed = np.ascontiguousarray(packing.pack(constant.value.numpy()))
-            self._packed[key] = relax.const(packed, str(constant.value.dtype))
+            source = constants.contents(constant.value)
+            self._packed[key] = constants.constant(scratch.stored(packing.pack(source)))
+            scratch.done(source)
         return self._packed[key]

@@ -110,7 +110,7 @@ def bias_softmax(node: Node, x: Value, bias: Value) -> Value:
     """
     op = Standard(node)
     axis = node.axis(node.attr("axis", 1), x.ndim)
-    if node.required("is_inner_broadcast") and bias.ndim < x.ndim:
+    if node.required("is_inner_broadcast", int) and bias.ndim < x.ndim:
         split = axis - (x.ndim - bias.ndim)
         bias = op.Reshape(bias, [*bias.shape[:split], *[1] * (x.ndim - bias.ndim), *bias.shape[split:]])
     total = op.Add(x, bias)

@@ -57,7 +57,7 @@ def self_attention(
     """Attention over `projected` (batch, sequence, sizes of q, k and v): the mixed values, and the keys and values
     (2, batch, heads, sequence, size).
     """
-    op, heads = Standard(node), node.required("num_heads")
+    op, heads = Standard(node), node.required("num_heads", int)
     if node.attr("do_rotary", 0):
         raise node.unsupported("do_rotary is 1, which is not supported; use the operator RotaryEmbedding before it")
     if past_length is not None or node.attr("past_present_share_buffer", 0):
@@ -142,7 +142,7 @@ def _heads(
     """Queries, keys and values (batch, sequence, heads, size) from the forms that they may come in. The bias is that of
     their projections, one behind the other.
     """
-    heads = node.required("num_heads")
+    heads = node.required("num_heads", int)
     if query.ndim == 5:
         parts = _packed(op, query)
     elif key is not None and key.ndim == 5:

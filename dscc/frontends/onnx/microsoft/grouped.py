@@ -45,7 +45,7 @@ def group_query_attention(
         1. total_length: the greatest of those lengths; the caches grow to it if they are shorter.
     """
     _refuse(node, k_scale, v_scale)
-    op, heads, groups = Standard(node), node.required("num_heads"), node.required("kv_num_heads")
+    op, heads, groups = Standard(node), node.required("num_heads", int), node.required("kv_num_heads", int)
     q, k, v = _heads(node, op, query, key, value, heads, groups)
     if q_norm is not None and k_norm is not None:
         epsilon = node.attr("qk_norm_epsilon", 1e-6)

@@ -37,8 +37,8 @@ def matmul_nbits(
     bias: Value | None = None,
 ) -> Value:
     """x (.., K) @ W', with the codes of W (N, blocks, bytes of a block)."""
-    depth, columns = node.required("K"), node.required("N")
-    bits, block = node.attr("bits", 4), node.required("block_size")
+    depth, columns = node.required("K", int), node.required("N", int)
+    bits, block = node.attr("bits", 4), node.required("block_size", int)
     if bits not in (2, 4, 8):
         raise node.unsupported(f"weights of {bits} bits are not supported; 2, 4 and 8 are")
     if node.attr("weight_prepacked", 0):
@@ -79,11 +79,11 @@ def matmul_bnb4(node: Node, x: Value, weight: Value, scales: Value) -> Value:
     """x (.., K) @ W' or, without transB, x (.., N) @ W: W (N, K) has its codes and blocks in one line, and in each byte
     the high bits come first.
     """
-    k, n, block = node.required("K"), node.required("N"), node.required("block_size")
+    k, n, block = node.required("K", int), node.required("N", int), node.required("block_size", int)
     raw = known(node, weight, "the weight").reshape(-1)
     codes = np.stack([raw >> np.uint8(4), raw & np.uint8(15)], axis=-1).reshape(-1)[: n * k].reshape(n, k)
     each = known(node, scales, "the scales").reshape(-1).astype(np.float32)
-    table = np.array((_FP4, _NF4)[node.required("quant_type")], np.float32)
+    table = np.array((_FP4, _NF4)[node.required("quant_type", int)], np.float32)
     turned = bool(node.attr("transB", 1))
     depth = k if turned else n
     if turned and k % block == 0:

@@ -108,9 +108,9 @@ def group_norm(node: Node, x: Value, gamma: Value, beta: Value) -> Value:
     op = Standard(node)
     last = node.attr("channels_last", 1)
     data = op.cast(channels_first(op, x) if last else x, gamma.dtype)
-    given = {"num_groups": node.required("groups"), "epsilon": node.attr("epsilon", 1e-5)}
+    given = {"num_groups": node.required("groups", int), "epsilon": node.attr("epsilon", 1e-5)}
     normal = op.GroupNormalization(data, gamma, beta, **given)
-    if node.required("activation"):
+    if node.required("activation", int):
         normal = op.Mul(normal, op.Sigmoid(normal))
     normal = op.cast(normal, x.dtype)
     return channels_last(op, normal) if last else normal

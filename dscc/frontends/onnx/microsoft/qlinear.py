@@ -60,7 +60,7 @@ def qlinear_softmax(
     """Up to opset 12, which the attribute `opset` states, over all axes from `axis` on."""
     op = Standard(node)
     real = _real(op, x, x_scale, x_zero)
-    result = Standard(node, node.required("opset")).Softmax(real, axis=node.attr("axis", -1))
+    result = Standard(node, node.required("opset", int)).Softmax(real, axis=node.attr("axis", -1))
     return _quantized(op, result, scale, zero, x)
 
 
@@ -69,7 +69,7 @@ def qlinear_reduce_mean(
     node: Node, x: Value, x_scale: Value, x_zero: Value | None, scale: Value, zero: Value | None = None
 ) -> Value:
     op = Standard(node)
-    mean = op.ReduceMean(_real(op, x, x_scale, x_zero), node.required("axes"), keepdims=node.attr("keepdims", 1))
+    mean = op.ReduceMean(_real(op, x, x_scale, x_zero), node.required("axes", list), keepdims=node.attr("keepdims", 1))
     return _quantized(op, mean, scale, zero, x)
 
 
@@ -101,7 +101,7 @@ def qlinear_concat(node: Node, scale: Value, zero: Value, *parts: Value) -> Valu
     for x, x_scale, x_zero in zip(parts[::3], parts[1::3], parts[2::3], strict=True):
         same = _alike(x_scale, scale) and _alike(x_zero, zero)
         out.append(x if same else _quantized(op, _real(op, x, x_scale, x_zero), scale, zero, x))
-    return op.Concat(*out, axis=node.required("axis"))
+    return op.Concat(*out, axis=node.required("axis", int))
 
 
 def _alike(a: Value, b: Value) -> bool:
@@ -212,4 +212,4 @@ def mul_integer(node: Node, a: Value, a_zero: Value | None, b: Value, b_zero: Va
 def reduce_sum_integer(node: Node, x: Value) -> Value:
     op = Standard(node)
     kind = "int32" if x.dtype.startswith("int") else "uint32"
-    return op.ReduceSum(op.cast(x, kind), node.required("axes"), keepdims=node.attr("keepdims", 1))
+    return op.ReduceSum(op.cast(x, kind), node.required("axes", list), keepdims=node.attr("keepdims", 1))

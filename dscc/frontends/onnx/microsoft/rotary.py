@@ -64,7 +64,7 @@ def relative_position_bias(node: Node, table: Value, queries: Value, keys: Value
         size = op.Abs(distance)
     else:
         size = op.Neg(op.Min(distance, np.int64(0)))
-    most = node.required("max_distance")
+    most = node.required("max_distance", int)
     bucket = op.Gather(node.value(_buckets(buckets, most)), op.Min(size, np.int64(most)), axis=0)
     rows = op.Gather(table, bucket if base is None else op.Add(bucket, base), axis=0)
     return op.Unsqueeze(op.Transpose(rows, perm=[2, 0, 1]), [0])
@@ -97,7 +97,7 @@ def gated_relative_position_bias(
         raise node.unsupported(
             "token_offset, for input without padding, is not supported; export the model with padding"
         )
-    op, heads = Standard(node), node.required("num_heads")
+    op, heads = Standard(node), node.required("num_heads", int)
     shape = [*query.shape[:2], heads, node.dims.floordiv(query.shape[2], heads)]
     rows = op.Transpose(op.Reshape(op.Add(query, query_bias), shape), perm=[0, 2, 1, 3])
     gates = op.Add(op.MatMul(rows, weight), bias)

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from tvm import relax, te, tirx, topi
 from tvm.ir import GenericConst
 
+from dscc.constants import contents
 from dscc.passes.lower.legalize import legalize
+from dscc.passes.values import const
 
 _FUSABLE = 4  # TVM's number for "elementwise consumers may join"
 
@@ -55,7 +56,7 @@ def conv2d_transpose(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 def _rows_columns_inputs_outputs(bb: relax.BlockBuilder, weight: relax.Expr) -> relax.Expr:
     """(I, O, H, W) as (H, W, I, O), at compile time if it is constant."""
     if isinstance(weight, GenericConst):
-        return relax.const(np.ascontiguousarray(weight.value.numpy().transpose(2, 3, 0, 1)), str(weight.ty.dtype))
+        return const(contents(weight.value).transpose(2, 3, 0, 1))
     return bb.emit_te(topi.transpose, weight, [2, 3, 0, 1])
 
 
