@@ -25,6 +25,7 @@ from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_bas
 _TASK_FLOPS = (1_000_000, 250_000, 4_000_000)  # less than this is not worth handing to another thread
 _L2_PERCENT = (50, 25, 75)  # that the side of a product which is read again may take
 _TASKS = 16  # enough to keep many threads busy
+_FILLED = 64  # rows at least for which a panel is filled
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,10 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
     task_flops = decisions.pick("task_flops", _TASK_FLOPS)
     unroll = decisions.pick("unroll", UNROLL)
     panel_outer = product.panels is None or right_bytes > share
+    known = constant(tiles)
+    block: Index
     if panel_outer:
         block = max(1, share // (tile.rows * depth * 4))
-        known = constant(tiles)
         blocks = 1 if known is None else -(-known // block)
         if known is not None:
             block = -(-known // blocks)
@@ -98,7 +100,15 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
         block = max(1, task_flops // (tile_flops * panels))
     group = min(group, panels)
     groups = -(-panels // group)
+    if panel_outer and known is None:
+        # As many blocks as give work to all threads, if each has enough of it; and all of the same size.
+        least = max(-(-task_flops // (tile_flops * group)), 1 if product.panels is not None else _FILLED // tile.rows)
+        fair = tirx.min(index(-(-_TASKS // groups)), quotient(tiles, max(1, least)))
+        count = tirx.max(tirx.max(index(ceildiv(tiles, block)), fair), index(1))
+        block = code.opaque("block", tirx.max(index(ceildiv(tiles, count)), index(1)))
     blocks_of_rows = ceildiv(tiles, block)
+    if not isinstance(blocks_of_rows, int):
+        blocks_of_rows = code.opaque("blocks", blocks_of_rows)
     tasks = index(blocks_of_rows) * groups
     known = constant(blocks_of_rows)
     kind = "parallel" if product.parallel and (known is None or known * groups > 1) else "serial"
@@ -160,9 +170,9 @@ def _right(code: Code, product: Product, panel: Expr, scratch: Var | None) -> Ca
     return lambda k, at: tirx.BufferLoad(scratch, [k * tile.width + at])
 
 
-def _here(first: Expr, size: int, extent: Index) -> Index:
+def _here(first: Expr, size: Index, extent: Index) -> Index:
     """How many of `size` from `first` on there are."""
     known = constant(extent)
-    if known is not None and (known % size == 0 or known <= size):
+    if known is not None and isinstance(size, int) and (known % size == 0 or known <= size):
         return min(size, known)
     return tirx.min(index(size), index(extent) - first)

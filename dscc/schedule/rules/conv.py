@@ -171,11 +171,12 @@ class _Writer:
         conv = self._conv
         if blocks is None and not self._large_weights:
             return panels
-        if blocks is not None and (constant(conv.batch) != 1 or blocks >= _TASKS):
+        tasks = (blocks or 1) * (constant(conv.batch) or 1)
+        if blocks is not None and tasks >= _TASKS:
             return panels
         uses = conv.height.kernel * conv.width.kernel * self._columns.tile.vectors
         least = -(-_COPY_USES // uses) if self._window.copies else 1
-        parts = max(1, min(-(-_TASKS // (blocks or 1)), panels // least))
+        parts = max(1, min(-(-_TASKS // tasks), panels // least))
         return -(-panels // parts)
 
     def _panel(self, block: Block, lines: Lines, panel: Expr) -> None:
