@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit demo bench acceptance fuzz-files docs changelog clean
+.PHONY: help venv test lint types lit unit demo bench acceptance fuzz-files large docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -52,6 +52,9 @@ acceptance: venv ## every promise about real models, measured, into benchmarks/R
 
 fuzz-files: venv ## ten minutes of altered model files: each is read, or refused in one line
 	$(BIN)/python -m benchmarks.fuzz_files --seconds 600 --bases made suite real
+
+large: venv      ## compile a model with 3 GB of weights, and say what memory that took
+	$(BIN)/python -m benchmarks.large --folder $(or $(TMPDIR),/tmp)/dscc-large
 
 docs: venv       ## rewrite the pages of docs/ that are made from the code
 	$(BIN)/python -m docs.generate

@@ -20,7 +20,18 @@ def _groups(node: Node, tensors: Sequence[Value], count: int) -> list[tuple[Valu
     if not tensors or len(tensors) % count:
         raise node.error(f"{len(tensors)} tensors are given besides R and T; there must be {count} for each variable")
     size = len(tensors) // count
-    return [tuple(tensors[at::size]) for at in range(size)]
+    return [_alike(node, tensors[at], tensors[at + size :: size]) for at in range(size)]
+
+
+def _alike(node: Node, x: Value, others: Sequence[Value]) -> tuple[Value, ...]:
+    """A variable, and what belongs to it, which has its shape."""
+    stated = []
+    for value in others:
+        if value.ndim != x.ndim:
+            raise node.error(f"'{value.name}' has rank {value.ndim}, and '{x.name}' has rank {x.ndim}")
+        expr = node.restate(value.expr, x.shape, f"'{value.name}'")
+        stated.append(Value(value.name, node.bb, expr=expr, element=value.element))
+    return (x, *stated)
 
 
 def _listed(results: Sequence[tuple[Expr, ...]]) -> tuple[Expr, ...]:

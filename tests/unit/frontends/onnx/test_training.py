@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from .conftest import build, noise
+import dscc
+from dscc.errors import FrontendError, InputError
+
+from .conftest import build, load, noise
 
 DOMAIN = "ai.onnx.preview.training"
 CASES = [
@@ -34,6 +37,19 @@ def test_a_step_of_two_variables(same: Callable[..., Any], op: str, parts: int, 
     feed = {name: np.abs(noise(4) if name[1] == "0" else noise(2, 3)) for name in names}
     rate = np.array(0.1, np.float32)
     same(model, *(feed | {"r": rate, "t": np.array(t)} for t in (0, 3)), tolerance=1e-4)
+
+
+def test_parts_of_other_shapes() -> None:
+    inputs: Any = {"r": ("f", ()), "t": ("i", ()), **dict.fromkeys("xgv", ("f", (2,))), "h": ("f", (3,))}
+    node = helper.make_node("Adam", ["r", "t", "x", "g", "v", "h"], ["a", "b", "c"], name="adam", domain=DOMAIN)
+    with pytest.raises(FrontendError, match=r"node 0 'adam' .*'h' does not fit"):
+        load(build([node], inputs))
+    inputs["h"] = ("f", ("n",))  # checked when the model runs
+    module = dscc.compile(build([node], inputs), jobs=1).load()
+    feeds = {name: np.ones(2, np.float32) for name in "xgvh"} | {"r": np.array(0.1, np.float32), "t": np.array(1)}
+    assert [out.shape for out in module.run(None, feeds)] == [(2,)] * 3
+    with pytest.raises(InputError, match="h"):
+        module.run(None, feeds | {"h": np.ones(3, np.float32)})
 
 
 def test_normalisation_by_the_batch(agree: Callable[..., Any]) -> None:

@@ -1,0 +1,219 @@
+"""If, Loop and Scan: nested, with values from the graphs around them, any number of trips; sequences and optionals."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import dscc
+
+from .conftest import Feeds, build, noise
+
+N = helper.make_node
+I64, F32, BOOL = TensorProto.INT64, TensorProto.FLOAT, TensorProto.BOOL
+
+
+def info(name: str, kind: int = F32, shape: Sequence[int | str] | None = None) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def graph(name: str, nodes: Sequence[onnx.NodeProto], inputs: Sequence[Any], outputs: Sequence[Any]) -> onnx.GraphProto:
+    return helper.make_graph(list(nodes), name, list(inputs), list(outputs))
+
+
+def by_runtime(model: onnx.ModelProto, feeds: Feeds) -> list[Any]:
+    """onnxruntime is the reference here: onnx's evaluator takes minutes for a million trips."""
+    session = pytest.importorskip("onnxruntime").InferenceSession(model.SerializeToString())
+    return list(session.run(None, dict(feeds)))
+
+
+def compiled(model: onnx.ModelProto) -> Any:
+    artifact = dscc.compile(model, fallback=False, jobs=1)
+    assert not artifact.manifest.fallback
+    return artifact.load(1)
+
+
+def agree(model: onnx.ModelProto, *feeds: Feeds) -> None:
+    model.ir_version = 10
+    module = compiled(model)
+    for feed in feeds:
+        for got, want in zip(module.run(None, dict(feed)), by_runtime(model, feed), strict=True):
+            items = zip(got, want, strict=True) if isinstance(want, list) else [(got, want)]
+            for one, other in items:
+                assert one.dtype == other.dtype and one.shape == other.shape
+                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def counter() -> onnx.ModelProto:
+    """x = x * 3 + i mod 1000, `trips` times."""
+    body = graph(
+        "body",
+        [N("Mul", ["x_in", "three"], ["m"]), N("Add", ["m", "i"], ["s"]), N("Mod", ["s", "most"], ["x_out"]),
+         N("Identity", ["go_in"], ["go_out"])],
+        [info("i", I64, []), info("go_in", BOOL, []), info("x_in", I64, [1])],
+        [info("go_out", BOOL, []), info("x_out", I64, [1])],
+    )  # fmt: skip
+    weights = {"three": np.array([3]), "most": np.array([1000])}
+    return build([N("Loop", ["trips", "", "x"], ["y"], body=body)], {"trips": ("i", ()), "x": ("i", (1,))}, weights)
+
+
+def counted(trips: int) -> int:
+    x = 1
+    for i in range(trips):
+        x = (x * 3 + i) % 1000
+    return x
+
+
+def test_a_million_trips_from_another_thread() -> None:
+    module = compiled(counter())
+    found: dict[int, Any] = {}
+
+    def call(trips: int) -> None:
+        found[trips] = module.run(None, {"trips": np.array(trips), "x": np.array([1])})[0]
+
+    for trips in (1_000_000, 0, 1, 5000):
+        thread = threading.Thread(target=call, args=(trips,))
+        thread.start()
+        thread.join()
+        assert found[trips].tolist() == [counted(trips)]
+
+
+def test_loops_in_several_threads_at_once() -> None:
+    module = compiled(counter())
+    found: dict[int, list[int]] = {}
+
+    def call(trips: int) -> None:
+        found[trips] = module.run(None, {"trips": np.array(trips), "x": np.array([1])})[0].tolist()
+
+    threads = [threading.Thread(target=call, args=(trips,)) for trips in range(20_000, 20_006)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {trips: [counted(trips)] for trips in range(20_000, 20_006)}
+
+
+def nested() -> onnx.ModelProto:
+    """A Scan over rows; for each a Loop, whose body has an If. Every graph takes values from all graphs around it."""
+    then = graph("then", [N("Add", ["state", "row"], ["t0"]), N("Add", ["t0", "bias"], ["t"])], [], [info("t")])
+    other = graph("else", [N("Mul", ["state", "factor"], ["e0"]), N("Sub", ["e0", "scaled"], ["e"])], [], [info("e")])
+    loop = graph(
+        "loop",
+        [N("Mod", ["i", "two"], ["odd"]), N("Equal", ["odd", "zero"], ["even"]),
+         N("If", ["even"], ["after"], then_branch=then, else_branch=other),
+         N("ReduceMax", ["after"], ["high"], keepdims=0),
+         N("Less", ["high", "limit"], ["on"]), N("ReduceSum", ["after"], ["sum"], keepdims=0)],
+        [info("i", I64, []), info("go", BOOL, []), info("state", F32, ["w"])],
+        [info("on", BOOL, []), info("after", F32, ["w"]), info("sum", F32, [])],
+    )  # fmt: skip
+    scan = graph(
+        "scan",
+        [N("Mul", ["row", "factor"], ["scaled"]), N("Loop", ["trips", "yes", "total"], ["next", "sums"], body=loop),
+         N("ReduceSum", ["sums"], ["out"], keepdims=0)],
+        [info("total", F32, ["w"]), info("row", F32, ["w"])], [info("next", F32, ["w"]), info("out", F32, [])],
+    )  # fmt: skip
+    return build(
+        [N("Exp", ["b"], ["bias"]), N("Scan", ["start", "x"], ["last", "outs"], body=scan, num_scan_inputs=1)],
+        {"x": ("f", ("n", "w")), "b": ("f", ("w",)), "start": ("f", ("w",)), "trips": ("i", ())},
+        {"two": np.array(2), "zero": np.array(0), "factor": np.array(0.5, np.float32),
+         "limit": np.array(30, np.float32), "yes": np.array(True)},
+    )  # fmt: skip
+
+
+def test_graphs_three_deep() -> None:
+    agree(
+        nested(),
+        *(
+            {"x": noise(n, w), "b": noise(w), "start": np.zeros(w, np.float32), "trips": np.array(trips)}
+            for n, w, trips in ((3, 4, 5), (1, 1, 1), (7, 3, 100), (2, 5, 0))
+        ),
+    )
+
+
+@pytest.mark.parametrize("directions", [([0], [0]), ([1], [0]), ([0], [1]), ([1], [1])])
+def test_scans_in_both_directions(directions: tuple[list[int], list[int]]) -> None:
+    body = graph(
+        "body", [N("Add", ["s", "v"], ["n"]), N("Mul", ["n", "k"], ["o"])],
+        [info("s", F32, [3]), info("v", F32, [3])], [info("n", F32, [3]), info("o", F32, [3])],
+    )  # fmt: skip
+    there, back = directions
+    node = N("Scan", ["s0", "x"], ["last", "y"], body=body, num_scan_inputs=1, scan_input_directions=there,
+             scan_output_directions=back)  # fmt: skip
+    model = build([node], {"s0": ("f", (3,)), "x": ("f", ("n", 3)), "k": ("f", (3,))})
+    agree(model, *({"s0": noise(3), "x": noise(n, 3), "k": noise(3)} for n in (1, 6)))
+
+
+def test_a_state_that_grows_and_a_loop_that_stops_itself() -> None:
+    """The rows so far, doubled until there are `most` of them."""
+    body = graph(
+        "body",
+        [N("Concat", ["state", "state"], ["longer"], axis=0), N("Shape", ["longer"], ["shape"], end=1),
+         N("Squeeze", ["shape"], ["rows"]), N("Less", ["rows", "most"], ["on"])],
+        [info("i", I64, []), info("go", BOOL, []), info("state", F32, ["n", 2])],
+        [info("on", BOOL, []), info("longer", F32, ["m", 2])],
+    )  # fmt: skip
+    model = build(
+        [N("Loop", ["", "yes", "x"], ["y"], body=body)], {"x": ("f", ("k", 2)), "most": ("i", ())},
+        {"yes": np.array(True)},
+    )  # fmt: skip
+    agree(model, *({"x": noise(rows, 2), "most": np.array(most)} for rows, most in ((1, 9), (3, 3), (2, 200))))
+
+
+def test_branches_that_differ_in_shape() -> None:
+    then = graph("then", [N("Concat", ["x", "x"], ["t"], axis=0)], [], [info("t", F32, ["m", 3])])
+    other = graph("else", [N("Relu", ["x"], ["e"])], [], [info("e", F32, ["n", 3])])
+    model = build([N("If", ["c"], ["y"], then_branch=then, else_branch=other), N("Neg", ["y"], ["z"])],
+                  {"c": ("b", ()), "x": ("f", ("n", 3))}, outputs=["y", "z"])  # fmt: skip
+    agree(model, *({"c": np.array(c), "x": noise(n, 3)} for c in (True, False) for n in (1, 4)))
+
+
+def test_a_sequence_that_a_loop_fills() -> None:
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(F32, [None]))
+    held = [helper.make_value_info(name, kind) for name in ("in", "out")]
+    body = graph(
+        "body",
+        [N("Add", ["i", "one"], ["j"]), N("Unsqueeze", ["j", "axis"], ["end"]),
+         N("Slice", ["x", "begin", "end"], ["part"]),
+         N("SequenceInsert", ["in", "part"], ["out"]), N("Identity", ["go"], ["on"])],
+        [info("i", I64, []), info("go", BOOL, []), held[0]], [info("on", BOOL, []), held[1]],
+    )  # fmt: skip
+    model = build(
+        [N("SequenceEmpty", [], ["none"], dtype=F32), N("Loop", ["trips", "", "none"], ["parts"], body=body),
+         N("ConcatFromSequence", ["parts"], ["joined"], axis=0), N("SequenceLength", ["parts"], ["count"]),
+         N("SequenceAt", ["parts", "which"], ["one_part"])],
+        {"x": ("f", ("n",)), "trips": ("i", ()), "which": ("i", ())},
+        {"one": np.array(1), "begin": np.array([0]), "axis": np.array([0])},
+        outputs=["joined", "count", "one_part"],
+    )  # fmt: skip
+    agree(model, *({"x": noise(9), "trips": np.array(t), "which": np.array(w)} for t, w in ((5, 2), (1, 0), (9, -1))))
+
+
+def test_a_sequence_in_and_out() -> None:
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(F32, [None, 2]))
+    nodes = [N("SequenceErase", ["s", "at"], ["fewer"]), N("SequenceInsert", ["fewer", "x"], ["y"])]
+    model = build(nodes, {"x": ("f", ("n", 2)), "at": ("i", ())})
+    model.graph.input.insert(0, helper.make_value_info("s", kind))
+    model.graph.output[0].CopyFrom(helper.make_value_info("y", kind))
+    agree(model, *({"s": [noise(n, 2) for n in (1, 3, 2)], "x": noise(4, 2), "at": np.array(at)} for at in (0, -1)))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_an_optional_that_may_be_empty(given: bool) -> None:
+    tensor = helper.make_tensor_type_proto(F32, ["n"])
+    has = graph("has", [N("OptionalGetElement", ["o"], ["t"])], [], [info("t", F32, ["m"])])
+    none = graph("none", [N("Neg", ["x"], ["e"])], [], [info("e", F32, ["k"])])
+    nodes = [N("OptionalHasElement", ["o"], ["c"]), N("If", ["c"], ["y"], then_branch=has, else_branch=none)]
+    model = build(nodes, {"x": ("f", ("k",))}, outputs=["y", "c"])
+    model.graph.input.insert(0, helper.make_value_info("o", helper.make_optional_type_proto(tensor)))
+    model.ir_version = 10
+    module = compiled(model)
+    x, o = noise(3), noise(5)
+    y, c = module.run(None, {"o": o if given else None, "x": x})
+    assert c.tolist() is given
+    np.testing.assert_array_equal(y, o if given else -x)
