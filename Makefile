@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit demo bench acceptance fuzz-files large docs changelog clean
+.PHONY: help venv test lint types lit unit arm-test demo bench acceptance fuzz-files large docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -37,6 +37,9 @@ lit: venv        ## commands, passes, targets and error messages
 
 unit: venv       ## unit tests
 	$(BIN)/python -m pytest -q -n $(JOBS)
+
+arm-test: venv   ## eight real models for ARM, executed under qemu and compared with onnxruntime
+	$(BIN)/python -m benchmarks.cross --save --shapes 1 --target arm:cortex-a72 --target arm:neoverse-n1 --target arm:neoverse-v2
 
 demo: venv       ## fetch three models, compile, verify and race them
 	$(PIP) -e '.[demo]'

@@ -1,6 +1,6 @@
 """Artifacts for another family of processors, executed here by Debian's `qemu-user`.
 
-    python -m benchmarks.cross --target arm:cortex-a72 --cpu cortex-a72 ppocr_cls magika_v3_3
+    python -m benchmarks.cross --target arm:cortex-a72 ppocr_cls magika_v3_3
 
 compiles each model with its dimensions symbolic, runs it over every shape of the registry in the program of
 examples/cpp, built against the wheels of TVM for that family, and compares the outputs with those of onnxruntime.
@@ -10,6 +10,7 @@ Nothing that it finds says how fast the code is.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
 NEEDED = ("tvm_ffi/include/", "tvm_ffi/lib/libtvm_ffi.so", "tvm/lib/libtvm_runtime")
 ALLOWED = 10 * TOLERANCE
 TIMEOUT_S = 600
+RESULTS = Path(__file__).with_name("cross.json")
+MODELS = (
+    *("ppocrv4_det", "ppocrv4_rec", "ppocr_cls", "centerface", "ddddocr_det", "magika_v3_3", "basic_pitch"),
+    "minilm_l6_int8",
+)
 
 
 class CrossError(DsccError):
@@ -137,10 +143,38 @@ def runtime(machine: str) -> Path:
     return folder
 
 
-def check(model: str, target: str, cpu: str, machine: str = "aarch64", shapes: int = 0) -> str:
-    """Compile a model of the registry and compare with onnxruntime; the line that says what came out.
+@dataclass(frozen=True)
+class Checked:
+    """What came of one model.
+
+    Attributes:
+        target: what it was compiled for, with its dimensions symbolic.
+        cpu: what executed it, as qemu names it; empty if it was compiled only.
+        shapes: how many shapes of its inputs were run.
+        error: the largest difference from onnxruntime, over the largest output.
+    """
+
+    model: str
+    target: str
+    compile_s: float
+    cpu: str = ""
+    shapes: int = 0
+    run_s: float = 0.0
+    error: float = 0.0
+
+    def __str__(self) -> str:
+        line = f"{self.model}: compiled for {self.target} in {self.compile_s:.1f} s"
+        if not self.cpu:
+            return line
+        shapes = "one shape" if self.shapes == 1 else f"{self.shapes} shapes"
+        return f"{line}, {shapes} executed on {self.cpu} in {self.run_s:.1f} s, error {self.error:.1e}"
+
+
+def check(model: str, target: str, shapes: int = 0) -> Checked:
+    """Compile a model of the registry for a CPU, execute it, and compare with onnxruntime.
 
     Args:
+        target: as for `dscc compile`; qemu's processor is the one of that name, or the one that has everything.
         shapes: how many of the model's shapes to run; 0 means all, -1 none: the model is only compiled.
 
     Raises:
@@ -152,9 +186,11 @@ def check(model: str, target: str, cpu: str, machine: str = "aarch64", shapes: i
         file = Path(folder) / f"{model}.dscc"
         artifact = dscc.compile(path, target=target, input_shapes=entry.dims)
         artifact.save(file)
-        line = f"{model}: {target} compiled in {time.perf_counter() - start:.1f} s"
+        compiled = Checked(model, artifact.manifest.target, time.perf_counter() - start)
         if shapes < 0:
-            return line
+            return compiled
+        machine = artifact.manifest.machine
+        cpu = qemu_cpu(machine, artifact.manifest.target.partition(":")[2])
         session = _reference(models.peer_file(model))
         worst, begin = 0.0, time.perf_counter()
         chosen = entry.shapes[: shapes or None]
@@ -165,7 +201,13 @@ def check(model: str, target: str, cpu: str, machine: str = "aarch64", shapes: i
             worst = max(worst, max(error(a, b) for a, b in zip(got, want, strict=True)))
     if not worst <= ALLOWED:
         raise CrossError(f"{model} on {cpu}: outputs differ by {worst:.1e} of the largest, allowed is {ALLOWED:.0e}")
-    return f"{line}, {len(chosen)} shapes on {cpu} in {time.perf_counter() - begin:.1f} s, error {worst:.1e}"
+    return replace(compiled, cpu=cpu, shapes=len(chosen), run_s=time.perf_counter() - begin, error=worst)
+
+
+def qemu_cpu(machine: str, arch: str) -> str:
+    """The processor of qemu that is called `arch`, or the one that has everything that qemu knows."""
+    said = subprocess.run([f"qemu-{machine}", "-cpu", "help"], capture_output=True, text=True, check=False).stdout
+    return arch if arch in said.split() else "max"
 
 
 def error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> float:
@@ -187,21 +229,35 @@ def _reference(path: Path) -> Any:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="+", help="models of the registry")
+    parser.add_argument("names", nargs="*", help="models of the registry (eight)")
     parser.add_argument("--target", action="append", help="may be given several times (arm:generic)")
-    parser.add_argument("--cpu", default="max", help="qemu's processor (max)")
-    parser.add_argument("--machine", default="aarch64", help="family (aarch64)")
     parser.add_argument("--shapes", type=int, default=0, help="how many shapes of a model to run: 0 all, -1 none")
+    parser.add_argument("--save", action="store_true", help=f"keep the results in {RESULTS.name}")
     options = parser.parse_args(argv)
+    found: list[Checked] = []
     failed = 0
     for target in options.target or ["arm:generic"]:
-        for name in options.names:
+        for name in options.names or MODELS:
             try:
-                print(check(name, target, options.cpu, options.machine, options.shapes), flush=True)
+                found.append(check(name, target, options.shapes))
+                print(found[-1], flush=True)
             except DsccError as err:
                 failed += 1
                 print(f"{name}: {target}: {err}", flush=True)
+    if options.save:
+        save(found)
     return 1 if failed else 0
+
+
+def save(found: Sequence[Checked]) -> None:
+    """Put results into the file, in place of older ones of the same model and target."""
+    held = [Checked(**entry) for entry in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
+    kept = {(each.target, each.model): each for each in [*held, *found]}
+    rows = [asdict(each) for _, each in sorted(kept.items())]
+    for row in rows:
+        row |= {"compile_s": round(row["compile_s"], 1), "run_s": round(row["run_s"], 1)}
+        row["error"] = float(f"{row['error']:.1e}")
+    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

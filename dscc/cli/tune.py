@@ -59,12 +59,19 @@ def command(
     if options.db is None:
         raise TuneError("tuning needs a file for what it measures; give --db FILE, which 'dscc compile' then takes")
     threads = threads or cores()
+    plain = dataclasses.replace(options, db=None)
     with Stages(f"compile {model.name}") as stages:
-        artifact = compiler.compile(model, dataclasses.replace(options, db=None), progress=stages)
+        artifact = compiler.compile(model, plain, progress=stages)
+    target = artifact.manifest.target
+    if reason := host.unfit(artifact.manifest):
+        if rpc is None:
+            raise TuneError(f"kernels for '{target}' cannot be measured here: {reason}; give --rpc HOST:PORT and --key")
+        # Which kernels are called, and with which sizes, is seen on this machine.
+        with Stages(f"compile {model.name} for this machine") as stages:
+            artifact = compiler.compile(model, dataclasses.replace(plain, target=None), progress=stages)
     given = feeds.random_feeds(artifact.load(1).get_inputs(), dims, seed)
-    machine = f"rpc {key}" if rpc else host.processor()
-    database = Database(options.db, artifact.manifest.target, machine)
-    tasks = session.tasks(model, options, given, artifact, threads, database)
+    database = Database(options.db, target, f"rpc {key}" if rpc else host.processor())
+    tasks = session.tasks(model, dataclasses.replace(plain, target=target), given, artifact, threads, database)
     if ray or rpc:
         from dscc.tune import remote
     builder = remote.RayBuilder(ray) if ray else LocalBuilder(options.jobs or cores())

@@ -32,15 +32,17 @@ def tasks(
     """The kernels of a model, the longest first, with what the database knows of them.
 
     Args:
+        options: with the target that is tuned for.
         feeds: inputs by name, of the sizes to tune for.
-        artifact: the model compiled with the defaults.
+        artifact: the model compiled with the defaults, for this machine where the target is another.
     """
     found = profile(artifact, feeds, threads, _RUNS)
     times: dict[str, dict[Sizes, float]] = defaultdict(lambda: defaultdict(float))
     for call, row in zip(found.run.calls, found.rows, strict=True):
         times[row.kernel][call.sizes] += row.time_ms
     plain = dataclasses.replace(options, db=None)
-    kernels = unscheduled(compiler.optimize(model, plain, _BEFORE, lambda stage: None).mod)
+    optimized = compiler.optimize(model, plain, _BEFORE, lambda stage: None)
+    kernels, target = unscheduled(optimized.mod), str(optimized.ctx.target)
     made = []
     for name, by_sizes in times.items():
         if name not in kernels:
@@ -49,7 +51,7 @@ def tasks(
         if func.attrs and func.attrs.get("tirx.is_scheduled", False):
             continue
         sizes = max(by_sizes, key=by_sizes.__getitem__)
-        kernel = Kernel.of(name, func, constants, sizes, artifact.manifest.target)
+        kernel = Kernel.of(name, func, constants, sizes, target)
         number = database.kernel(func, constants)
         made.append(Task(kernel, number, sum(by_sizes.values()), database.trials(number, kernel.sizes)))
     return sorted(made, key=lambda task: task.time_ms, reverse=True)
