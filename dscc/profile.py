@@ -53,11 +53,13 @@ class Profile:
         rows: a row for every call, in order.
         total_ms: of a run without the instrument, with what the virtual machine and the allocator take: the median.
         run: the run whose time is the median one.
+        device: what ran the kernels, as its driver says it; empty for a processor.
     """
 
     rows: tuple[Row, ...]
     total_ms: float
     run: Run
+    device: str = ""
 
 
 def profile(artifact: Artifact, feeds: Mapping[str, Any], threads: int, runs: int) -> Profile:
@@ -85,7 +87,7 @@ def profile(artifact: Artifact, feeds: Mapping[str, Any], threads: int, runs: in
         time_ns = statistics.median(run.calls[number].time_ns for run in alike)
         count = flops(function, call.sizes)
         rows.append(Row(call.kernel, function["rule"], 1, time_ns / 1e6, count, call.bytes, tuple(nodes)))
-    return Profile(tuple(rows), median.time_ns / 1e6, median)
+    return Profile(tuple(rows), median.time_ns / 1e6, median, profiler.device)
 
 
 def by_kernel(rows: Sequence[Row]) -> list[Row]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,6 +29,7 @@ def command(artifact: Path, weights: bool, as_json: bool) -> None:
     facts = {
         "target": f"{manifest.target} ({manifest.machine})",
         "needs": " ".join(manifest.cpu_features) or "nothing beyond that",
+        **({"device": _device(manifest.device)} if manifest.device else {}),
         "pipeline": manifest.pipeline,
         "made by": ", ".join(f"{name} {version}" for name, version in manifest.versions.items()),
         "plug-ins": ", ".join(f"{name} {version}".strip() for name, version in manifest.plugins.items()) or "none",
@@ -42,6 +45,12 @@ def command(artifact: Path, weights: bool, as_json: bool) -> None:
         click.echo()
         rows = [[tensor.name, tensor.dtype, output.shape(tensor.shape)] for tensor in stored.values()]
         output.table(["weight", "type", "shape"], rows)
+
+
+def _device(device: Mapping[str, Any]) -> str:
+    """What runs the kernels: the kind of runtime, and what else the artifact says of the device that it is for."""
+    rest = {name: value for name, value in device.items() if name not in ("kind", "type", "host_parameters")}
+    return f"{device['kind']} ({_value(rest)})" if rest else str(device["kind"])
 
 
 def _value(value: object) -> str:

@@ -61,7 +61,8 @@ def command(
     given = {**given, **feeds.random_feeds(missing, dims, seed)}
     threads = threads or cores()
     found = profiling.profile(artifact, given, threads, runs)
-    roofs = peaks.measure(targets.resolve(artifact.manifest.target), threads)
+    # What a device can do at most is not measured: its rates stand alone.
+    roofs = None if artifact.manifest.device else peaks.measure(targets.resolve(artifact.manifest.target), threads)
     rows = found.rows if by_call else profiling.by_kernel(found.rows)
     if trace_file:
         store.write(trace_file, [json.dumps(profiling.trace(found)).encode()])
@@ -71,14 +72,15 @@ def command(
     lines = [_line(row, found.total_ms, roofs) for row in rows if row in longest]
     output.table(["kernel", "rule", "calls", "time", "share", "GFLOP/s", "GB/s", "of limit", "from"], lines)
     rest = max(0.0, found.total_ms - sum(row.time_ms for row in rows))
+    limits = f"limits: {roofs.flops / 1e9:.0f} GFLOP/s, {roofs.bytes / 1e9:.1f} GB/s" if roofs else "limits: not known"
     print(
         f"{output.milliseconds(found.total_ms)} a run, {output.milliseconds(rest)} of it between kernels; "
-        f"{output.count(threads, 'thread')}; limits: {roofs.flops / 1e9:.0f} GFLOP/s, {roofs.bytes / 1e9:.1f} GB/s"
+        f"{found.device or output.count(threads, 'thread')}; {limits}"
     )
 
 
-def _line(row: Row, total_ms: float, roofs: Peaks) -> list[str]:
-    share, bound = row.roof(roofs)
+def _line(row: Row, total_ms: float, roofs: Peaks | None) -> list[str]:
+    share, bound = row.roof(roofs) if roofs else (0.0, "")
     seconds = row.time_ms / 1e3 or float("inf")
     rate = "" if row.flops is None else f"{row.flops / seconds / 1e9:.1f}"
     return [
@@ -89,16 +91,17 @@ def _line(row: Row, total_ms: float, roofs: Peaks) -> list[str]:
         f"{row.time_ms / total_ms:.1%}",
         rate,
         f"{row.bytes / seconds / 1e9:.1f}",
-        f"{share:.0%} {bound}",
+        f"{share:.0%} {bound}" if roofs else "",
         ", ".join(row.nodes[:4]) + (f", {len(row.nodes) - 4} more" if len(row.nodes) > 4 else ""),
     ]
 
 
-def _record(found: Profile, rows: Sequence[Row], roofs: Peaks, threads: int) -> dict[str, Any]:
+def _record(found: Profile, rows: Sequence[Row], roofs: Peaks | None, threads: int) -> dict[str, Any]:
     return {
         "total_ms": found.total_ms,
         "threads": threads,
-        "peak_flops": roofs.flops,
-        "peak_bytes_per_s": roofs.bytes,
+        "device": found.device,
+        "peak_flops": roofs.flops if roofs else None,
+        "peak_bytes_per_s": roofs.bytes if roofs else None,
         "kernels": [dataclasses.asdict(row) for row in rows],
     }

@@ -57,6 +57,9 @@ class Run:
 class Profiler:
     """Runs an artifact with its instrument set.
 
+    Attributes:
+        device: what runs the kernels, as its driver says it; empty for a processor.
+
     Args:
         artifact: what is run.
         threads: processor cores that its parallel loops may use.
@@ -70,6 +73,7 @@ class Profiler:
         self._wanted = range(len(artifact.manifest.outputs))
         self._kernels = frozenset(artifact.manifest.kernels.get("functions", ()))
         self._device = program.device
+        self.device = program.device.name if program.device else ""
         self._callback = library.callback(self._instrument)
         self._session.instrument(self._callback)
         self._open: list[int] = []
