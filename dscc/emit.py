@@ -1,4 +1,4 @@
-"""The forms that a model passes through, as text: `dscc compile --emit ir|tir|source|asm`."""
+"""The forms that a model passes through: `dscc compile --emit ir|tir|source|asm|binary`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dscc.targets.device import DeviceTarget
 
 def emit(
     model: Path | str | Any, options: CompileOptions, form: str, *, progress: Progress = lambda stage: None
-) -> str:
+) -> str | bytes:
     """`ir`: Relax after the graph passes. `tir`: the scheduled kernels and their calls. Others: what the target has.
 
     Raises:
@@ -35,7 +35,8 @@ def emit(
     mod = codegen.lower_to_vm(lift_constants(done.mod).mod, target)
     kernels = codegen.compile_kernels(_only_kernels(mod), target, jobs=1)
     if isinstance(target, DeviceTarget):
-        return "\n".join(source for module in kernels for source in device_code.sources(module))
+        shown = [target.show(source, form) for module in kernels for source in device_code.sources(module)]
+        return b"".join(part.encode() if isinstance(part, str) else part for part in shown)
     return "\n".join(str(module.inspect_source(target.forms[form])) for module in kernels)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from dscc.artifact import Artifact, host
 from dscc.errors import InputError
 from dscc.feeds import random_feeds
-from dscc.runtime import Module
+from dscc.runtime import Module, device
 from dscc.runtime.containers import flatten
 from dscc.verify import TOLERANCE
 
@@ -28,7 +28,7 @@ def record(artifact: Artifact) -> Artifact:
 
     It is as it was where this machine cannot run it, or the model does not take inputs of the usual sizes.
     """
-    if host.unfit(artifact.manifest):
+    if host.unfit(artifact.manifest) or (artifact.manifest.device and device.missing(artifact.manifest)):
         return artifact
     try:
         outputs = _run(artifact.load(), SEED)

@@ -105,11 +105,13 @@ class Artifact:
         """
         store.write(Path(path), scratch.pieces(self.image))
 
-    def load(self, threads: int | None = None) -> Module:
+    def load(self, threads: int | None = None, device: str | None = None) -> Module:
         """Make it ready to run in this process.
 
         Args:
             threads: how many processor cores one call may use; None means all that this process may use.
+            device: part of the name of the device that kernels run on, where there are several that the artifact is
+                for; None means what the environment variable DSCC_DEVICE says, or else the first one.
 
         Raises:
             ArtifactError: this machine cannot run it.
@@ -118,7 +120,7 @@ class Artifact:
             raise ArtifactError(f"this artifact cannot run here: {reason}; compile the model for this machine")
         from dscc.runtime import Module
 
-        return Module(self, threads)
+        return Module(self, threads, device)
 
     def with_check(self, check: Mapping[str, Any]) -> Artifact:
         """The same artifact with another `check` in its manifest."""

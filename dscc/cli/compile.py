@@ -14,7 +14,7 @@ from dscc.cli.progress import Stages
 if TYPE_CHECKING:
     from dscc.options import CompileOptions
 
-FORMS = ("ir", "tir", "source", "asm", "artifact")
+FORMS = ("ir", "tir", "source", "asm", "binary", "artifact")
 
 
 @click.command("compile", short_help="Compile a model to an artifact.")
@@ -25,7 +25,7 @@ FORMS = ("ir", "tir", "source", "asm", "artifact")
     type=click.Choice(FORMS),
     default="artifact",
     show_default=True,
-    help="What to write: the optimized graph, its scheduled kernels, their LLVM code, their assembly, or the artifact.",
+    help="What to write: the graph, its scheduled kernels, their source, assembly or device code, or the artifact.",
 )
 @click.option("-o", "--output", "target_file", type=click.Path(path_type=Path), help="The file to write.")
 def command(model: Path, emit: str, target_file: Path | None, **values: Any) -> None:
@@ -45,11 +45,11 @@ def command(model: Path, emit: str, target_file: Path | None, **values: Any) -> 
     if target_file:
         files.check_writable(target_file)
     with Stages(f"compile {model.name}") as stages:
-        text = forms.emit(model, options, emit, progress=stages)
+        shown = forms.emit(model, options, emit, progress=stages)
     if target_file:
-        store.write(target_file, [text.encode()])
+        store.write(target_file, [shown.encode() if isinstance(shown, str) else shown])
     else:
-        click.echo(text)
+        click.echo(shown)
 
 
 def _artifact(model: Path, options: CompileOptions, target_file: Path, started: float) -> None:

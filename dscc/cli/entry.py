@@ -19,7 +19,7 @@ import dscc
 from dscc.cli import interrupt
 from dscc.errors import DsccError, unknown
 
-COMMANDS = ("bench", "compile", "inspect", "list", "opt", "plugins", "profile", "run", "tune", "verify")
+COMMANDS = ("bench", "compile", "inspect", "list", "opt", "plugins", "profile", "run", "targets", "tune", "verify")
 
 
 class Commands(click.Group):

@@ -20,6 +20,7 @@ from dscc.cli.model import open_artifact
 @click.option(
     "--output", "output_file", type=click.Path(path_type=Path), help="The .npz file that receives the outputs."
 )
+@click.option("--device", metavar="NAME", help="Part of the name of the device to run on, where there are several.")
 @flags.compile_flags(shapes=False)
 def command(
     model: Path,
@@ -28,6 +29,7 @@ def command(
     dims: Mapping[str, int],
     seed: int,
     threads: int | None,
+    device: str | None,
     output_file: Path | None,
     **values: Any,
 ) -> None:
@@ -39,7 +41,7 @@ def command(
     if output_file:
         files.check_writable(output_file)
     given = feeds.read_feeds(inputs)
-    module = open_artifact(model, flags.compile_options(values)).load(threads)
+    module = open_artifact(model, flags.compile_options(values)).load(threads, device)
     missing = [info for info in module.get_inputs() if info.name not in given]
     if missing and not random:
         kinds = ", ".join(f"'{info.name}' {output.shape(info.shape)} {info.type}" for info in missing)
@@ -52,6 +54,8 @@ def command(
         feeds.save(output_file, results)
     rows = [[name, str(value.dtype), output.shape(value.shape), *_statistics(value)] for name, value in results.items()]
     output.table(["output", "type", "shape", "min", "mean", "max"], rows)
+    if module.device:
+        click.echo(f"on {module.device}", err=True)
 
 
 def _statistics(value: Any) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from dscc.errors import ArtifactError, DsccError, unknown
 from dscc.runtime import ffi
 
 if TYPE_CHECKING:
+    from dscc.artifact.manifest import Manifest
     from dscc.runtime.inputs import Array
 
 _POOLED = 2  # TVM's allocator that keeps memory by size: asking a device for memory takes as long as a kernel
@@ -75,27 +77,34 @@ OPENERS: Mapping[str, Callable[[ffi.Library, Mapping[str, Any], str], str]] = {"
 _lock = threading.Lock()
 
 
-def open_device(needs: Mapping[str, Any], wanted: str = "") -> Device:
+def missing(manifest: Manifest) -> str | None:
+    """Why an artifact's device cannot be used here, or None if it can."""
+    try:
+        open_device(manifest)
+    except ArtifactError as err:
+        return str(err)
+    return None
+
+
+def open_device(manifest: Manifest, wanted: str | None = None) -> Device:
     """The device that an artifact needs.
 
     Args:
-        needs: what its manifest says.
-        wanted: part of a device's name, where there are several.
+        manifest: of the artifact.
+        wanted: part of a device's name, where there are several; None means what the variable DSCC_DEVICE says.
 
     Raises:
         ArtifactError: the device, its driver or its runtime is missing, or it is another one than was compiled for.
     """
-    library = ffi.runtime()
+    needs, library = manifest.device, ffi.runtime()
     kind = str(needs["kind"])
+    wanted = os.environ.get("DSCC_DEVICE", "") if wanted is None else wanted
     if kind not in OPENERS:
-        raise ArtifactError(f"this artifact is for {needs['target']}: {unknown('kind of device', kind, OPENERS)}")
+        raise ArtifactError(f"this artifact is for {manifest.target}: {unknown('kind of device', kind, OPENERS)}")
     with _lock:
         try:
             name = OPENERS[kind](library, needs, wanted)
-        except ffi.RuntimeFailure as err:
-            raise ArtifactError(f"this artifact is for {needs['target']}, and {' '.join(err.message.split())}") from err
-        except ArtifactError:
-            raise
-        except DsccError as err:
-            raise ArtifactError(f"this artifact is for {needs['target']}: {err}") from err
+        except (ffi.RuntimeFailure, DsccError) as err:
+            said = err.message if isinstance(err, ffi.RuntimeFailure) else str(err)
+            raise ArtifactError(f"this artifact is for {manifest.target}: {' '.join(said.split())}") from err
     return Device(library, kind, int(needs["type"]), name)

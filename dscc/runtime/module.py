@@ -40,15 +40,21 @@ class Module:
     It may be called from any number of threads. Calls run on the threads that make them, as many at once as there are
     processor cores, each in a virtual machine of its own; parallel loops get help from threads that belong to the
     module, are started by the first call that needs them, and end with the module.
+
+    Attributes:
+        manifest: what the artifact says about itself.
+        threads: how many processor cores one call may use.
+        device: the name of the device that runs the kernels, as its driver says it; None where that is the processor.
     """
 
-    def __init__(self, artifact: Artifact, threads: int | None = None):
+    def __init__(self, artifact: Artifact, threads: int | None = None, device: str | None = None):
         available = cores()
         if threads is not None and threads < 1:
             raise InputError(f"threads must be at least 1, got {threads}")
         self.manifest: Manifest = artifact.manifest
         self.threads = available if threads is None else threads
-        self._program = Program(artifact, self.threads)
+        self._program = Program(artifact, self.threads, device)
+        self.device = self._program.device.name if self._program.device else None
         self._inputs = InputSpecs(self.manifest.inputs, self.manifest.summary.get("may_be_empty", ()))
         self._outputs = {spec.name: i for i, spec in enumerate(self.manifest.outputs)}
         self._all = tuple(range(len(self.manifest.outputs)))
@@ -115,7 +121,7 @@ class Module:
         except MemoryError as err:
             raise InputError(_unfit(self._inputs.names, shapes, _NO_MEMORY)) from err
         except ffi.RuntimeFailure as err:
-            if "bad_alloc" in err.message:
+            if "bad_alloc" in err.message or "out of memory" in err.message:
                 raise InputError(_unfit(self._inputs.names, shapes, _NO_MEMORY)) from err
             if err.kind == "InternalError":
                 raise  # a check of TVM's own failed: a bug, and its traceback is wanted
@@ -145,19 +151,20 @@ class Module:
             return session
 
 
-def load(path: Path | str, threads: int | None = None) -> Module:
+def load(path: Path | str, threads: int | None = None, device: str | None = None) -> Module:
     """Load an artifact.
 
     Args:
         path: a file that `dscc compile` or `Artifact.save` wrote.
         threads: how many processor cores one call may use; None means all that this process may use.
+        device: part of the name of the device that kernels run on; see `Artifact.load`.
 
     Raises:
         ArtifactError: the file cannot be read, is damaged, or is for another machine.
     """
     from dscc.artifact import Artifact
 
-    return Artifact.open(path).load(threads)
+    return Artifact.open(path).load(threads, device)
 
 
 def _node_arg(spec: TensorSpec) -> NodeArg:

@@ -27,13 +27,13 @@ _EXTRA = b"tvm.contrib."
 class Program:
     """A library in this process, with its weights where they are in the artifact."""
 
-    def __init__(self, artifact: Artifact, threads: int, wanted: str = ""):
+    def __init__(self, artifact: Artifact, threads: int, wanted: str | None = None):
         self.library = ffi.runtime()
         self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
         self.plain = not any(isinstance(spec, ContainerSpec) for spec in (*self.inputs, *self.outputs))
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         needs = artifact.manifest.device
-        self.device = device.open_device({**needs, "target": artifact.manifest.target}, wanted) if needs else None
+        self.device = device.open_device(artifact.manifest, wanted) if needs else None
         self.on_host = frozenset(needs.get("host_parameters", ()))
         self.get_function = self.library.function("ffi.ModuleGetFunction")
         try:

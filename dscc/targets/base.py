@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dscc.schedule.base import Rule
     from dscc.schedule.machine import Machine
+    from dscc.targets.requirements import Requirement
 
 
 class Target(ABC):
@@ -54,6 +55,13 @@ class Target(ABC):
     @abstractmethod
     def features(self) -> tuple[str, ...]:
         """What the generated code asks of the machine that runs it; for CPUs the flags of Linux's /proc/cpuinfo."""
+
+    @classmethod
+    def requirements(cls) -> tuple[Requirement, ...]:
+        """What has to be installed to compile for this target and to run what was compiled, present or not."""
+        from dscc.targets import requirements
+
+        return (requirements.linker(),)
 
     @property
     def host(self) -> Target:

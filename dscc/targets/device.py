@@ -59,6 +59,14 @@ class DeviceTarget(Target):
             TargetError: no compiler is installed, or it failed.
         """
 
+    def show(self, source: str, form: str) -> str | bytes:
+        """A group of kernels in one of `forms`: `source` as it is, `binary` as it goes into the artifact.
+
+        Raises:
+            TargetError: a tool that it takes is not installed, or failed.
+        """
+        return source if form == "source" else self.finish(source).code
+
     @property
     @abstractmethod
     def device(self) -> Mapping[str, Any]:

@@ -16,18 +16,23 @@ _FOLDER = Path(__file__).parent
 SOURCES = (_FOLDER / "runtime.cc", _FOLDER / "opencl.h")
 
 
+_TYPES = {"cpu": 2, "gpu": 4}  # CL_DEVICE_TYPE_CPU and _GPU
+
+
 def open_device(library: ffi.Library, needs: Mapping[str, Any], wanted: str) -> str:
     """Open the device that an artifact needs, and give its name.
 
     Raises:
-        DsccError: OpenCL or the device is missing.
+        DsccError: OpenCL is missing, or the device is another one than the artifact was compiled for.
     """
-    path = locate.library(str(needs["class"]))
+    kind = str(needs["class"])
+    path = locate.library(kind)
     _runtime()
-    name = library.text(library.function("dscc.opencl.open"), str(path), wanted)
-    if needs["class"] == "cpu" and not wanted and name != needs["device"]:
+    name, _, driver = library.text(library.function("dscc.opencl.open"), path, wanted, _TYPES[kind]).partition("\n")
+    if kind == "cpu" and (name, driver) != (needs["device"], needs["driver"]):
         raise ArtifactError(
-            f"this artifact is for the OpenCL device '{needs['device']}', and this one is '{name}'; compile it here"
+            f"it was compiled for '{needs['device']}' with driver {needs['driver']}, "
+            f"and here is '{name}' with driver {driver}; compile the model here"
         )
     return name
 

@@ -28,7 +28,7 @@ enum : uint32_t {
   DEVICE_SVM_CAPABILITIES = 0x1053,
   PROGRAM_BUILD_LOG = 0x1183,
 };
-enum : uint64_t { ALL_DEVICES = 0xFFFFFFFF, COARSE_GRAIN_SVM = 1, READ_WRITE = 1 };
+enum : uint64_t { GPU = 4, COARSE_GRAIN_SVM = 1, READ_WRITE = 1 };
 enum : Code { SUCCESS = 0, OBJECT_ALLOCATION_FAILURE = -4, OUT_OF_RESOURCES = -5, OUT_OF_HOST_MEMORY = -6 };
 
 // The functions, by the names of the standard.

@@ -58,8 +58,8 @@ struct Device {
     return static_cast<int64_t>(value);
   }
 
-  // The first device with `wanted` in its name; all that there are if there is none.
-  Device(const std::string& library, const std::string& wanted) : cl(library), device(nullptr) {
+  // The first device of this type with `wanted` in its name.
+  Device(const std::string& library, const std::string& wanted, uint64_t type) : cl(library), device(nullptr) {
     uint32_t count = 0;
     cl.clGetPlatformIDs(0, nullptr, &count);
     std::vector<Handle> platforms(count);
@@ -67,9 +67,9 @@ struct Device {
     std::string seen;
     for (Handle platform : platforms) {
       uint32_t found = 0;
-      if (cl.clGetDeviceIDs(platform, opencl::ALL_DEVICES, 0, nullptr, &found) != opencl::SUCCESS) continue;
+      if (cl.clGetDeviceIDs(platform, type, 0, nullptr, &found) != opencl::SUCCESS) continue;
       std::vector<Handle> devices(found);
-      Check(cl.clGetDeviceIDs(platform, opencl::ALL_DEVICES, found, devices.data(), nullptr), "clGetDeviceIDs");
+      Check(cl.clGetDeviceIDs(platform, type, found, devices.data(), nullptr), "clGetDeviceIDs");
       for (Handle each : devices) {
         device = each;
         name = Text(opencl::DEVICE_NAME);
@@ -83,7 +83,7 @@ struct Device {
         seen += (seen.empty() ? "'" : ", '") + name + (shared ? "'" : "' (without shared virtual memory)");
       }
     }
-    TVM_FFI_THROW(ValueError) << (seen.empty() ? "there is no OpenCL device"
+    TVM_FFI_THROW(ValueError) << (seen.empty() ? std::string("there is no OpenCL ") + (type == opencl::GPU ? "GPU" : "device")
                                                : "no OpenCL device is called '" + wanted + "'; there are: " + seen);
   }
 
@@ -310,18 +310,18 @@ class Kernels final : public ffi::ModuleObj {
   Handle program_ = nullptr;
 };
 
-// dscc.opencl.open(library, name): the name of the device that is used from here on.
-ffi::String Open(const ffi::String& library, const ffi::String& name) {
+// dscc.opencl.open(library, name, type): name and driver, a line each, of the device that is used from here on.
+ffi::String Open(const ffi::String& library, const ffi::String& name, int64_t type) {
   if (opened == nullptr) {
     try {
-      opened = new Device(std::string(library), std::string(name));
+      opened = new Device(std::string(library), std::string(name), static_cast<uint64_t>(type));
     } catch (const std::runtime_error& err) {
       TVM_FFI_THROW(ValueError) << err.what();
     }
   } else if (opened->name.find(std::string(name)) == std::string::npos) {
     TVM_FFI_THROW(ValueError) << "this process already uses the OpenCL device '" << opened->name << "'";
   }
-  return ffi::String(opened->name);
+  return ffi::String(opened->name + "\n" + opened->driver);
 }
 
 }  // namespace

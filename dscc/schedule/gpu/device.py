@@ -36,6 +36,11 @@ class Device(Machine):
     float64: bool = True
     float16: bool = False
 
+    def computes(self, func: tirx.PrimFunc) -> bool:
+        """Whether the device has the types of all parameters."""
+        types = {str(param.dtype) for param in func.params if hasattr(param, "dtype")}
+        return (self.float64 or "float64" not in types) and (self.float16 or "float16" not in types)
+
 
 class DeviceRule(Rule):
     """A schedule for one shape of computation on a device. What no rule takes runs on the host."""
@@ -45,7 +50,7 @@ class DeviceRule(Rule):
     ) -> Scheduled | None:
         if not isinstance(machine, Device):
             raise TypeError(f"rule '{self.name}' is for devices")
-        return self.schedule(func, constants, machine, decisions)
+        return self.schedule(func, constants, machine, decisions) if machine.computes(func) else None
 
     @abstractmethod
     def schedule(

@@ -21,10 +21,11 @@ from typing import ClassVar, Self
 import tvm
 
 from dscc.schedule.base import Rule
-from dscc.targets import toolchain
+from dscc.targets import requirements, toolchain
 from dscc.targets.base import Target
 from dscc.targets.cpu import processor
 from dscc.targets.cpu.rules import RULES
+from dscc.targets.requirements import Requirement
 
 # The threads of a library's parallel loops come with it: the runtime sets how many there are.
 PARALLEL_LOOPS = Path(__file__).parents[2] / "runtime" / "parallel.c"
@@ -48,6 +49,10 @@ class CpuTarget(Target):
     @classmethod
     def is_host(cls) -> bool:
         return cls.family.is_here
+
+    @classmethod
+    def requirements(cls) -> tuple[Requirement, ...]:
+        return (requirements.linker(cls.family.machine),)
 
     @property
     def machine_name(self) -> str:

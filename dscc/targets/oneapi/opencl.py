@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import threading
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from dscc.errors import TargetError
@@ -13,7 +12,7 @@ from dscc.targets.device import Binary
 
 _ALL_DEVICES = 0xFFFFFFFF
 _DEVICE_NAME, _DRIVER_VERSION, _LOCAL_MEMORY, _GROUP_SIZE = 0x102B, 0x102D, 0x1023, 0x1004
-_EXTENSIONS = 0x1030
+_EXTENSIONS, _UNITS = 0x1030, 0x1002
 _BINARY_SIZES, _BINARIES, _BUILD_LOG = 0x1165, 0x1166, 0x1183
 
 
@@ -24,11 +23,12 @@ class OpenCL:
         name, driver: of the device, as the library says them.
         group_size: most work-items of a work-group.
         local_bytes: local memory of a work-group.
+        units: compute units.
         extensions: of the standard that the device has.
     """
 
-    def __init__(self, library: Path):
-        self._cl = ctypes.CDLL(str(library))
+    def __init__(self, library: str):
+        self._cl = ctypes.CDLL(library)
         for name in ("clCreateContext", "clCreateProgramWithSource"):
             getattr(self._cl, name).restype = ctypes.c_void_p
         self._lock = threading.Lock()
@@ -38,6 +38,7 @@ class OpenCL:
         self.extensions = frozenset(self._text(_EXTENSIONS).split())
         self.local_bytes = self._number(_LOCAL_MEMORY)
         self.group_size = self._number(_GROUP_SIZE)
+        self.units = self._number(_UNITS)
         code = ctypes.c_int32()
         self._context = ctypes.c_void_p(
             self._cl.clCreateContext(None, 1, ctypes.byref(self._device), None, None, ctypes.byref(code))
@@ -45,7 +46,7 @@ class OpenCL:
         if code.value:
             raise TargetError(f"OpenCL gives no context for '{self.name}': error {code.value}")
 
-    def _first_device(self, library: Path) -> ctypes.c_void_p:
+    def _first_device(self, library: str) -> ctypes.c_void_p:
         count, platforms = ctypes.c_uint32(), (ctypes.c_void_p * 16)()
         self._cl.clGetPlatformIDs(16, platforms, ctypes.byref(count))
         device = ctypes.c_void_p()
@@ -103,6 +104,6 @@ class OpenCL:
 
 
 @cache
-def device(library: Path) -> OpenCL:
+def device(library: str) -> OpenCL:
     """The device of a library; one for the process."""
     return OpenCL(library)
