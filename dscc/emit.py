@@ -36,7 +36,8 @@ def emit(
     kernels = codegen.compile_kernels(_only_kernels(mod), target, jobs=1)
     if isinstance(target, DeviceTarget):
         shown = [target.show(source, form) for module in kernels for source in device_code.sources(module)]
-        return b"".join(part.encode() if isinstance(part, str) else part for part in shown)
+        texts = [part for part in shown if isinstance(part, str)]
+        return "\n".join(texts) if texts else b"".join(part for part in shown if isinstance(part, bytes))
     return "\n".join(str(module.inspect_source(target.forms[form])) for module in kernels)
 
 

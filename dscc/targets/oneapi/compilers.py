@@ -67,7 +67,7 @@ def to_spirv(source: str, options: str) -> Binary:
             None,
             ctypes.c_size_t(0),
             ctypes.c_char_p(options.encode()),
-            ctypes.c_char_p(b"-emit-spirv"),
+            ctypes.c_char_p(b"-emit-spirv -spirv-ext=-all"),  # drivers lack the newest extensions
             ctypes.c_char_p(version),
             ctypes.byref(result),
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,8 +12,14 @@ from onnx import TensorProto as TP
 from onnx import helper, numpy_helper
 
 import dscc
-from dscc.errors import TargetError
+from dscc import emit
+from dscc.artifact import Artifact
+from dscc.errors import ArtifactError, TargetError
+from dscc.options import CompileOptions
 from dscc.runtime.opencl import locate
+from dscc.targets.device import Binary
+from dscc.targets.oneapi import compilers
+from dscc.targets.oneapi.target import OneAPI
 
 RNG = np.random.default_rng(20)
 
@@ -201,3 +209,65 @@ def test_rows(operator, attributes, shape, sizes):
     node = helper.make_node(operator, ["x"], ["y"], **attributes)
     proto = model([node], {"x": (TP.FLOAT, shape)}, {"y": (TP.FLOAT, None)})
     assert "rows" in rules(check(proto, *({"x": normal(*size)} for size in sizes)))
+
+
+def gate() -> onnx.ModelProto:
+    """sigmoid(x w), over any number of rows."""
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Sigmoid", ["a"], ["y"])]
+    return model(nodes, {"x": (TP.FLOAT, ["n", 40])}, {"y": (TP.FLOAT, ["n", 30])}, {"w": normal(40, 30)})
+
+
+def test_spirv_runs(monkeypatch):
+    """What GPUs get where `ocloc` is not installed: the processor's runtime takes it too."""
+
+    def finish(self: OneAPI, source: str) -> Binary:
+        return compilers.to_spirv(source, "-cl-std=CL3.0")
+
+    monkeypatch.setattr(OneAPI, "finish", finish)
+    artifact = check(gate(), {"x": normal(7, 40)})
+    assert b"\x03\x02#\x07" in bytes(artifact.member("model.so"))  # SPIR-V's magic number
+
+
+@pytest.mark.parametrize("arch", ["dg2", "pvc"])
+def test_gpus_are_compiled_for_here_and_refused_here(arch):
+    artifact = dscc.compile(gate(), target=f"oneapi:{arch}")
+    assert artifact.manifest.target == f"oneapi:{arch}" and artifact.manifest.device["class"] == "gpu"
+    assert not artifact.manifest.check  # there was nothing to run it on
+    with pytest.raises(ArtifactError, match=rf"this artifact is for oneapi:{arch}: .*OpenCL"):
+        artifact.load()
+
+
+def test_another_driver_is_refused():
+    artifact = dscc.compile(gate(), target="oneapi:cpu")
+    device = {**artifact.manifest.device, "driver": "1.0"}
+    other: Artifact = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, device=device))
+    with pytest.raises(ArtifactError, match=r"was compiled for '.*' with driver 1\.0, and here is"):
+        other.load()
+
+
+def test_a_device_can_be_chosen_and_is_named():
+    artifact = dscc.compile(gate(), target="oneapi:cpu")
+    name = artifact.manifest.device["device"]
+    assert artifact.load(device=name[:4]).device == name
+    with pytest.raises(ArtifactError, match=r"device .*'TeraFlop 9000'|already uses the OpenCL device"):
+        artifact.load(device="TeraFlop 9000")
+
+
+def test_more_than_the_memory_is_a_clear_error():
+    node = helper.make_node("Expand", ["x", "shape"], ["y"])
+    proto = model([node], {"x": (TP.FLOAT, [1]), "shape": (TP.INT64, [2])}, {"y": (TP.FLOAT, ["a", "b"])})
+    module = dscc.compile(proto, target="oneapi:cpu").load()
+    with pytest.raises(dscc.DsccError, match="not enough memory"):
+        module(np.ones(1, np.float32), np.array([1 << 20, 1 << 22]))
+
+
+def test_what_it_shows():
+    options = CompileOptions(target="oneapi:dg2")
+    source = emit.emit(gate(), options, "source")
+    assert "__kernel void" in source and "barrier(CLK_LOCAL_MEM_FENCE)" in source
+    assert isinstance(emit.emit(gate(), options, "binary"), bytes)
+
+
+def test_unknown_architecture():
+    with pytest.raises(TargetError, match="unknown architecture 'oneapi:dg3'; did you mean 'oneapi:dg"):
+        OneAPI.resolve("dg3")
