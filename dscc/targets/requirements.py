@@ -27,12 +27,12 @@ class Requirement:
     optional: bool = False
 
     @staticmethod
-    def of(what: str, purpose: str, install: str, find: Callable[[], str]) -> Requirement:
+    def of(what: str, purpose: str, install: str, find: Callable[[], str], optional: bool = False) -> Requirement:
         """A requirement that `find` gives the place of, or raises a DsccError."""
         try:
-            return Requirement(what, purpose, find(), install)
+            return Requirement(what, purpose, find(), install, optional)
         except DsccError:
-            return Requirement(what, purpose, "", install)
+            return Requirement(what, purpose, "", install, optional)
 
 
 def linker(machine: str = "") -> Requirement:

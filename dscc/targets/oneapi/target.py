@@ -50,7 +50,9 @@ class OneAPI(DeviceTarget):
             Requirement.of("Intel's OpenCL runtime", "oneapi:cpu", locate.INSTALL_CPU, lambda: locate.library("cpu")),
             Requirement.of("SPIR-V front end", "GPUs", locate.INSTALL_CPU, lambda: str(locate.front_end())),
             Requirement("ocloc", "finished code for GPUs", compilers.ocloc() or "", compilers.INSTALL_OCLOC, True),
-            Requirement.of("OpenCL library", "running on GPUs", locate.INSTALL_GPU, lambda: locate.library("gpu")),
+            Requirement.of(
+                "OpenCL library", "running on GPUs", locate.INSTALL_GPU, lambda: locate.library("gpu"), True
+            ),
         )
 
     @cached_property
