@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dscc.schedule.base import Rule
+from dscc.schedule.gpu.rules.attention import Attention
 from dscc.schedule.gpu.rules.conv import Conv
 from dscc.schedule.gpu.rules.direct import Direct
 from dscc.schedule.gpu.rules.elementwise import Elementwise
@@ -10,6 +11,7 @@ from dscc.schedule.gpu.rules.matmul import Matmul
 from dscc.schedule.gpu.rules.rows import Rowwise
 
 RULES: tuple[Rule, ...] = (
+    Attention(),
     Matmul(),
     Conv(),
     Rowwise(),
