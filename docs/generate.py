@@ -94,6 +94,8 @@ def operators() -> str:
 
 EXECUTED = {
     "arm": "Executed in every test run under qemu's user emulation, on several processors; `make arm-test` runs more.",
+    "cuda": "Compiled in every test run and looked at with ptxas and the disassembler. Executed "
+    "where there is a device: products, convolutions, attention and models on an NVIDIA H200 in November 2026.",
     "oneapi": "`oneapi:cpu` is executed in every test run.",
     "x86": "Executed in every test run, on the processor of the machine that tests.",
 }
@@ -103,12 +105,17 @@ def targets() -> str:
     """Every target with its schedule rules, in the order in which they are asked."""
     from dscc.targets import dscc_targets
     from dscc.targets.cpu.rules import RULES
+    from dscc.targets.cuda.rules import RULES as CUDA_RULES
     from dscc.targets.oneapi.rules import RULES as DEVICE_RULES
 
     parts = ["# Targets", NOTE]
     for cls in dscc_targets():
         parts += [f"## {cls.name}", _module_text(cls), EXECUTED[cls.name]]
-    for title, rules in {"Rules of CPUs": RULES, "Rules of oneAPI's devices": DEVICE_RULES}.items():
+    for title, rules in {
+        "Rules of CPUs": RULES,
+        "Rules of CUDA's devices": CUDA_RULES,
+        "Rules of oneAPI's devices": DEVICE_RULES,
+    }.items():
         rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(rules, 1)]
         parts += [f"## {title}", "In the order in which they are asked:", table(["", "rule", "takes"], rows)]
     return "\n\n".join(parts)

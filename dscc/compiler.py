@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dscc import codegen, fallback, frontends, library, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
+from dscc.errors import TargetError
 from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import lift_constants
@@ -77,9 +78,19 @@ def optimize(model: Path | str | Any, options: CompileOptions, then: str, progre
 
 
 def lowering(options: CompileOptions) -> str:
-    """What every module goes through after the passes of the preset or of `--passes`."""
+    """What every module goes through after the passes of the preset or of `--passes`.
+
+    Raises:
+        TargetError: the target does not compute in the precision that is asked for.
+    """
+    target = targets.resolve(options.target)
+    if options.precision not in target.precisions:
+        known = " or ".join(target.precisions)
+        raise TargetError(f"--precision must be {known} for target '{target}', got '{options.precision}'")
+    lowered = {"fp16": ["lower-precision"], "bf16": ["lower-precision{to=bfloat16}"]}.get(options.precision, [])
     small = str(options.small).lower()
-    return f"fuse-weight-casts,legalize-operators,fuse-operators,schedule-kernels{{small={small}}}"
+    always = ["fuse-weight-casts", "legalize-operators", "fuse-operators", f"schedule-kernels{{small={small}}}"]
+    return ",".join([*lowered, *target.lowering, *always])
 
 
 def graph_passes(options: CompileOptions) -> Pipeline:

@@ -23,6 +23,8 @@ from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.fuse_weight_casts import FuseWeightCasts
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
+from dscc.passes.precision.lower_precision import LowerPrecision
+from dscc.passes.precision.multiply_halves import MultiplyHalves
 from dscc.passes.quantize.gather_stored import GatherStored
 from dscc.passes.quantize.sink_scale import SinkScale
 
@@ -45,6 +47,8 @@ PASSES: tuple[type[Pass], ...] = (
     SinkScale,
     FoldBatchNorm,
     ChannelsLast,
+    LowerPrecision,
+    MultiplyHalves,
     FuseWeightCasts,
     LegalizeOperators,
     FuseOperators,

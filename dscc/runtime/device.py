@@ -71,7 +71,14 @@ def _opencl(library: ffi.Library, needs: Mapping[str, Any], wanted: str) -> str:
     return opencl.open_device(library, needs, wanted)
 
 
-OPENERS: Mapping[str, Callable[[ffi.Library, Mapping[str, Any], str], str]] = {"opencl": _opencl}
+def _cuda(library: ffi.Library, needs: Mapping[str, Any], wanted: str) -> str:
+    """Open the CUDA device that the driver lists first."""
+    from dscc.runtime import cuda
+
+    return cuda.open_device(library, needs, wanted)
+
+
+OPENERS: Mapping[str, Callable[[ffi.Library, Mapping[str, Any], str], str]] = {"opencl": _opencl, "cuda": _cuda}
 """For every kind of device how its runtime is loaded and the device is found; each gives the device's name."""
 
 _lock = threading.Lock()

@@ -168,6 +168,14 @@ class Library:
         """Load the functions that most artifacts do not call, and that TVM keeps in a library of their own."""
         _open("tvm", "lib/libtvm_runtime_extra.so")
 
+    def load_backend(self, name: str) -> None:
+        """Load TVM's runtime for a kind of device, as in `cuda`.
+
+        Raises:
+            OSError: a library that it needs is missing.
+        """
+        _open("tvm", f"lib/libtvm_runtime_{name}.so")
+
     def function(self, name: str) -> Ref:
         """A function that TVM registers under a global name."""
         handle = c_void_p()

@@ -89,15 +89,19 @@ class Convolution:
         return dataclasses.replace(self, at=(image, column, row, channel), height=self.width, width=self.height)
 
     @staticmethod
-    def of(fused: Fused) -> Convolution | None:
-        """The convolution, or None if the anchor is none."""
+    def of(fused: Fused, converted: bool = False) -> Convolution | None:
+        """The convolution, or None if the anchor is none.
+
+        Args:
+            converted: whether its factors may be converted to the type of the sum, as halves are.
+        """
         anchor = fused.anchor
         factors = product_of(anchor)
         if factors is None or len(anchor.spatial) != 4 or len(anchor.reduce) != 3:
             return None
         n, y, x, f = anchor.spatial
         ry, rx, rc = anchor.reduce
-        data, weight = factors
+        data, weight = (each.value if converted and isinstance(each, tirx.Cast) else each for each in factors)
         if not (isinstance(data, Load) and isinstance(weight, Load) and len(data.indices) == 4):
             return None
         axes = (f, ry, rx, rc)

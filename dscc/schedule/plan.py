@@ -10,6 +10,8 @@ from tvm import s_tir, tirx
 from dscc.errors import PassError
 from dscc.schedule.base import Scheduled
 from dscc.schedule.decisions import Decisions
+from dscc.schedule.gpu.device import Device
+from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.stages import is_zero
 
@@ -35,7 +37,7 @@ def plan(
         PassError: no rule takes the function.
     """
     if target.host is not target:
-        found = None if _as_it_is(func) else _by_rules(func, constants, target, decisions, small)
+        found = None if _as_it_is(func, target.machine) else _by_rules(func, constants, target, decisions, small)
         if found is not None:
             ready = found[0].func.with_attrs({ON_DEVICE: True, "tirx.is_scheduled": True})
             return Scheduled(ready.without_attr("global_symbol"), found[0].packings), found[1]
@@ -51,7 +53,7 @@ def plan(
 def _scheduled(
     func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool
 ) -> tuple[Scheduled, str]:
-    if reason := _as_it_is(func):
+    if reason := _as_it_is(func, target.machine):
         return Scheduled(func), reason
     found = _by_rules(func, constants, target, decisions, small)
     if found is None:
@@ -61,11 +63,11 @@ def _scheduled(
     return found
 
 
-def _as_it_is(func: tirx.PrimFunc) -> str:
+def _as_it_is(func: tirx.PrimFunc, machine: Machine) -> str:
     """Why no rule is asked, if none is."""
     if func.attrs and func.attrs.get("tirx.is_scheduled", False):
         return "as it was"
-    if _has_narrow_floats(func):
+    if _has_narrow_floats(func, isinstance(machine, Device) and machine.bfloat16):
         return "plain loops, for its element type"
     if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
         return "plain loops, for a tensor without elements"
@@ -84,11 +86,12 @@ def _by_rules(
     return None
 
 
-def _has_narrow_floats(func: tirx.PrimFunc) -> bool:
+def _has_narrow_floats(func: tirx.PrimFunc, bfloat16: bool = False) -> bool:
     """Whether a buffer holds bfloat16 or float8. TVM 0.27 computes them in float32 by passes that know neither the
-    bound variables nor the vectors of our kernels; it lowers plain loops over blocks.
+    bound variables nor the vectors of our kernels; it lowers plain loops over blocks. A device may have `bfloat16`.
     """
-    return any(str(buffer.dtype).startswith(("bfloat", "float8")) for buffer in _buffers(func))
+    narrow = ("float8",) if bfloat16 else ("float8", "bfloat")
+    return any(str(buffer.dtype).startswith(narrow) for buffer in _buffers(func))
 
 
 def _buffers(func: tirx.PrimFunc) -> list[Any]:

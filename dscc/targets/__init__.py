@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 def dscc_targets() -> list[type[Target]]:
     """The built-in targets."""
     from dscc.targets.arm.target import Arm
+    from dscc.targets.cuda.target import Cuda
     from dscc.targets.oneapi.target import OneAPI
     from dscc.targets.x86.target import X86
 
-    return [Arm, OneAPI, X86]
+    return [Arm, Cuda, OneAPI, X86]
 
 
 def resolve(text: str | None) -> Target:

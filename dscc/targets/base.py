@@ -25,6 +25,10 @@ class Target(ABC):
     """What `--emit` can show of the generated code, and how TVM's modules call it."""
     spells_out_math: ClassVar[bool] = True
     """Whether elementary functions become arithmetic and LLVM's intrinsics; else TVM calls the C library's."""
+    precisions: ClassVar[tuple[str, ...]] = ("fp32",)
+    """What `--precision` may be."""
+    lowering: ClassVar[tuple[str, ...]] = ()
+    """Passes of this target's own, before operators become loops."""
     arch: str
 
     @classmethod

@@ -25,7 +25,7 @@ class Device(Machine):
         shared_bytes: shared memory of one block.
         units: multiprocessors (OpenCL: compute units), each of which has a few blocks at a time.
         registers: 32-bit registers that a thread can have before they spill.
-        float64, float16: whether the device computes in these types.
+        float64, float16, bfloat16: whether the device computes in these types.
     """
 
     threads: int = 256
@@ -35,6 +35,7 @@ class Device(Machine):
     registers: int = 128
     float64: bool = True
     float16: bool = False
+    bfloat16: bool = False
 
     def computes(self, func: tirx.PrimFunc) -> bool:
         """Whether the device has the types of all parameters."""

@@ -55,22 +55,30 @@ def _call(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 
 
 def _define(q: te.Tensor, k: te.Tensor, v: te.Tensor, bias: te.Tensor | None, scale: float, causal: str) -> te.Tensor:
+    # Scores and weights of halves are float32 on the way, as in the other reductions.
+    dtype = "float32" if str(q.dtype) in ("float16", "bfloat16") else str(q.dtype)
+
+    def wide(value: te.tensor.TensorSlice) -> tirx.Expr:
+        return value if str(value.dtype) == dtype else value.astype(dtype)
+
     batch, queries, heads, size = q.shape
     keys, groups = k.shape[1], k.shape[2]
     share = heads // groups
     rows = (batch, heads, queries, keys)
 
     d = te.reduce_axis((0, size), name="d")
-    dots = te.compute(rows, lambda b, h, i, j: te.sum(q[b, i, h, d] * k[b, j, h // share, d], axis=d), name="dots")
+    dots = te.compute(
+        rows, lambda b, h, i, j: te.sum(wide(q[b, i, h, d]) * wide(k[b, j, h // share, d]), axis=d), name="dots"
+    )
 
     def score(b: tirx.Var, h: tirx.Var, i: tirx.Var, j: tirx.Var) -> tirx.Expr:
-        value = dots[b, h, i, j] * tirx.const(scale, q.dtype)
+        value = dots[b, h, i, j] * tirx.const(scale, dtype)
         if bias is not None:
             at = [tirx.const(0, "int64") if _is_one(n) else x for n, x in zip(bias.shape, (b, h, i, j), strict=True)]
-            value = value + bias[tuple(at)]
+            value = value + wide(bias[tuple(at)])
         if not causal:
             return value
-        return tirx.Select(j <= i + causal_offset(causal, queries, keys), value, tirx.const(_LOWEST, q.dtype))
+        return tirx.Select(j <= i + causal_offset(causal, queries, keys), value, tirx.const(_LOWEST, dtype))
 
     scores = te.compute(rows, score, name="scores")
     r = te.reduce_axis((0, keys), name="r")
@@ -81,9 +89,14 @@ def _define(q: te.Tensor, k: te.Tensor, v: te.Tensor, bias: te.Tensor | None, sc
     t = te.reduce_axis((0, keys), name="t")
     out = (batch, queries, heads, v.shape[3])
     mixed = te.compute(
-        out, lambda b, i, h, e: te.sum(weights[b, h, i, t] * v[b, t, h // share, e], axis=t), name="mixed"
+        out, lambda b, i, h, e: te.sum(weights[b, h, i, t] * wide(v[b, t, h // share, e]), axis=t), name="mixed"
     )
-    return te.compute(out, lambda b, i, h, e: mixed[b, i, h, e] / total[b, h, i], name="attention")
+
+    def share_of(b: tirx.Var, i: tirx.Var, h: tirx.Var, e: tirx.Var) -> tirx.Expr:
+        value = mixed[b, i, h, e] / total[b, h, i]
+        return value if dtype == str(q.dtype) else tirx.Cast(str(q.dtype), value)
+
+    return te.compute(out, share_of, name="attention")
 
 
 def causal_offset(causal: str, queries: tirx.Expr, keys: tirx.Expr) -> tirx.Expr:

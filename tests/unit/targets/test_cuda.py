@@ -1,0 +1,190 @@
+"""Kernels for CUDA: compiled by NVRTC without a device, and looked at with ptxas's report and the disassembler."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto as TP
+from onnx import helper, numpy_helper
+
+import dscc
+from dscc import targets
+from dscc.artifact.artifact import LIBRARY
+from dscc.errors import ArtifactError, TargetError
+from dscc.runtime import cuda as runtime
+from dscc.targets.cuda import nvrtc
+
+RNG = np.random.default_rng(5)
+
+try:
+    COMPILER = nvrtc.find()
+except TargetError as missing:
+    pytest.skip(str(missing), allow_module_level=True)
+
+TOOLS = COMPILER.library.parents[1] / "bin"
+
+
+def model(nodes, inputs, outputs, constants) -> onnx.ModelProto:
+    def infos(values):
+        return [helper.make_tensor_value_info(name, TP.FLOAT, shape) for name, shape in values.items()]
+
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "g", infos(inputs), infos(outputs), weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def product() -> onnx.ModelProto:
+    """Two products, of any number of rows."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["a"]),
+        helper.make_node("Add", ["a", "b"], ["s"]),
+        helper.make_node("Relu", ["s"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["y"]),
+    ]
+    constants = {
+        "w": RNG.standard_normal((64, 256)),
+        "b": RNG.standard_normal(256),
+        "v": RNG.standard_normal((256, 72)),
+    }
+    return model(nodes, {"x": ["m", 64]}, {"y": ["m", 72]}, constants)
+
+
+def convolution() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node("Relu", ["a"], ["y"]),
+    ]
+    constants = {"w": RNG.standard_normal((64, 40, 3, 3))}
+    return model(nodes, {"x": ["n", 40, 15, 17]}, {"y": ["n", 64, 8, 9]}, constants)
+
+
+def attention() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
+        helper.make_node("MatMul", ["q", "kt"], ["s"]),
+        helper.make_node("Mul", ["s", "scale"], ["t"]),
+        helper.make_node("Softmax", ["t"], ["p"], axis=-1),
+        helper.make_node("MatMul", ["p", "v"], ["y"]),
+    ]
+    shape = ["b", 4, "n", 64]
+    return model(nodes, dict.fromkeys("qkv", shape), {"y": shape}, {"scale": np.asarray(0.125)})
+
+
+class Recorder:
+    """What the compiler was given and made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch):
+        self.found: list[tuple[str, nvrtc.Compiled]] = []
+        inner = nvrtc.Nvrtc.compile
+
+        def compile(itself: nvrtc.Nvrtc, source: str, arch: str) -> nvrtc.Compiled:
+            made = inner(itself, source, arch)
+            self.found.append((arch, made))
+            return made
+
+        monkeypatch.setattr(nvrtc.Nvrtc, "compile", compile)
+
+    def instructions(self, folder: Path) -> set[str]:
+        """The names of all machine instructions, with what follows a dot."""
+        names: set[str] = set()
+        for i, (_, made) in enumerate(self.found):
+            path = folder / f"{i}.cubin"
+            path.write_bytes(made.code)
+            environment = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}"}
+            command = [str(TOOLS / "cuobjdump"), "-sass", str(path)]
+            text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+            names |= set(re.findall(r"\*/\s+(?:@!?U?P\d+ )?([A-Z][\w.]+)", text))
+        return names
+
+    def spills(self) -> list[str]:
+        """What ptxas says of every kernel that has too few registers."""
+        lines = [line for _, made in self.found for line in made.log.splitlines() if "spill" in line]
+        assert lines
+        return [line for line in lines if "0 bytes spill stores, 0 bytes spill loads" not in line]
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    return Recorder(monkeypatch)
+
+
+def starting(names: set[str], stem: str) -> bool:
+    return any(name.startswith(stem) for name in names)
+
+
+@pytest.mark.parametrize("make", [product, convolution])
+def test_hopper_multiplies_with_warp_groups(make, recorder, tmp_path):
+    artifact = dscc.compile(make(), target="cuda:sm_90", precision="fp16")
+    names = recorder.instructions(tmp_path)
+    assert starting(names, "HGMMA.64x") and starting(names, "UTMALDG")
+    assert recorder.spills() == []
+    assert artifact.manifest.device["architectures"] == ["sm_90a"]
+
+
+@pytest.mark.parametrize("make", [product, convolution, attention])
+def test_ampere_copies_asynchronously_and_multiplies_tiles(make, recorder, tmp_path):
+    dscc.compile(make(), target="cuda:sm_80", precision="bf16")
+    names = recorder.instructions(tmp_path)
+    assert starting(names, "HMMA.16816.F32.BF16") and starting(names, "LDGSTS.E.BYPASS.128")
+    assert starting(names, "LDSM.16.M")
+    assert recorder.spills() == []
+
+
+def test_several_architectures_in_one_artifact(recorder):
+    artifact = dscc.compile(product(), target="cuda:sm_86+sm_80", precision="fp16")
+    assert artifact.manifest.target == "cuda:sm_80+sm_86"
+    assert {arch for arch, _ in recorder.found} == {"sm_80", "sm_86"}
+    library = bytes(artifact.member(LIBRARY))
+    for _, made in recorder.found:
+        assert made.code in library
+
+
+def test_the_artifact_holds_machine_code_and_no_source(recorder):
+    artifact = dscc.compile(product(), target="cuda:sm_80")
+    library = bytes(artifact.member(LIBRARY))
+    assert all(made.code in library for _, made in recorder.found)
+    assert b"__global__" not in library
+
+
+@pytest.mark.parametrize("text, reason", [("sm_42", "unknown architecture 'cuda:sm_42'"), ("sm_80+sm_80", "twice")])
+def test_architectures_that_there_are_not(text, reason):
+    with pytest.raises(TargetError, match=re.escape(reason)):
+        targets.resolve(f"cuda:{text}")
+
+
+@pytest.mark.parametrize(
+    "code, capability, runs",
+    [
+        ("sm_80", (8, 0), True),
+        ("sm_80", (8, 6), True),
+        ("sm_86", (8, 0), False),
+        ("sm_80", (9, 0), False),
+        ("sm_90a", (9, 0), True),
+        ("sm_90a", (10, 0), False),
+        ("sm_120", (12, 0), True),
+    ],
+)
+def test_which_code_runs_where(code, capability, runs):
+    assert runtime._runs(code, capability) is runs
+
+
+def test_a_machine_without_driver_says_so():
+    if runtime_is_here():
+        pytest.skip("this machine has a device")
+    artifact = dscc.compile(product(), target="cuda:sm_80")
+    with pytest.raises(ArtifactError, match=r"this artifact is for cuda:sm_80.*NVIDIA's driver"):
+        artifact.load()
+
+
+def runtime_is_here() -> bool:
+    try:
+        runtime._device()
+    except TargetError:
+        return False
+    return True
