@@ -89,14 +89,15 @@ class Convolution:
         return dataclasses.replace(self, at=(image, column, row, channel), height=self.width, width=self.height)
 
     @staticmethod
-    def of(fused: Fused, converted: bool = False) -> Convolution | None:
+    def of(fused: Fused, dtype: str = "float32", converted: bool = False) -> Convolution | None:
         """The convolution, or None if the anchor is none.
 
         Args:
-            converted: whether its factors may be converted to the type of the sum, as halves are.
+            dtype: the type of the sum.
+            converted: whether its factors may be converted to that type, as halves and bytes are.
         """
         anchor = fused.anchor
-        factors = product_of(anchor)
+        factors = product_of(anchor, dtype)
         if factors is None or len(anchor.spatial) != 4 or len(anchor.reduce) != 3:
             return None
         n, y, x, f = anchor.spatial

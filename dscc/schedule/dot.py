@@ -1,4 +1,4 @@
-"""The loops of a product of matrices of bytes, by an instruction that sums groups of products.
+"""The loops of a product of bytes, by an instruction that sums groups of products.
 
     C[m, n] = epilogue(sum_k (A[m, k] - a) * (B[k, n] - b[n]))                                     A, B: int8 or uint8
             = epilogue(sum_k A'[m, k] * B'[k, n] - a' * sum_k B'[k, n] - b'[n] * sum_k A'[m, k] + K * a' * b'[n])
@@ -10,6 +10,7 @@ the other; B is packed at compile time, with the sums of its columns behind ever
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,27 +38,81 @@ _TYPICAL_ROWS = 200  # stands for a symbolic extent when tiles are compared
 
 @dataclass(frozen=True)
 class DotPacking(Packing):
-    """A matrix of bytes (depth, columns) as [panel][group of the depth][column][byte], then the panel's column sums.
+    """Bytes as [panel][group of the depth][column][byte], then the sums of the panel's columns.
 
-    The bytes are those of the instruction's right operand; the groups are filled up with zeros.
+    The bytes are those of the instruction's right operand. The axis before the columns is filled up with zeros to words
+    of 4 bytes, the depth to whole groups.
+
+    Attributes:
+        columns: how the columns are cut into panels.
+        group: bytes of a group.
+        flip: the highest bit of every byte changes.
+        axes: the order of the weight's axes that puts the columns last.
     """
 
     columns: Columns
     group: int
     flip: bool
+    axes: tuple[int, ...] = (0, 1)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        depth, table = weight.shape[0], self.columns.table()
+        table = self.columns.table()
         signed = weight.dtype == (np.uint8 if self.flip else np.int8)  # as the instruction sees them
         bytes_ = (weight.view(np.uint8) ^ np.uint8(0x80 if self.flip else 0)).view(np.int8 if signed else np.uint8)
-        groups = -(-depth // self.group)
-        full = np.zeros((groups * self.group, bytes_.shape[1]), bytes_.dtype)
-        full[:depth] = bytes_
+        bytes_ = bytes_.transpose(self.axes)
+        fill = [(0, -bytes_.shape[-2] % 4 if axis == bytes_.ndim - 2 else 0) for axis in range(bytes_.ndim)]
+        words = np.pad(bytes_, fill).reshape(-1, bytes_.shape[-1])
+        groups = -(-words.shape[0] // self.group)
+        full = np.pad(words, ((0, groups * self.group - words.shape[0]), (0, 0)))
         chosen = np.where(table >= 0, full[:, table], np.zeros((), full.dtype))  # depth, panel, column
         panels, width = table.shape
         data = chosen.reshape(groups, self.group, panels, width).transpose(2, 0, 3, 1).reshape(panels, -1)
         sums = chosen.sum(axis=0, dtype=np.int32).view(np.uint8)
         return np.ascontiguousarray(np.concatenate([data.view(np.uint8), sums], axis=1)).view(weight.dtype)
+
+
+Put = Callable[[Index, Expr], None]
+
+
+class Rows(ABC):
+    """The rows of the left side, one after the other, in words of 4 bytes.
+
+    Attributes:
+        words: how many a row has.
+    """
+
+    words: int
+
+    @abstractmethod
+    def read(self, code: Code, row: Expr, flip: bool, put: Put) -> None:
+        """Write the code that hands over every word of a row with its number; `flip` the highest bit of every byte."""
+
+
+def word(source: Flat, at: Expr, count: int, flip: bool) -> Expr:
+    """`count` bytes as an int32, which is filled up with zeros."""
+    if count == 4:
+        value = tirx.reinterpret("int32", source.load(at, 4))
+        return tirx.bitwise_xor(value, tirx.const(_FLIP, "int32")) if flip else value
+    total: Expr = tirx.const(0, "int32")
+    for byte in range(count):
+        value = tirx.Cast("int32", tirx.reinterpret("uint8", source.load(at + byte)))
+        value = tirx.bitwise_xor(value, tirx.const(0x80, "int32")) if flip else value
+        total = tirx.bitwise_or(total, value << tirx.const(8 * byte, "int32"))
+    return total
+
+
+class MatrixRows(Rows):
+    """The rows of a matrix [rows][depth]."""
+
+    def __init__(self, source: Flat, depth: int):
+        self._source, self._depth, self.words = source, depth, -(-depth // 4)
+
+    def read(self, code: Code, row: Expr, flip: bool, put: Put) -> None:
+        start, (whole, rest) = code.bind("start", row * self._depth), divmod(self._depth, 4)
+        with code.loop(whole, "q") as q:
+            put(q, word(self._source, start + q * 4, 4, flip))
+        if rest:
+            put(whole, word(self._source, start + whole * 4, rest, flip))
 
 
 @dataclass(frozen=True)
@@ -68,7 +123,7 @@ class ByteProduct:
         rows: number of rows of the result.
         depth: length of the sums.
         columns: the columns of the result, in panels.
-        left: bytes [rows][depth] of type `left_type`.
+        left: the rows of bytes of type `left_type`.
         left_zero: what is subtracted from them, an int32; or None.
         right: what `DotPacking` made of bytes of type `right_type`.
         right_zero: (column) to what is subtracted from them; or None.
@@ -79,7 +134,7 @@ class ByteProduct:
     rows: Index
     depth: int
     columns: Columns
-    left: Flat
+    left: Rows
     left_type: str
     left_zero: Expr | None
     right: Flat
@@ -105,9 +160,9 @@ def choose(decisions: Decisions, machine: Machine, dot: Dot, columns: int, rows:
     return Tile(*decisions.pick("tile", [(tile.rows, tile.vectors, tile.lanes) for tile in ranked[:_CANDIDATES]]))
 
 
-def panel_bytes(columns: Columns, dot: Dot, depth: int) -> int:
-    """The size of a packed panel."""
-    return columns.tile.width * (-(-depth // dot.depth) * dot.depth + 4)
+def panel_bytes(columns: Columns, dot: Dot, words: int) -> int:
+    """The size of a packed panel for rows of so many words."""
+    return columns.tile.width * (-(-4 * words // dot.depth) * dot.depth + 4)
 
 
 def flips(stored: str, wanted: str) -> bool:
@@ -136,8 +191,9 @@ def write_byte_product(code: Code, product: ByteProduct, machine: Machine, dot: 
 class _Writer:
     def __init__(self, code: Code, product: ByteProduct, machine: Machine, dot: Dot, decisions: Decisions):
         self._code, self._product, self._machine, self._dot, self._decisions = code, product, machine, dot, decisions
-        self._groups = -(-product.depth // dot.depth)
+        self._groups = -(-4 * product.left.words // dot.depth)
         self._words = dot.depth // 4  # of 4 bytes, per row and group
+        self._panel_bytes = panel_bytes(product.columns, dot, product.left.words)
         self._left_zero = self._shifted(product.left_type, dot.left, product.left_zero)
         self._right_flip = flips(product.right_type, dot.right)
         self._has_right_zero = product.right_zero is not None or self._right_flip
@@ -152,7 +208,7 @@ class _Writer:
 
     def write(self, tile: Tile, clamped: bool) -> None:
         """All of the result, in tiles; `clamped`: the rows of a tile may be more than there are."""
-        code, product, dot, columns = self._code, self._product, self._dot, self._product.columns
+        code, product, columns = self._code, self._product, self._product.columns
         panels, share = columns.panels, self._machine.l2_bytes * self._decisions.pick("l2_percent", _L2_PERCENT) // 100
         least = self._decisions.pick("task_operations", _TASK_OPERATIONS)
         tiles = ceildiv(product.rows, tile.rows)
@@ -162,7 +218,7 @@ class _Writer:
         words = tile.rows * self._groups * self._words
         work = 2 * tile.rows * product.depth * tile.width
         most = max(1, share // (4 * words))
-        if panels * panel_bytes(columns, dot, product.depth) > share:
+        if panels * self._panel_bytes > share:
             block = min(most, known or most)
             blocks = 1 if known is None else -(-known // block)
             group = max(panels * blocks // _TASKS, -(-least // (work * block)), 1)
@@ -205,23 +261,15 @@ class _Writer:
 
     def _order(self, rows: Flat, at: Expr, tile: Tile, row: Expr) -> None:
         """Bring one row into the order [group][row of the tile][word]."""
-        code, product, size, words = self._code, self._product, self._dot.depth, self._words
-        start, flip = code.bind("start", row * product.depth), flips(product.left_type, self._dot.left)
-        whole = product.depth // size
-        with code.loop(whole, "g") as g:
-            for word in range(words):
-                value = tirx.reinterpret("int32", product.left.load(start + g * size + 4 * word, 4))
-                value = tirx.bitwise_xor(value, tirx.const(_FLIP, "int32")) if flip else value
-                rows.store(code, at + g * (tile.rows * words) + word, value)
-        for word in range(words if product.depth % size else 0):
-            total: Expr = tirx.const(0, "int32")
-            for byte in range(4):
-                k = whole * size + 4 * word + byte
-                if k < product.depth:
-                    value = tirx.Cast("int32", tirx.reinterpret("uint8", product.left.load(start + k)))
-                    value = tirx.bitwise_xor(value, tirx.const(0x80, "int32")) if flip else value
-                    total = tirx.bitwise_or(total, value << tirx.const(8 * byte, "int32"))
-            rows.store(code, at + whole * (tile.rows * words) + word, total)
+        code, left, words = self._code, self._product.left, self._words
+
+        def put(number: Index, value: Expr) -> None:
+            group, inner = (number, index(0)) if words == 1 else (quotient(number, words), remainder(number, words))
+            rows.store(code, at + group * index(tile.rows * words) + inner, value)
+
+        left.read(code, row, flips(self._product.left_type, self._dot.left), put)
+        for number in range(left.words, self._groups * words):
+            put(number, tirx.const(0, "int32"))
 
     def _left(self, rows: Flat, at: Expr, tile: Tile, g: Expr, block: int) -> Expr:
         """The left operand for the rows of an instruction."""
@@ -254,7 +302,7 @@ class _Writer:
         """The tile's sums: [block of rows][vector][part], each of the instruction's lanes."""
         code, dot, product = self._code, self._dot, self._product
         total = code.stack("total", tile.rows * tile.width, "int32")
-        start = code.bind("b", panel * panel_bytes(product.columns, dot, product.depth))
+        start = code.bind("b", panel * self._panel_bytes)
         places = [
             (block, j, part)
             for block in range(tile.rows // dot.rows)
@@ -281,7 +329,7 @@ class _Writer:
         both = code.stack("both", tile.width, "int32") if self._left_zero is not None else None
         right = code.stack("zero", tile.width, "int32") if self._has_right_zero else None
         lanes, base = dot.lanes, panel_base(panel, product.columns)
-        behind = (panel + 1) * panel_bytes(product.columns, dot, product.depth) - 4 * tile.width
+        behind = (panel + 1) * self._panel_bytes - 4 * tile.width
         for j in range(tile.vectors):
             if right is not None:
                 with code.loop(lanes, "l", "vectorized") as lane:

@@ -17,7 +17,7 @@ from tvm.ir import TensorLoad as Load
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, constant, index
 from dscc.schedule.decisions import Decisions
-from dscc.schedule.dot import ByteProduct, DotPacking, choose, flips, panel_bytes, write_byte_product
+from dscc.schedule.dot import ByteProduct, DotPacking, MatrixRows, choose, flips, panel_bytes, write_byte_product
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
@@ -85,7 +85,8 @@ class MatmulBytes(Rule):
         merge = Merge(found.rows, [extents[var] for var in found.rows], code)
         columns = Columns(count, choose(decisions, machine, dot, count, constant(merge.extent)))
         stored = str(right.bytes.source.dtype)
-        packed_shape = [index(columns.panels), index(panel_bytes(columns, dot, depth))]
+        rows = MatrixRows(code.view(left.bytes.source), depth)
+        packed_shape = [index(columns.panels), index(panel_bytes(columns, dot, rows.words))]
         params[which] = tirx.decl_buffer(packed_shape, stored, right.bytes.source.name)
         view, zero = merge.fused(fused), right.zero
         write_byte_product(
@@ -94,7 +95,7 @@ class MatmulBytes(Rule):
                 rows=merge.extent,
                 depth=depth,
                 columns=columns,
-                left=code.view(left.bytes.source),
+                left=rows,
                 left_type=str(left.bytes.source.dtype),
                 left_zero=None if left.zero is None else code.bind("zero", left.zero),
                 right=code.view(params[which]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dscc.schedule.base import Rule
 from dscc.schedule.rules.attention import Attention
 from dscc.schedule.rules.conv import Conv
+from dscc.schedule.rules.conv_bytes import ConvBytes
 from dscc.schedule.rules.conv_transpose import ConvTranspose
 from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.experts import Experts
@@ -24,6 +25,7 @@ RULES: tuple[Rule, ...] = (
     MatmulBytes(),
     Winograd(),
     Conv(),
+    ConvBytes(),
     Depthwise(),
     Pool(),
     ConvTranspose(),

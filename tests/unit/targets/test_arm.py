@@ -129,6 +129,23 @@ def integers() -> tuple[onnx.ModelProto, list[Arrays]]:
     return model, [{"x": normal(n, n, 45) * 9} for n in (1, 2, 7, 37)]
 
 
+def quantized() -> tuple[onnx.ModelProto, list[Arrays]]:
+    """Convolutions of bytes."""
+    generator = np.random.default_rng(0)
+    model = build(
+        """quantized (float[n, 3, h, w] x) => (uint8[n, 21, a, b] y) {
+            q, s, zero = DynamicQuantizeLinear (x)
+            c = QLinearConv <pads = [1, 1, 1, 1]> (q, s, zero, k, ks, kz, cs, cz)
+            y = QLinearConv <strides = [2, 2]> (c, cs, cz, l, ls, lz, cs, cz)
+        }""",
+        k=generator.integers(-128, 128, (18, 3, 3, 3)).astype("int8"), ks=np.array(0.01, "float32"),
+        kz=np.array(0, "int8"), cs=np.array(0.3, "float32"), cz=np.array(120, "uint8"),
+        l=generator.integers(-128, 128, (21, 18, 3, 2)).astype("int8"), ls=np.full(21, 0.005, "float32"),
+        lz=np.zeros(21, "int8"),
+    )  # fmt: skip
+    return model, [{"x": normal(n, n, 3, h, w)} for n, h, w in ((1, 9, 14), (2, 16, 7))]
+
+
 def library() -> tuple[onnx.ModelProto, list[Arrays]]:
     """Functions in C that come with the model's library: a sort, a search, a loop."""
     model = build(
@@ -179,6 +196,9 @@ def compare(emulated: cross.Emulated, model: Any, target: str, cpu: str, feeds: 
         (integers, "arm:cortex-a72", "cortex-a72"),
         (integers, "arm:neoverse-n1", "neoverse-n1"),
         (integers, "arm:neoverse-v1", "max"),
+        (quantized, "arm:cortex-a72", "cortex-a72"),
+        (quantized, "arm:cortex-a76", "cortex-a76"),
+        (quantized, "arm:neoverse-v2", "max"),
         (library, "arm:generic", "cortex-a53"),
         (dense, "arm:neoverse-v2", "max"),
     ],
@@ -211,9 +231,11 @@ INSTRUCTIONS = {"sdot", "udot", "usdot", "smmla", "ummla", "usmmla"}
         ("neoverse-v2", {"smmla"}),
     ],
 )
-def test_products_of_bytes_use_what_the_processor_has(arch: str, used: set[str]) -> None:
-    model, _ = integers()
-    assembly = emit.emit(model, CompileOptions(target=f"arm:{arch}"), "asm")
+@pytest.mark.parametrize("make", [integers, quantized])
+def test_products_of_bytes_use_what_the_processor_has(
+    arch: str, used: set[str], make: Callable[[], tuple[Any, list[Arrays]]]
+) -> None:
+    assembly = emit.emit(make()[0], CompileOptions(target=f"arm:{arch}"), "asm")
     found = {line.split()[0] for line in assembly.splitlines() if line.strip()} & INSTRUCTIONS
     assert found == used
 

@@ -27,8 +27,12 @@ def conv(node: Node, x: Value, weight: Value, bias: Value | None = None) -> Expr
     return with_bias(node, convolve(node, x.expr, weight), bias, x.ndim)
 
 
-def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -> Expr:
-    """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial)."""
+def convolve(
+    node: Node, x: Expr, weight: Value, out_dtype: str | None = None, around: Expr | None = None
+) -> Expr:
+    """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial); `around`: the one element of what x is
+    padded with, if that is not zero.
+    """
     kernel = [_kernel_size(node, dim) for dim in weight.shape[2:]]
     shape = list(x.ty.shape.values)
     groups = node.attr("group", 1)
@@ -37,8 +41,8 @@ def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -
     node.require_equal(shape[1], weight.shape[1] * groups, "the number of channels")
     over = windows(node, kernel, tuple(shape[2:]))
     padding = over.padding
-    if padding is None:
-        x, padding = node.emit(pad_spatial(node, x, over, 0.0)), [0] * (2 * len(kernel))
+    if padding is None or (around is not None and any(padding)):
+        x, padding = node.emit(pad_spatial(node, x, over, 0.0 if around is None else around)), [0] * (2 * len(kernel))
     function, layout, kernel_layout = _CONV[len(kernel)]
     return function(
         x,
@@ -73,21 +77,24 @@ def with_bias(node: Node, result: Expr, bias: Value | None, ndim: int) -> Expr:
     return R.add(node.emit(result), shaped)
 
 
-def pad_spatial(node: Node, x: Expr, over: Windows, fill: float) -> Expr:
-    """x (n, c, *spatial) with the windows' padding around it, which may be symbolic."""
+def pad_spatial(node: Node, x: Expr, over: Windows, fill: float | Expr) -> Expr:
+    """x (n, c, *spatial) with the windows' padding around it, which may be symbolic: a number, or that of a tensor."""
     before, after = [0, 0, *over.before], [0, 0, *over.after]
     shape = list(x.ty.shape.values)
     target = [node.dims.simplify(d + b + a) for d, b, a in zip(shape, before, after, strict=True)]
 
-    def compute(data: te.Tensor, goal: Any, low: Any) -> te.Tensor:
+    def compute(data: te.Tensor, goal: Any, low: Any, *tensor: te.Tensor) -> te.Tensor:
+        outside = tensor[0](*[0] * tensor[0].ndim) if tensor else tirx.const(fill, data.dtype)
+
         def element(*i: Any) -> Any:
             moved = [k - b for k, b in zip(i, low, strict=True)]
             inside = [c for k, d in zip(moved[2:], data.shape[2:], strict=True) for c in (k >= 0, k < d)]
-            return tirx.if_then_else(tirx.all(*inside), data(*moved), tirx.const(fill, data.dtype))
+            return tirx.if_then_else(tirx.all(*inside), data(*moved), outside)
 
         return te.compute(list(goal), element, name="pad")
 
-    return node.te(compute, x, shape_expr(target), shape_expr(before), name="pad_same")
+    tensor = [] if isinstance(fill, float) else [fill]
+    return node.te(compute, x, shape_expr(target), shape_expr(before), *tensor, name="pad_same")
 
 
 @converter("ConvTranspose")
