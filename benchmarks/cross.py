@@ -10,6 +10,8 @@ Nothing that it finds says how fast the code is.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -18,8 +20,8 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +34,7 @@ from dscc.errors import DsccError
 from dscc.verify import TOLERANCE
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "cpp"
-PACKAGES = {"tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
+PACKAGES = ("apache-tvm", "apache-tvm-ffi")
 # What the program needs of them: headers and the runtime, 8 of 100 MB.
 NEEDED = ("tvm_ffi/include/", "tvm_ffi/lib/libtvm_ffi.so", "tvm/lib/libtvm_runtime")
 ALLOWED = 10 * TOLERANCE
@@ -113,34 +115,43 @@ def emulated(machine: str = "aarch64") -> Emulated:
     if absent := missing(machine):
         raise CrossError(f"code for {machine} cannot be executed here; run 'apt-get install {' '.join(absent)}'")
     folder = runtime(machine)
-    command = ["make", "-C", str(EXAMPLE), f"BUILD={folder / 'build'}", f"CXX={machine}-linux-gnu-g++"]
-    command += [f"FFI={folder / 'tvm_ffi'}", f"TVM={folder / 'tvm'}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with _alone(machine):
+        done = _build(machine, folder)
     if done.returncode != 0:
         raise CrossError(f"the program for {machine} cannot be built: {done.stderr.strip().splitlines()[0]}")
     return Emulated(machine, folder / "build" / "run_artifact")
+
+
+def _build(machine: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["make", "-C", str(EXAMPLE), f"BUILD={folder / 'build'}", f"CXX={machine}-linux-gnu-g++"]
+    command += [f"FFI={folder / 'tvm_ffi'}", f"TVM={folder / 'tvm'}"]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@contextlib.contextmanager
+def _alone(machine: str) -> Iterator[None]:
+    """While this lasts, no other process does the same for the family: tests run side by side."""
+    path = models.cache_folder() / f"{machine}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def runtime(machine: str) -> Path:
     """A folder with headers and libraries of TVM's runtime for `machine`, from the wheels of the versions used here."""
     from importlib.metadata import version
 
-    wheels = {name: f"{package}=={version(package)}" for name, package in PACKAGES.items()}
     folder = models.cache_folder() / machine / version("apache-tvm")
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            for package in wheels.values():
-                with zipfile.ZipFile(models.download(package, f"manylinux_2_28_{machine}")) as archive:
-                    names = [name for name in archive.namelist() if name.startswith(NEEDED)]
-                    archive.extractall(made, names)
-            try:
-                Path(made).rename(folder)
-                Path(made).mkdir()  # for the context manager to remove
-            except OSError:  # another process was faster
-                if not folder.exists():
-                    raise
-    return folder
+    with _alone(machine):
+        if folder.exists():
+            return folder
+        aside = folder.with_name(f"{folder.name}.part")
+        for package in PACKAGES:
+            wheel = models.download(f"{package}=={version(package)}", f"manylinux_2_28_{machine}")
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(aside, [name for name in archive.namelist() if name.startswith(NEEDED)])
+        return aside.rename(folder)
 
 
 @dataclass(frozen=True)
@@ -250,14 +261,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def save(found: Sequence[Checked]) -> None:
-    """Put results into the file, in place of older ones of the same model and target."""
-    held = [Checked(**entry) for entry in json.loads(RESULTS.read_text())] if RESULTS.exists() else []
-    kept = {(each.target, each.model): each for each in [*held, *found]}
-    rows = [asdict(each) for _, each in sorted(kept.items())]
-    for row in rows:
-        row |= {"compile_s": round(row["compile_s"], 1), "run_s": round(row["run_s"], 1)}
-        row["error"] = float(f"{row['error']:.1e}")
-    RESULTS.write_text(json.dumps(rows, indent=1) + "\n")
+    """Put results into the file, in place of older ones of the same model and target. No times: qemu's mean nothing."""
+    kept = {(row["target"], row["model"]): row for row in saved()}
+    for each in found:
+        row = {"model": each.model, "target": each.target, "cpu": each.cpu, "shapes": each.shapes}
+        kept[each.target, each.model] = {**row, "error": float(f"{each.error:.1e}")}
+    RESULTS.write_text(json.dumps([row for _, row in sorted(kept.items())], indent=1) + "\n")
+
+
+def saved() -> list[dict[str, Any]]:
+    """The results that are kept: model, target, cpu, shapes, error."""
+    return list(json.loads(RESULTS.read_text())) if RESULTS.exists() else []
 
 
 if __name__ == "__main__":

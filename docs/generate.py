@@ -110,7 +110,7 @@ def targets() -> str:
 
     parts = ["# Targets", NOTE]
     for cls in dscc_targets():
-        parts += [f"## {cls.name}", _module_text(cls), EXECUTED[cls.name]]
+        parts += [f"## {cls.name}", _module_text(cls), EXECUTED[cls.name], *_executed_models(cls.name)]
     for title, rules in {
         "Rules of CPUs": RULES,
         "Rules of CUDA's devices": CUDA_RULES,
@@ -119,6 +119,18 @@ def targets() -> str:
         rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(rules, 1)]
         parts += [f"## {title}", "In the order in which they are asked:", table(["", "rule", "takes"], rows)]
     return "\n\n".join(parts)
+
+
+def _executed_models(target: str) -> list[str]:
+    """What `make arm-test` has found: models with symbolic dimensions, executed under emulation."""
+    from benchmarks import cross
+
+    found = [row for row in cross.saved() if row["target"].partition(":")[0] == target]
+    rows = [[row["model"], f"`{row['target']}`", row["cpu"], f"{row['error']:.1e}"] for row in found]
+    if not rows:
+        return []
+    text = "Models compiled with symbolic dimensions; the error is the largest difference from onnxruntime, over the "
+    return [f"{text}largest output:", table(["model", "target", "qemu's processor", "error"], rows)]
 
 
 def _first_line(cls: type) -> str:

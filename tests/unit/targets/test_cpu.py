@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from dscc import targets
 from dscc.errors import TargetError
 from dscc.targets.arm.target import Arm
 from dscc.targets.cpu import processor
@@ -70,6 +72,15 @@ def test_a_processor_that_llvm_does_not_know_uses_what_it_shows(here: Callable[.
     assert target.arch == "generic"
     assert target.features == ("asimd", "asimddp", "fp", "i8mm")
     assert list(target.tvm_target.attrs["mattr"]) == ["+dotprod", "+i8mm"]
+
+
+def test_on_an_arm_machine_no_target_means_arm(monkeypatch: pytest.MonkeyPatch, here: Callable[..., Arm]) -> None:
+    here(Arm, "neoverse-n1", *Arm.resolve("neoverse-n1").features)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    target = targets.resolve(None)
+    assert str(target) == "arm:neoverse-n1"
+    assert target.features == Arm.resolve("neoverse-n1").features
+    assert "mattr" not in target.tvm_target.attrs
 
 
 @pytest.mark.parametrize(
