@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from tvm import relax, te, tirx
 
 from dscc.passes.lower.legalize import legalize
+from dscc.passes.lower.legalize.channel_norm import ChannelNorm
 
 
 @legalize("relax.nn.instance_norm")
@@ -20,6 +21,8 @@ def instance_norm(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     rank = len(x.ty.shape)
     channel = int(call.attrs.channel_axis) % rank
     axes = [int(axis) % rank for axis in call.attrs.axes]
+    if ChannelNorm.takes(x, channel, axes):
+        return ChannelNorm(1, float(call.attrs.epsilon)).write(bb, x, gamma, beta, "instance_norm")
 
     def define(x: te.Tensor, gamma: te.Tensor, beta: te.Tensor) -> te.Tensor:
         def affine(at: Sequence[tirx.Var]) -> tuple[tirx.Expr, tirx.Expr]:
@@ -37,8 +40,12 @@ def group_norm(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     shape = list(x.ty.shape)
     channel = int(call.attrs.channel_axis) % len(shape)
     groups = int(call.attrs.num_groups)
+    normalized = [int(axis) % len(shape) for axis in call.attrs.axes]
+    if ChannelNorm.takes(x, channel, normalized) and isinstance(shape[channel], tirx.IntImm):
+        norm = ChannelNorm(int(shape[channel]) // groups, float(call.attrs.epsilon))
+        return norm.write(bb, x, gamma, beta, "group_norm")
     # with the channel axis as (group, channel in group)
-    axes = [axis + (axis > channel) for axis in (int(axis) % len(shape) for axis in call.attrs.axes)] + [channel + 1]
+    axes = [axis + (axis > channel) for axis in normalized] + [channel + 1]
 
     def define(x: te.Tensor, gamma: te.Tensor, beta: te.Tensor) -> te.Tensor:
         size = x.shape[channel] // groups

@@ -56,6 +56,8 @@ class Refuse(Rule):
 class FakeTarget:
     """This machine with rules of the test's own."""
 
+    spells_out_math = True
+
     def __init__(self, *rules: Rule) -> None:
         self.rules = rules
         self.host = self

@@ -155,25 +155,39 @@ def normalized(x, g, b, axes, channel):
 
 
 @pytest.mark.parametrize(
-    ("shape", "channel", "axes"), [(("n", 6, "h", "w"), 1, [2, 3]), (("n", "h", "w", 6), 3, [1, 2])]
+    ("shape", "channel", "axes"),
+    [(("n", 6, "h", "w"), 1, [2, 3]), (("n", "h", "w", 6), 3, [1, 2]), (("n", "h", 6), 2, [1])],
 )
-def test_instance_norm(compile_one, shape, channel, axes):
+def test_instance_norm(compile_constants, shape, channel, axes):
     shapes = {"x": shape, "g": (6,), "b": (6,)}
-    run = compile_one(RULE, shapes, lambda bb, x, g, b: op.nn.instance_norm(x, g, b, channel, axes))
+    run = compile_constants(RULE, shapes, lambda bb, x, g, b: op.nn.instance_norm(x, g, b, channel, axes))
     x = normal(*(6 if d == 6 else {"n": 2, "h": 9, "w": 7}[d] for d in shape)) + 10
     g, b = normal(6), normal(6)
     close(run(x, g, b), normalized(x, g, b, tuple(axes), channel), 1e-5)
 
 
-@pytest.mark.parametrize(("shape", "channel", "axes"), [(("n", 6, "h", 7), 1, [2, 3]), (("n", "h", 7, 6), 3, [1, 2])])
-def test_group_norm(compile_one, shape, channel, axes):
+@pytest.mark.parametrize("size", [1, 2, 17])
+@pytest.mark.parametrize(
+    ("shape", "channel", "axes"),
+    [
+        (("n", "c", "h", 7), 1, [2, 3]),
+        (("n", "h", 7, "c"), 3, [1, 2]),
+        (("n", 1, "w", "c"), 3, [1, 2]),
+        (("n", "h", "c"), 2, [1]),
+        (("n", "h", 7, "c"), 3, [1]),
+    ],
+)
+def test_group_norm(compile_constants, shape, channel, axes, size):
     def body(bb, x, g, b):
         return op.nn.group_norm(x, g, b, num_groups=3, channel_axis=channel, axes=axes)
 
-    run = compile_one(RULE, {"x": shape, "g": (6,), "b": (6,)}, body)
-    x = normal(*({"n": 2, "h": 9}.get(d, d) for d in shape)) + 10
-    g, b = normal(6), normal(6)
-    split = x.reshape([n for i, d in enumerate(x.shape) for n in ((3, 2) if i == channel else (d,))]).astype("float64")
+    channels = 3 * size
+    shape = tuple(channels if d == "c" else d for d in shape)
+    run = compile_constants(RULE, {"x": shape, "g": (channels,), "b": (channels,)}, body)
+    x = normal(*({"n": 2, "h": 9, "w": 33}.get(d, d) for d in shape)) + 10
+    g, b = normal(channels), normal(channels)
+    split = [n for i, d in enumerate(x.shape) for n in ((3, size) if i == channel else (d,))]
+    split = x.reshape(split).astype("float64")
     along = tuple(a + (a > channel) for a in axes) + (channel + 1,)
     norm = (split - split.mean(along, keepdims=True)) / np.sqrt(split.var(along, keepdims=True) + 1e-5)
     per_channel = [-1 if i == channel else 1 for i in range(x.ndim)]
