@@ -14,6 +14,7 @@ FAMILY = Family(
         "fp-armv8": "fp", "neon": "asimd", "crc": "crc32", "lse": "atomics", "rdm": "asimdrdm", "fullfp16": "asimdhp",
         "fp16fml": "asimdfhm", "dotprod": "asimddp", "i8mm": "i8mm", "bf16": "bf16", "complxnum": "fcma",
         "sve": "sve", "sve2": "sve2", "cssc": "cssc", "mops": "mops", "sha3": "sha3",
+        "faminmax": "faminmax", "lut": "lut",
     },
     # LLVM's list of processors leaves out those that are another one under the name of a product.
     aliases={"apple-m1": "apple-a14", "apple-m2": "apple-a15", "apple-m3": "apple-a16"},

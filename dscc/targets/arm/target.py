@@ -2,7 +2,8 @@
 
 Code is for NEON, whose 32 registers of 128 bits every such processor has. The scalable vectors of SVE are not used as
 such: on the cores whose SVE is 128 bits wide (neoverse-v2, neoverse-n2, cortex-x) or 2 x 256 (neoverse-v1), NEON does
-as many multiply-adds per cycle. Only a64fx, with 512 bits, does more by SVE.
+as many multiply-adds per cycle. Only a64fx, with 512 bits, would do more by SVE; LLVM 22 makes instructions for vectors
+of that length by an option of the whole process only, which compilations for other processors beside it would see.
 """
 
 from __future__ import annotations
