@@ -26,9 +26,18 @@ def cores() -> int:
 def processor() -> str:
     """This machine's processor, as the system names it."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    return _named(path.read_text() if path.exists() else "") or platform.processor() or platform.machine()
+
+
+def _named(cpuinfo: str) -> str:
+    """The first processor in what Linux says: x86 gives its name; ARM the numbers of who made it and of the core."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip(), value.strip())
+    if "model name" not in fields and "CPU part" in fields:
+        return f"ARM implementer {fields.get('CPU implementer', '?')}, part {fields['CPU part']}"
+    return fields.get("model name", "")
 
 
 def unfit(manifest: Manifest) -> str | None:

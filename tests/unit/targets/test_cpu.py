@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dscc import targets
+from dscc.artifact import host
 from dscc.errors import TargetError
 from dscc.targets.arm.target import Arm
 from dscc.targets.cpu import processor
@@ -106,3 +107,10 @@ def test_what_arm_processors_have(arch: str, has: str, lacks: str) -> None:
 def test_an_unknown_arm_processor_names_the_nearest() -> None:
     with pytest.raises(TargetError, match="unknown architecture 'arm:cortex-a27'; did you mean 'arm:cortex-a7"):
         Arm.resolve("cortex-a27")
+
+
+def test_processors_are_named_as_linux_names_them() -> None:
+    arm = "processor\t: 0\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n\nCPU part\t: 0xd05\n"
+    assert host._named(arm) == "ARM implementer 0x41, part 0xd0c"
+    assert host._named("vendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 9654\n") == "AMD EPYC 9654"
+    assert host._named("") == ""
