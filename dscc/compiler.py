@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dscc import codegen, fallback, frontends, library, pipeline, record, selfcheck, targets
+from dscc import codegen, fallback, frontends, library, ordered_symbols, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
 from dscc.errors import TargetError
 from dscc.options import CompileOptions
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import tvm
 
 Progress = Callable[[str], None]
+ordered_symbols.install()  # before anything is read
 
 
 @dataclass(frozen=True)

@@ -55,12 +55,13 @@ class Iree(Engine):
 
     name, package, requirement, ahead = "iree", "iree.runtime", "iree-base-compiler[onnx] iree-base-runtime", True
 
-    _FLAGS = (
+    settings = (
         "--iree-hal-target-device=local",
         "--iree-hal-local-target-device-backends=llvm-cpu",
         "--iree-llvmcpu-target-cpu=host",
         "--iree-opt-level=O3",
         "--iree-opt-data-tiling",
+        "--iree-llvmcpu-stack-allocation-limit=1048576",  # its own default refuses convolutions of some widths
     )
 
     @classmethod
@@ -74,7 +75,7 @@ class Iree(Engine):
             tool = [sys.executable, "-m", "iree.compiler.tools.import_onnx", str(plain), "-o", str(text)]
             _call([*tool, "--opset-version", "17"])
             compiled = Path(folder) / "model.vmfb"
-            _call([_tool("iree-compile"), str(text), "-o", str(compiled), *cls._FLAGS])
+            _call([_tool("iree-compile"), str(text), "-o", str(compiled), *cls.settings])
             into.mkdir()
             shutil.move(compiled, into / "model.vmfb")
             outputs = [value.type.tensor_type.elem_type for value in proto.graph.output]
@@ -107,6 +108,7 @@ class Inductor(Engine):
     """A program of torch.export (`.pt2`) through PyTorch Inductor, compiled ahead, weights frozen and packed."""
 
     name, package, requirement, ahead, takes = "inductor", "torch", "torch", True, ".pt2"
+    settings = ("freezing", "cpp.dynamic_threads")
 
     @classmethod
     def prepare(cls, model: Path, feeds: Mapping[str, Array], into: Path) -> None:
@@ -115,7 +117,7 @@ class Inductor(Engine):
 
         program = torch.export.load(str(model))
         # One package for every thread count: its loops ask how many there are when they run.
-        settings = {"freezing": True, "cpp.dynamic_threads": True}
+        settings = dict.fromkeys(cls.settings, True)
         into.mkdir()
         with torch.no_grad():
             torch._inductor.aoti_compile_and_package(

@@ -25,6 +25,7 @@ class Engine(ABC):
         package: the module that has to be installed, `requirement` what pip installs it by.
         ahead: whether `prepare` has anything to do.
         takes: suffix of the model files that it reads.
+        settings: of its compiler; what was made with others is made again.
     """
 
     name: ClassVar[str]
@@ -32,6 +33,7 @@ class Engine(ABC):
     requirement: ClassVar[str] = ""
     ahead: ClassVar[bool] = False
     takes: ClassVar[str] = ".onnx"
+    settings: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def prepare(cls, model: Path, feeds: Mapping[str, Array], into: Path) -> None:

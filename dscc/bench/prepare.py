@@ -27,7 +27,7 @@ def prepare(contestant: Contestant, feeds: Feeds, feeds_file: Path, cache: Path)
     if not engine.ahead:
         return contestant.model
     shapes = sorted((name, array.shape, str(array.dtype)) for name, array in feeds.items())
-    known = hashlib.sha256(repr((engine.name, version(engine), shapes)).encode())
+    known = hashlib.sha256(repr((engine.name, version(engine), engine.settings, shapes)).encode())
     with contestant.model.open("rb") as file:
         while block := file.read(1 << 20):
             known.update(block)

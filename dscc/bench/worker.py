@@ -89,7 +89,7 @@ def main(args: list[str]) -> None:
             print(json.dumps(answer), file=answers, flush=True)
     # The parent decides what a failing engine means for the race; here it is only passed on.
     except Exception as err:  # noqa: BLE001
-        said = (str(err).strip().splitlines() or [""])[0]
+        said = " ".join(str(err).split())[:400]
         print(json.dumps({"error": f"{type(err).__name__}: {said}"}), file=answers, flush=True)
         sys.exit(1)
 

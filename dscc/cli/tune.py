@@ -139,7 +139,7 @@ class _Progress:
             self._status.update(text)
         elif seconds - self._shown >= 30:
             self._shown = seconds
-            self._console.print(text)
+            self._console.print(text, soft_wrap=True)
 
 
 def total(tasks: Sequence[Task]) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from dscc.errors import TuneError
 from dscc.tune.kernel import ENTRY, Built, Kernel
 from dscc.tune.measure import Measured, arrays, difference
 from dscc.tune.workers import BUILD_S, RUN_S, Builder, Candidate, Failed, Runner, attempt
+
+_CONNECT_S = 5.0
 
 
 class RayBuilder(Builder):
@@ -61,15 +64,16 @@ class RpcRunner(Runner):
     """
 
     def __init__(self, address: str, key: str):
-        import tvm
         from tvm import rpc
 
         host, _, port = address.rpartition(":")
         if not (host and port.isdecimal()):
             raise TuneError(f"tracker '{address}': expected HOST:PORT, as in 127.0.0.1:9190")
         try:
+            # TVM's own connection is tried for a minute before it gives up.
+            socket.create_connection((host, int(port)), _CONNECT_S).close()
             self._remote: Any = rpc.connect_tracker(host, int(port)).request(key, session_timeout=int(RUN_S))
-        except (RuntimeError, OSError, tvm.error.TVMError) as err:
+        except (RuntimeError, OSError, OverflowError) as err:
             raise TuneError(f"no machine with key '{key}' can be had from the tracker at '{address}': {err}") from err
         self._count = 0
 

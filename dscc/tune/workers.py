@@ -6,11 +6,14 @@ A builder turns choices into libraries, many at once; a runner measures one at a
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from dscc.schedule.decisions import Choice
@@ -48,7 +51,7 @@ class LocalBuilder(Builder):
         self._pool: ProcessPoolExecutor | None = None
 
     def build(self, kernel: Kernel, candidates: Sequence[Candidate]) -> list[Built | Failed]:
-        pool = self._pool = self._pool or ProcessPoolExecutor(self._jobs, _CONTEXT)
+        pool = self._pool = self._pool or ProcessPoolExecutor(self._jobs, _CONTEXT, follow_parent)
         futures = [pool.submit(attempt, kernel, candidate) for candidate in candidates]
         done: list[Built | Failed] = []
         for future in futures:
@@ -65,6 +68,22 @@ class LocalBuilder(Builder):
                 process.kill()  # one that hangs would be waited for
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def follow_parent() -> None:
+    """Have this process end when its parent does, however that ends, and leave Ctrl-C to the parent.
+
+    The processes of a pool hold both ends of its queues: they would wait for ever for a parent that was killed.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 def attempt(kernel: Kernel, candidate: Candidate) -> Built | Failed:
@@ -129,6 +148,7 @@ class LocalRunner(Runner):
 
 
 def _serve(pipe: Connection, threads: int) -> None:
+    follow_parent()
     while True:
         try:
             kernel, default, candidate, pairs, limit = pipe.recv()

@@ -50,8 +50,11 @@ def tracker(program: Path, tmp_path: Path):
 
 
 def _track(listening: socket.socket, port: int) -> None:
-    """A tracker's side of its protocol, for one client."""
+    """A tracker's side of its protocol, for one client, who may have looked before whether there is one."""
     client, _ = listening.accept()
+    while not client.recv(1, socket.MSG_PEEK):
+        client.close()
+        client, _ = listening.accept()
     with client:
         client.sendall(base.recvall(client, 4))  # the magic number
         code, key, *_ = base.recvjson(client)

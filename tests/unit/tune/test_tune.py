@@ -6,55 +6,15 @@ import dataclasses
 import random
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
 
 import dscc
-from dscc import compiler
 from dscc.errors import TuneError
-from dscc.passes.lower.schedule_kernels import unscheduled
 from dscc.tune.database import Database, Trial
-from dscc.tune.kernel import Built, Kernel, build, space
+from dscc.tune.kernel import Built, build, space
 from dscc.tune.measure import TOLERANCE, Measured, measure
 from dscc.tune.search import Task, propose, search
 from dscc.tune.workers import Builder, Failed, LocalBuilder, LocalRunner, Runner
-
-SIZES = ((5, 24), (24, 40), (40,), (5, 40))
-
-
-@pytest.fixture(scope="module")
-def model():
-    """relu(x @ w + b): x of (n, 24)."""
-    rng = np.random.default_rng(3)
-    weights = {"w": rng.standard_normal((24, 40), "float32"), "b": rng.standard_normal(40, "float32")}
-    graph = helper.make_graph(
-        [
-            helper.make_node("MatMul", ["x", "w"], ["product"]),
-            helper.make_node("Add", ["product", "b"], ["sum"]),
-            helper.make_node("Relu", ["sum"], ["y"]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 24])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-
-
-@pytest.fixture(scope="module")
-def found(model):
-    """(function, its constant parameters, target)"""
-    before = "fuse-weight-casts,legalize-operators,fuse-operators"
-    done = compiler.optimize(model, dscc.CompileOptions(), before, lambda stage: None)
-    ((func, constants),) = unscheduled(done.mod).values()
-    return func, constants, str(done.ctx.target)
-
-
-@pytest.fixture(scope="module")
-def kernel(found):
-    func, constants, target = found
-    return Kernel.of("fused", func, constants, SIZES, target)
 
 
 @pytest.fixture
