@@ -31,8 +31,11 @@ class RayBuilder(Builder):
         except ImportError as err:
             raise TuneError("building through Ray needs the package 'ray'; run 'pip install dscc[ray]'") from err
         try:
+            host, _, port = address.rpartition(":")
+            if host and port.isdecimal():  # Ray itself tries for many minutes
+                socket.create_connection((host, int(port)), _CONNECT_S).close()
             ray.init(address, ignore_reinit_error=True, logging_level="error", log_to_driver=False)
-        except (ConnectionError, ValueError, RuntimeError) as err:
+        except (OSError, OverflowError, ValueError, RuntimeError) as err:
             raise TuneError(f"no Ray cluster answers at '{address}': {str(err).splitlines()[0]}") from err
         self._ray: Any = ray
         self._attempt = ray.remote(max_retries=0)(attempt)

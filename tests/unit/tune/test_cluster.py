@@ -46,7 +46,7 @@ def test_candidates_are_built_on_a_cluster(kernel: Kernel, cluster: str) -> None
         assert len({each.library for each in built[:3] if isinstance(each, Built)}) > 1
         import ray
 
-        pids = ray.get([ray.remote(os.getpid).remote() for _ in range(8)])
+        pids = ray.get([ray.remote(lambda: os.getpid()).remote() for _ in range(8)])
         assert os.getpid() not in pids
         assert len([node for node in ray.nodes() if node["Alive"]]) == 2
     finally:
