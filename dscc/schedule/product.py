@@ -4,7 +4,8 @@
 
 If all of the right side stays in the L2 cache, a tile of rows visits every panel of it. Else a block of rows that
 stays there is multiplied with one panel after the other, so that the right side is streamed from memory once for every
-block of rows.
+block of rows. A panel that has to be filled first is filled in pieces of its depth that stay in the cache as well, and
+the sums of the rows are kept between the pieces.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from dscc.schedule.code import Code, Index, ceildiv, constant, index, quotient, remainder
+from dscc.schedule.code import Code, Flat, Index, ceildiv, constant, index, quotient, remainder
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
-from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, UNROLL, Operands, write_tile
+from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, UNROLL, Operands, Partial, write_tile
 from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_base
 
 # Defaults, and what the tuner may try instead.
@@ -26,6 +27,7 @@ _TASK_FLOPS = (1_000_000, 250_000, 4_000_000)  # less than this is not worth han
 _L2_PERCENT = (50, 25, 75)  # that the side of a product which is read again may take
 _TASKS = 16  # enough to keep many threads busy
 _FILLED = 64  # rows at least for which a panel is filled
+_PIECE = 6  # part of the L2 cache that a piece of a filled panel takes, one in so many
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,11 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
     panel_outer = product.panels is None or right_bytes > share
     known = constant(tiles)
     block: Index
+    piece = depth if product.panels is not None else _piece(depth, machine.l2_bytes // _PIECE // (4 * tile.width))
     if panel_outer:
-        block = max(1, share // (tile.rows * depth * 4))
+        block = max(1, share // (tile.rows * piece * 4))
+        if piece < depth:
+            block = max(1, min(block, machine.l2_bytes // _PIECE // (4 * tile.rows * tile.width)))
         blocks = 1 if known is None else -(-known // block)
         if known is not None:
             block = -(-known // blocks)
@@ -98,6 +103,7 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
     else:
         group = panels
         block = max(1, task_flops // (tile_flops * panels))
+    most = block
     group = min(group, panels)
     groups = -(-panels // group)
     if panel_outer and known is None:
@@ -120,14 +126,17 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
         tiles_here = _here(first_tile, block, tiles)
         panels_here = _here(first_panel, group, panels)
 
-        def visit(panel: Expr, t: Expr, right: Callable[[Expr, Expr], Expr]) -> None:
-            row = start_of(t, tile.rows, product.rows)
+        def visit(
+            panel: Expr, t: Expr, right: Callable[[Expr, Expr], Expr], part: _Part, sums: Flat | None = None
+        ) -> None:
+            row = start_of(first_tile + t, tile.rows, product.rows)
+            slot = t * (tile.rows * tile.width)
             write_tile(
                 code,
                 tile,
                 Operands(
-                    [("k", depth)],
-                    lambda i, ks: product.left(row + i, ks[0]),
+                    [("k", part.length)],
+                    lambda i, ks: product.left(row + i, part.start + ks[0]),
                     lambda ks, at: right(ks[0], at),
                     LONG_RUN if product.panels is None else SHORT_RUN,
                     unroll,
@@ -136,38 +145,78 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
                 columns=columns,
                 base=panel_base(panel, columns),
                 rolled=product.rolled,
+                partial=None if sums is None else _partial(sums, part, -(-depth // piece) - 1, slot, tile.width),
             )
 
-        if panel_outer:
-            scratch = None if product.panels is not None else code.heap("panel", depth * tile.width)
-            with code.loop(panels_here, "p") as p:
+        whole = _Part(index(0), depth, index(0))
+        if product.panels is not None:
+            packed = product.panels
+            loops = [(panels_here, "p"), (tiles_here, "t")]
+            outer, inner = loops if panel_outer else reversed(loops)
+            with code.loop(*outer) as i, code.loop(*inner) as j:
+                p, t = (i, j) if panel_outer else (j, i)
                 panel = first_panel + p
-                right = _right(code, product, panel, scratch.buffer if scratch else None)
+                visit(panel, t, lambda k, at: tirx.BufferLoad(packed, [panel, k, at]), whole)
+            return
+        scratch = code.heap("panel", piece * tile.width)
+        sums = code.heap("sums", most * (tile.rows * tile.width)) if piece < depth else None
+        with code.loop(panels_here, "p") as p:
+            panel = first_panel + p
+
+            def pass_(part: _Part) -> None:
+                right = _fill(code, product, panel, part, scratch)
                 with code.loop(tiles_here, "t") as t:
-                    visit(panel, first_tile + t, right)
-        else:
-            with code.loop(tiles_here, "t") as t, code.loop(panels_here, "p") as p:
-                panel = first_panel + p
-                visit(panel, first_tile + t, _right(code, product, panel, None))
+                    visit(panel, t, right, part, sums)
+
+            if sums is None:
+                pass_(whole)
+                return
+            with code.loop(depth // piece, "piece") as number:
+                pass_(_Part(number * piece, piece, number))
+            if depth % piece:
+                pass_(_Part(index(depth // piece * piece), depth % piece, index(depth // piece)))
 
 
-def _right(code: Code, product: Product, panel: Expr, scratch: Var | None) -> Callable[[Expr, Expr], Expr]:
-    """Reads of the right side's panel; it is filled first if it has to be."""
-    if product.panels is not None:
-        packed = product.panels
-        return lambda k, at: tirx.BufferLoad(packed, [panel, k, at])
+@dataclass(frozen=True)
+class _Part:
+    """Some of the depth: `length` from `start` on, the part number `number`."""
+
+    start: Expr
+    length: int
+    number: Expr
+
+
+def _piece(depth: int, most: int) -> int:
+    """The length of pieces of at most `most`, of the same length if `depth` has such a factor."""
+    count = -(-depth // max(1, most))
+    even = next((n for n in range(count, 2 * count) if depth % n == 0), count)
+    return -(-depth // even)
+
+
+def _partial(sums: Flat, part: _Part, last: int, slot: Expr, width: int) -> Partial:
+    """The sums of the tile at `slot`, between the parts of which `last` is the number of the last one."""
+    return Partial(
+        part.number,
+        last,
+        lambda i, at: sums.load(slot + i * width + at),
+        lambda i, at, value: tirx.BufferStore(sums.buffer, value, [slot + i * width + at]),
+    )
+
+
+def _fill(code: Code, product: Product, panel: Expr, part: _Part, scratch: Flat) -> Callable[[Expr, Expr], Expr]:
+    """Fill a part of the right side's panel; reads of it, with k from the part's start on."""
     columns, fill = product.columns, product.fill
     tile = columns.tile
-    assert scratch is not None and fill is not None  # one of the two ways
+    assert fill is not None  # where there are no packed panels
     base = panel_base(panel, columns)
-    with code.loop(product.depth, "k") as k, code.loop(tile.vectors, "j") as j:
+    with code.loop(part.length, "k") as k, code.loop(tile.vectors, "j") as j:
         with code.loop(tile.lanes, "l", "vectorized") as lane:
             column = base + vector_base(j, columns) + lane
             if columns.padded:
                 column = tirx.min(column, index(columns.count - 1))
-            value = fill(k, column)
-            code.add(tirx.BufferStore(scratch, value, [k * tile.width + j * tile.lanes + lane]))
-    return lambda k, at: tirx.BufferLoad(scratch, [k * tile.width + at])
+            value = fill(part.start + k, column)
+            code.add(tirx.BufferStore(scratch.buffer, value, [k * tile.width + j * tile.lanes + lane]))
+    return lambda k, at: scratch.load(k * tile.width + at)
 
 
 def _here(first: Expr, size: Index, extent: Index) -> Index:

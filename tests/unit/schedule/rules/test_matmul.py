@@ -80,6 +80,15 @@ def test_both_operands_computed(compile_one, rows, depth, columns):
     close(run(a, b), np.maximum(a @ b, 0))
 
 
+@pytest.mark.parametrize("depth", [227, 228, 454, 457, 911, 1820, 1823])
+def test_a_deep_panel_is_filled_in_pieces(compile_any, depth):
+    run = compile_any(RULE, {"x": ("n", depth), "w": (depth, 100)}, lambda bb, x, w: op.nn.relu(op.matmul(x, w)))
+    w = normal(depth, 100)
+    for rows in (1, 7, 150):
+        x = normal(rows, depth)
+        close(run(x, w), np.maximum(x @ w, 0))
+
+
 def test_one_by_one_convolution_is_a_product(compile_packed):
     run = compile_packed(
         RULE,
