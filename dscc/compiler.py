@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dscc import codegen, fallback, frontends, library, ordered_symbols, pipeline, record, selfcheck, targets
+from dscc import codegen, effort, fallback, frontends, library, ordered_symbols, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
 from dscc.errors import TargetError
 from dscc.options import CompileOptions
@@ -63,7 +63,7 @@ def compile(
         elsewhere = [region.model for region in fallback.of(lifted.mod)]
         artifact = Artifact.build(model_so, lifted.weights, manifest, elsewhere)
     progress("check")
-    return selfcheck.record(artifact)
+    return selfcheck.record(artifact, isolated=not effort.is_bounded(lifted.mod))
 
 
 def optimize(model: Path | str | Any, options: CompileOptions, then: str, progress: Progress) -> Optimized:

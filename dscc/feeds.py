@@ -68,13 +68,13 @@ def random_feeds(inputs: Iterable[InputInfo], dims: Mapping[str, int], seed: int
             if isinstance(dim, int):
                 shape.append(dim)
             else:
-                size = _default_size(axis, len(info.shape))
+                size = default_size(axis, len(info.shape))
                 shape.append(sizes.setdefault(dim, size) if dim else size)
         feeds[info.name] = _random(rng, info, tuple(shape))
     return feeds
 
 
-def _default_size(axis: int, rank: int) -> int:
+def default_size(axis: int, rank: int) -> int:
     if axis == 0:
         return BATCH
     return IMAGE_SIDE if rank == 4 and axis >= 2 else LENGTH

@@ -223,6 +223,7 @@ class Importer:
             for name, value in zip(proto.output, outputs, strict=False):
                 if name:
                     value.name = value.name or name
+                    operands.check_output(said, value)
                     scope[name] = value
                     if refused is not None and value.bound is not None:  # this is the model's graph, no function's body
                         self.nodes.setdefault(value.bound, proto.name or f"{qualified(proto)} {name}")
@@ -365,6 +366,8 @@ def qualified(proto: onnx.NodeProto) -> str:
 
 def _reason(err: BaseException) -> str:
     """The first line of what TVM says, without the printed operator that it begins with."""
+    if overflow := re.search(r"exceeds range of \w+", str(err)):
+        return f"a number {overflow[0]}"
     text = re.sub(r"In ir\.Op\(.*?support_level=\d+\), ", "", str(err))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else type(err).__name__

@@ -8,20 +8,25 @@ other domains it is said by the signature of their converter.
 from __future__ import annotations
 
 import inspect
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 import onnx
+from tvm import relax
 
 from dscc.elements import onnx_name
+from dscc.errors import FrontendError
 from dscc.frontends.onnx import kinds
+from dscc.frontends.onnx.check import MOST_ELEMENTS
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.patterns import MOVERS
 from dscc.frontends.onnx.registry import Converter, canonical_domain
-from dscc.frontends.onnx.values import Value
+from dscc.frontends.onnx.values import Value, static
 
+MOST_DIMS = 64  # of a tensor, as NumPy has it
 Inputs = Sequence[Value | None]
 
 
@@ -67,6 +72,29 @@ def check_count(node: Node, function: Converter, inputs: Inputs) -> None:
             raise node.error(f"input {index} ('{name}') is missing; the operator requires it")
 
 
+def check_output(what: str, value: Value) -> None:
+    """Refuse an output that has a negative dimension, or is larger than what the model may state of its inputs.
+
+    Args:
+        what: how errors call the node.
+
+    Raises:
+        FrontendError: naming the output and its shape.
+    """
+    if value.data is not None or not isinstance(value.expr.ty, relax.TensorType) or value.expr.ty.shape is None:
+        return
+    known = [static(dim) for dim in value.shape]
+    shape = [str(dim) for dim in value.shape]
+    if any(dim is not None and dim < 0 for dim in known):
+        raise FrontendError(f"{what}: its output '{value.name}' has shape {shape}; a dimension may not be negative")
+    elements = math.prod(max(dim or 1, 1) for dim in known)
+    if elements > MOST_ELEMENTS or len(known) > MOST_DIMS:
+        raise FrontendError(
+            f"{what}: its output '{value.name}' has shape {shape}, {elements} elements or more; allowed: "
+            f"{MOST_ELEMENTS} in up to {MOST_DIMS} dimensions"
+        )
+
+
 def refusal(node: Node, inputs: Inputs) -> str | None:
     """What the standard's own inference of types and shapes has against a node; None if nothing, or if it is not one of
     the standard's operators.
@@ -87,7 +115,7 @@ def refusal(node: Node, inputs: Inputs) -> str | None:
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in node.opsets.items()]
     try:
         onnx.shape_inference.infer_node_outputs(schema, copy, types, known, opset_imports=imports)
-    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError) as err:
+    except (onnx.shape_inference.InferenceError, onnx.checker.ValidationError, ValueError) as err:
         return str(err)
     return None
 

@@ -304,11 +304,21 @@ def _split_array(ev: Evaluator, at: _Attributes, x: Array, sizes: Array | None =
 
 def _range(ev: Evaluator, at: _Attributes, start: Array, limit: Array, delta: Array) -> Array:
     a, b, d = (_indices(x).item() for x in (start, limit, delta))
-    return np.array(range(a, b, d), dtype=object)
+    numbers = range(a, b, d)
+    if len(numbers) > MAX_ELEMENTS:
+        raise Inexpressible
+    return np.array(numbers, dtype=object)
 
 
 def _expand(ev: Evaluator, at: _Attributes, x: Array, shape: Array) -> Array:
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(_indices(shape).tolist())))
+
+
+def _tile(ev: Evaluator, at: _Attributes, x: Array, repeats: Array) -> Array:
+    counts = _indices(repeats)
+    if x.size * math.prod(counts.tolist()) > MAX_ELEMENTS:
+        raise Inexpressible
+    return np.tile(x, counts)
 
 
 def _fold_binary(function: Callable[[Evaluator, Element, Element], Element]) -> Callable[..., Array]:
@@ -417,7 +427,7 @@ _OPERATORS: Mapping[str, Callable[..., Any]] = {
     "Flatten": lambda ev, at, x: x.reshape(int(np.prod(x.shape[: at.get("axis", 1)])), -1),
     "Transpose": lambda ev, at, x: np.transpose(x, at.get("perm")),
     "Expand": _expand,
-    "Tile": lambda ev, at, x, repeats: np.tile(x, _indices(repeats)),
+    "Tile": _tile,
     "Split": _split_array,
     "Range": _range,
     "ReduceProd": _reduce(Evaluator.mul),

@@ -15,7 +15,7 @@ from dscc.frontends.onnx.axes import axes_of, dropped, inserted, require_one
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr
-from dscc.frontends.onnx.values import DTYPES, Array, Dim, Value, element_type, is_float, scalar, static
+from dscc.frontends.onnx.values import Array, Dim, Value, element_type, is_float, scalar, static
 
 
 @converter("Shape")
@@ -173,7 +173,12 @@ def arange(node: Node, start: Value, limit: Value, delta: Value) -> Expr:
             raise node.error("delta is 0; it must be another number")
         return _whole_range(node, a, b, d, start.dtype)
     span = node.emit(R.divide(R.subtract(limit.expr, start.expr), delta.expr))
-    length = node.emit(R.maximum(node.emit(R.ceil(span)), scalar(0, start.dtype)))
+    known = [value.constant for value in (start, limit, delta)]
+    if any(each is not None and not np.isfinite(each.astype(np.float64)).all() for each in known):
+        raise node.error("its bounds and its step are no finite numbers")
+    # Of infinite bounds there is not enough memory for what is asked for, rather than a number that turns negative.
+    asked = node.emit(R.minimum(node.emit(R.ceil(span)), scalar(2.0**40, start.dtype)))
+    length = node.emit(R.where(R.greater(span, scalar(0, start.dtype)), asked, scalar(0, start.dtype)))
     count = node.ints(node.value(R.astype(length, "int64"), "count"), "the length", signed=False)[0]
     steps = node.emit(R.astype(node.emit(_whole_range(node, 0, count, 1, "int64")), start.dtype))
     return R.add(start.expr, node.emit(R.multiply(steps, delta.expr)))
@@ -222,7 +227,8 @@ def _whole_range(node: Node, start: Any, limit: Any, delta: Any, dtype: str) -> 
 
 @converter("EyeLike")
 def eye_like(node: Node, x: Value) -> Expr:
-    dtype = DTYPES[node.attr("dtype", 0)] if node.attr("dtype", 0) else x.dtype
+    code = node.attr("dtype", 0)
+    dtype = element_type(code, node.label) if code else x.dtype
     offset = node.attr("k", 0)
     return node.te(
         lambda data: te.compute(data.shape, lambda i, j: tirx.Cast(dtype, equals(j - i, offset)), name="eye"),

@@ -11,7 +11,7 @@ import pytest
 from onnx import helper
 
 import dscc
-from dscc.errors import FrontendError
+from dscc.errors import FrontendError, InputError
 
 from .conftest import build, load, noise
 
@@ -115,3 +115,49 @@ def test_a_name_of_a_branch_that_is_also_outside(inner: str) -> None:
     for condition, want in ((True, -np.abs(x)), (False, -np.maximum(x, 0))):
         (got,) = module.run(None, {"x": x, "c": np.array(condition)})
         np.testing.assert_allclose(got, want + np.exp(x), rtol=1e-5)
+
+
+HUGE = 2**40
+
+
+@pytest.mark.parametrize(
+    ("node", "weight", "message"),
+    [
+        (N("Expand", ["x", "w"], ["y"], name="e"), [HUGE, 2, 3],
+         r"node 0 'e' \(Expand\): its output 'y' has shape .*'2', '3'\], 6597069766656 elements or more; allowed"),
+        (N("ConstantOfShape", ["w"], ["y"], name="c"), [-5],
+         r"node 0 'c' \(ConstantOfShape\): its output 'y' has shape \['-5'\]; a dimension may not be negative"),
+        (N("ConstantOfShape", ["w"], ["y"]), [2**62, 2**62], "elements or more; allowed"),
+        (N("Tile", ["x", "w"], ["y"]), [2**31, 2**31], "elements or more; allowed"),
+        (N("Pad", ["x", "w"], ["y"]), [HUGE, 0, 0, 0], "elements or more; allowed"),
+        (N("Range", ["zero", "w0", "one"], ["y"]), 2**62, "elements or more; allowed"),
+        (N("Range", ["fzero", "w0", "fone"], ["y"]), np.float32(np.inf), "are no finite numbers"),
+        (N("Einsum", ["x"], ["y"], equation="ij->" + "i" * 60), [0], "elements or more; allowed"),
+        (N("MaxPool", ["x4"], ["y"], kernel_shape=[2**31] * 2, pads=[2**30] * 4), [0], "exceeds range of"),
+    ],
+)  # fmt: skip
+def test_sizes(node: onnx.NodeProto, weight: Any, message: str) -> None:
+    weights = {"zero": np.array(0), "one": np.array(1), "fzero": np.array(0, "f"), "fone": np.array(1, "f"),
+               "w": np.array(weight), "w0": np.array(weight), "x4": np.zeros((1, 1, 4, 4), "f")}  # fmt: skip
+    taken = {name: array for name, array in weights.items() if name in node.input and name != "x4"}
+    model = build([node], {**INPUTS, "x4": ("f", (1, 1, 4, 4))}, taken)
+    with pytest.raises(FrontendError, match=message):
+        load(model)
+
+
+@pytest.mark.parametrize("limit", [np.inf, -np.inf, np.nan, 3.5, -2.0])
+def test_a_range_to_a_computed_bound(limit: float) -> None:
+    weights = {"zero": np.array(0, "f"), "one": np.array(1, "f")}
+    model = build([N("Range", ["zero", "s", "one"], ["y"])], {"s": ("f", ())}, weights)
+    module = dscc.compile(model, jobs=1).load()
+    if limit == np.inf:
+        with pytest.raises(InputError, match="memory"):
+            module.run(None, {"s": np.array(limit, "f")})
+        return
+    (got,) = module.run(None, {"s": np.array(limit, "f")})
+    assert got.tolist() == ([0, 1, 2, 3] if limit == 3.5 else [])
+
+
+@pytest.mark.parametrize("node", [N("EyeLike", ["x"], ["y"], dtype=HUGE), N("Cast", ["shape"], ["y"], to=HUGE)])
+def test_a_type_that_does_not_exist(node: onnx.NodeProto) -> None:
+    refused([N("Shape", ["x"], ["shape"]), node], f"has element type '{HUGE}'|do not fit the operator")
