@@ -11,7 +11,7 @@ from tvm.relax import op as R
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import int64, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, numpy_dtype, static
 
 
@@ -124,11 +124,17 @@ def trilu(node: Node, x: Value, k: Value | None = None) -> Expr:
 
 @converter("ReverseSequence")
 def reverse_sequence(node: Node, x: Value, lengths: Value) -> Expr:
-    batch, time = node.attr("batch_axis", 1), node.attr("time_axis", 0)
+    batch, time = node.axis(node.attr("batch_axis", 1), x.ndim), node.axis(node.attr("time_axis", 0), x.ndim)
+    if lengths.ndim != 1 or batch == time:
+        raise node.error(
+            f"the lengths have rank {lengths.ndim}, which must be 1, and axes {batch} and {time} must not be the same"
+        )
+    node.require_equal(lengths.shape[0], x.shape[batch], "the number of lengths")
 
     def compute(data: te.Tensor, count: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:
-            length = tirx.Cast("int64", count(i[batch]))
+            # A length that is more than there is would read past the end.
+            length = tirx.min(tirx.Cast("int64", count(i[batch])), int64(data.shape[time]))
             at = tirx.Select(i[time] < length, length - 1 - i[time], i[time])
             return data(*(at if axis == time else k for axis, k in enumerate(i)))
 

@@ -161,3 +161,17 @@ def test_a_range_to_a_computed_bound(limit: float) -> None:
 @pytest.mark.parametrize("node", [N("EyeLike", ["x"], ["y"], dtype=HUGE), N("Cast", ["shape"], ["y"], to=HUGE)])
 def test_a_type_that_does_not_exist(node: onnx.NodeProto) -> None:
     refused([N("Shape", ["x"], ["shape"]), node], f"has element type '{HUGE}'|do not fit the operator")
+
+
+def test_lengths_of_sequences_that_do_not_fit() -> None:
+    """Neither their number nor their values make the kernel read past the end."""
+    refused([N("ReverseSequence", ["x", "w"], ["y"])], "the number of lengths is 1, expected 3", {"w": np.array([2])})
+    refused([N("ReverseSequence", ["x", "i"], ["y"])], "the lengths have rank 2, which must be 1")
+    refused([N("ReverseSequence", ["x", "w"], ["y"], batch_axis=0)], "must not be the same", {"w": np.array([2, 2])})
+    model = build([N("ReverseSequence", ["x", "n"], ["y"])], {"x": ("f", (2, 3)), "n": ("i", ("k",))})
+    module = dscc.compile(model, jobs=1).load()
+    x = noise(2, 3)
+    (got,) = module.run(None, {"x": x, "n": np.array([2, 1, 2**40])})
+    np.testing.assert_array_equal(got, np.stack([x[::-1, 0], x[:, 1], x[::-1, 2]], axis=1))
+    with pytest.raises(InputError):
+        module.run(None, {"x": x, "n": np.array([2])})
