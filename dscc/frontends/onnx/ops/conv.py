@@ -28,10 +28,10 @@ def conv(node: Node, x: Value, weight: Value, bias: Value | None = None) -> Expr
 
 
 def convolve(
-    node: Node, x: Expr, weight: Value, out_dtype: str | None = None, around: Expr | None = None
+    node: Node, x: Expr, weight: Value, out_dtype: str | None = None, around: Value | None = None
 ) -> Expr:
-    """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial); `around`: the one element of what x is
-    padded with, if that is not zero.
+    """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial); `around`: a tensor of one element that x
+    is padded with, before the convolution.
     """
     kernel = [_kernel_size(node, dim) for dim in weight.shape[2:]]
     shape = list(x.ty.shape.values)
@@ -42,7 +42,7 @@ def convolve(
     over = windows(node, kernel, tuple(shape[2:]))
     padding = over.padding
     if padding is None or (around is not None and any(padding)):
-        x, padding = node.emit(pad_spatial(node, x, over, 0.0 if around is None else around)), [0] * (2 * len(kernel))
+        x, padding = node.emit(_padded(node, x, over, around)), [0] * (2 * len(kernel))
     function, layout, kernel_layout = _CONV[len(kernel)]
     return function(
         x,
@@ -55,6 +55,14 @@ def convolve(
         kernel_layout=kernel_layout,
         out_dtype=out_dtype,
     )
+
+
+def _padded(node: Node, x: Expr, over: Windows, around: Value | None) -> Expr:
+    """x with the windows' padding around it, in a form that follows the layout of the graph if there is one."""
+    if around is None or over.padding is None or around.constant is None or not around.constant.any():
+        return pad_spatial(node, x, over, 0.0 if around is None else around.expr)
+    sides = [width for pair in zip(over.before, over.after, strict=True) for width in pair]
+    return R.nn.pad(x, [0, 0, 0, 0, *sides], pad_value=float(around.constant.reshape(())))
 
 
 def _kernel_size(node: Node, dim: Dim) -> int:

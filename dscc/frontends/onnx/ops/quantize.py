@@ -289,6 +289,7 @@ def matmul_integer(node: Node, a: Value, b: Value, a_zero: Value | None = None, 
     return node.te(compute, x, y, *shifts, name=f"matmul_{a.dtype}_{b.dtype}", primfunc_attrs={"op_pattern": _PRODUCT})
 
 
+_WHOLE = ("int8", "uint8", "int16", "uint16")
 _PRODUCT = 4  # TVM's kind of what takes elementwise consumers into its kernel
 
 
@@ -326,8 +327,8 @@ def _conv_of_bytes(node: Node, x: Value, weight: Value, x_zero: Value | None) ->
     content = weight.constant
     if content is None or x_zero is None or _absent(x_zero):
         zero = node.value(np.zeros((), x.dtype))
-        return convolve(node, x.expr, weight, out_dtype="int32", around=zero.expr)
-    product = node.emit(convolve(node, x.expr, weight, out_dtype="int32", around=x_zero.expr))
+        return convolve(node, x.expr, weight, out_dtype="int32", around=zero)
+    product = node.emit(convolve(node, x.expr, weight, out_dtype="int32", around=x_zero))
     sums = content.astype(np.int32).sum(axis=tuple(range(1, content.ndim)), dtype=np.int32)
     each = node.value(sums.reshape(1, -1, *[1] * (content.ndim - 2)))
     shift = node.emit(R.multiply(node.emit(R.astype(x_zero.expr, "int32")), each.expr))
@@ -340,6 +341,13 @@ def _requantize(node: Node, x: Value, scale: Value, zero: Value) -> Value:
     """
     real = node.value(convert(node, x, "float32"))
     product = node.value(R.multiply(*broadcast(node, real, scale)))
+    if zero.element in _WHOLE:  # Relax's own operators, which follow the layout of a convolution
+        steps = node.value(R.round(product.expr))
+        if not _absent(zero):
+            steps = node.value(R.add(*broadcast(node, steps, _cast(node, zero, "float32"))))
+        low, high = (float(limit) for limit in _LIMITS[zero.element])
+        whole = node.emit(R.astype(node.emit(R.clip(steps.expr, low, high)), "int32"))
+        return node.retype(R.astype(whole, zero.element), zero.element)
 
     def compute(data: te.Tensor, *shift: te.Tensor) -> te.Tensor:
         def element(*i: Any) -> Any:

@@ -74,3 +74,23 @@ def test_a_zero_point_of_the_weights_is_left_to_another_rule() -> None:
     got = dscc.compile(model).load().run(None, {"x": x})[0]
     want = np.einsum("nchw,fc->nfhw", x.astype(int) - 3, weight[:, :, 0, 0].astype(int) - 9)
     np.testing.assert_array_equal(got, want)
+
+
+def test_between_convolutions_nothing_is_transposed() -> None:
+    model = parser.parse_model(
+        """<ir_version: 10, opset_import: ["": 17]> g (uint8[n, 4, h, w] x) => (uint8[n, 8, a, b] y) {
+            m = QLinearConv <pads = [1, 1, 1, 1]> (x, s, z, k, s, zero, big, z)
+            y = QLinearConv <pads = [1, 1, 1, 1], strides = [2, 2]> (m, big, z, l, s, zero, big, z)
+        }"""
+    )
+    weights = {"k": numbers("int8", 8, 4, 3, 3), "l": numbers("int8", 8, 8, 3, 3), "z": np.array(90, "uint8")}
+    scales = {"s": np.array(0.01, "float32"), "big": np.array(0.2, "float32"), "zero": np.array(0, "int8")}
+    for name, value in {**weights, **scales}.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    artifact = dscc.compile(model)
+    names = [name for name, _ in artifact.manifest.kernels["calls"]]
+    assert sum("transpose" in name for name in names) == 2  # of the input and of the output
+    assert sum("conv2d" in name for name in names) == 2
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    x = numbers("uint8", 2, 4, 11, 14)
+    np.testing.assert_array_equal(artifact.load().run(None, {"x": x})[0], session.run(None, {"x": x})[0])
