@@ -65,7 +65,9 @@ class Turned:
         crossed, last = self.names[self.across], self.names[-1]
         few = constant(along)
         if few is not None and few <= _FEW and len(loads(self.value)) == len(self.crossing):
-            if stride(self.flat.place(self.names), crossed, analyzer) == few and not mentions(_bare(self.value), last):
+            # A vector of the result holds elements of both axes: nothing but the loads may depend on where they are.
+            apart = not any(mentions(_bare(self.value), var) for var in (crossed, last))
+            if apart and stride(self.flat.place(self.names), crossed, analyzer) == few:
                 return replace(self, few=few, interleaved=True)
         few = constant(across)
         if few is not None and few <= _FEW:

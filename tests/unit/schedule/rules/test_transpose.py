@@ -64,3 +64,13 @@ def test_arithmetic_on_both_sides_of_a_turn(compile_one):
     for n in (1, 15, 16, 35):
         x, y, scale = values(n, 40), values(40, n) + 1, values(40, 1)
         np.testing.assert_allclose(run(x, y, scale), np.maximum(x, 0).T * scale + y, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 8, 16])
+def test_a_triangle_that_is_turned_depends_on_where_an_element_lies(compile_one, channels):
+    def body(bb, x):
+        return relax.op.permute_dims(bb.emit(relax.op.tril(x, 1)), [0, 2, 3, 1])
+
+    run = compile_one(Fallback(), {"x": (2, channels, 20, 17)}, body)
+    x = values(2, channels, 20, 17)
+    np.testing.assert_array_equal(run(x), np.tril(x, 1).transpose(0, 2, 3, 1))
