@@ -26,7 +26,7 @@ class Scores:
 
     Attributes:
         bias: is added to the scores: float32 (batch or 1, heads or 1, queries or 1, keys).
-        causal: query i sees the keys up to i + keys - queries.
+        causal: "TopLeft" if query i sees the keys up to i, "BottomRight" if up to i + keys - queries; else None.
         softcap: 0 for none.
         sink: (heads,), the score of one more key, whose value is 0.
         keep: "" or which scores are a second result: "raw" as the products are scaled, "biased" as the softmax gets
@@ -35,7 +35,7 @@ class Scores:
 
     scale: float
     bias: Value | None = None
-    causal: bool = False
+    causal: str | None = None
     softcap: float = 0.0
     sink: Value | None = None
     keep: str = ""
@@ -58,9 +58,8 @@ def attend(node: Node, q: Value, k: Value, v: Value, how: Scores) -> tuple[Value
     if how.softcap or how.sink is not None or how.keep or None in sizes or dtype != "float32":
         return _spelled_out(node, op, q, k, v, how)
     bias = _fitted(node, op, how.bias, q, k)
-    causal = "BottomRight" if how.causal else None
     return node.value(
-        R.nn.attention(q.expr, k.expr, v.expr, None if bias is None else bias.expr, how.scale, causal)
+        R.nn.attention(q.expr, k.expr, v.expr, None if bias is None else bias.expr, how.scale, how.causal)
     ), None
 
 
@@ -92,10 +91,8 @@ def _spelled_out(node: Node, op: Standard, q: Value, k: Value, v: Value, how: Sc
     if how.bias is not None:
         scores = op.Add(scores, op.cast(how.bias, q.dtype))
     if how.causal:
-        last = op.Unsqueeze(
-            op.Add(positions(node, queries), node.symbolic(np.array(node.dims.simplify(keys - queries), dtype=object))),
-            [1],
-        )
+        ahead = node.dims.simplify(keys - queries) if how.causal == "BottomRight" else 0
+        last = op.Unsqueeze(op.Add(positions(node, queries), node.symbolic(np.array(ahead, dtype=object))), [1])
         scores = op.Where(op.LessOrEqual(positions(node, keys), last), scores, np.asarray(LOWEST, q.dtype))
     kept["biased"] = scores
     weights = op.Softmax(scores, axis=-1) if how.sink is None else _with_sink(op, scores, how.sink)

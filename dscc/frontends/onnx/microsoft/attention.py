@@ -27,6 +27,13 @@ def scale_of(node: Node, size: Any) -> float:
     return 1.0 / math.sqrt(known)
 
 
+def _causal(node: Node, past: Value | None) -> str | None:
+    """Query i sees the keys of the past and i + 1 more: also where other keys are more, or fewer, than the queries."""
+    if not node.attr("unidirectional", 0):
+        return None
+    return "TopLeft" if past is None else "BottomRight"
+
+
 @contrib("Attention")
 def attention(
     node: Node,
@@ -74,7 +81,7 @@ def self_attention(
         )
     shape = q.shape[0], q.shape[1], k.shape[1]
     padding = None if mask is None else padding_bias(node, mask, *shape)
-    how = Scores(scale_of(node, q.shape[3]), joined(op, padding, more), bool(node.attr("unidirectional", 0)))
+    how = Scores(scale_of(node, q.shape[3]), joined(op, padding, more), _causal(node, past))
     out, _ = attend(node, q, k, v, how)
     results: list[Any] = [merge_heads(node, out)]
     if len(node.proto.output) > 1:
@@ -129,8 +136,7 @@ def multi_head_attention(
         )
     padding = None if mask is None else padding_bias(node, mask, q.shape[0], q.shape[1], k.shape[1])
     keep = "biased" if len(node.proto.output) > 3 else ""
-    causal = bool(node.attr("unidirectional", 0))
-    how = Scores(scale_of(node, q.shape[3]), joined(op, padding, more), causal, keep=keep)
+    how = Scores(scale_of(node, q.shape[3]), joined(op, padding, more), _causal(node, past_key), keep=keep)
     out, scores = attend(node, q, k, v, how)
     present = [op.Transpose(each, perm=[0, 2, 1, 3]) for each in (k, v)] if len(node.proto.output) > 1 else []
     return [merge_heads(node, out), *present, np.empty(0) if scores is None else scores][: len(node.proto.output)]

@@ -136,6 +136,16 @@ def test_multi_head_attention_over_a_cache_of_keys() -> None:
     compare(model("MultiHeadAttention", feed, shapes, num_heads=HEADS), feed)
 
 
+@pytest.mark.parametrize("keys", [3, S, 9])
+@pytest.mark.parametrize("scores", [False, True])
+def test_the_first_query_sees_the_first_key_whatever_the_number_of_keys(keys: int, scores: bool) -> None:
+    feed = {"q": random(B, S, HIDDEN), "k": random(B, keys, HIDDEN, seed=1), "v": random(B, keys, HIDDEN, seed=2)}
+    shapes = {"q": ("n", "s", HIDDEN), "k": ("n", "l", HIDDEN), "v": ("n", "l", HIDDEN)}
+    outputs = ("y", "k1", "v1", "qk") if scores else ("y",)
+    made = model("MultiHeadAttention", feed, shapes, [], outputs, typed=["qk"], num_heads=HEADS, unidirectional=1)
+    compare(made, feed)
+
+
 @pytest.mark.parametrize("mask", ["", "keys"])
 def test_multi_head_attention_gives_its_scores(mask: str) -> None:
     feed = {
