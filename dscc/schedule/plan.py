@@ -54,7 +54,7 @@ def _scheduled(
     func: tirx.PrimFunc, constants: frozenset[int], target: Target, decisions: Decisions, small: bool
 ) -> tuple[Scheduled, str]:
     if reason := _as_it_is(func, target.machine):
-        return Scheduled(func), reason
+        return Scheduled(_initialised(func)), reason
     found = _by_rules(func, constants, target, decisions, small)
     if found is None:
         raise PassError(
@@ -72,6 +72,17 @@ def _as_it_is(func: tirx.PrimFunc, machine: Machine) -> str:
     if any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
         return "plain loops, for a tensor without elements"
     return ""
+
+
+def _initialised(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """The function with the initial values of its reductions outside of their loops: one over nothing gives these."""
+    if not any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
+        return func
+    schedule = s_tir.Schedule(func)
+    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+        if schedule.get(block).init is not None:
+            schedule.decompose_reduction(block, schedule.get_loops(block)[0])
+    return schedule.mod["main"].with_attrs(dict(func.attrs or {}))
 
 
 def _by_rules(

@@ -161,7 +161,7 @@ def _mean_of_sum(node: Node, graph: Graph) -> relax.Expr | None:
     sizes = [shape[axis] for axis in axes]
     if not all(isinstance(size, int) for size in sizes):
         return None
-    if abs(float(found[1].reshape(())) * math.prod(sizes) - 1) > 1e-6:
+    if not abs(float(found[1].reshape(())) * math.prod(sizes) - 1) <= 1e-6:  # NaN is no reciprocal
         return None
     return relax.op.mean(data, list(axes), attr(inner.value, "keepdims"))
 

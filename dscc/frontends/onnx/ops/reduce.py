@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -62,9 +63,16 @@ def _square(x: Expr) -> Expr:
     return R.multiply(x, x)
 
 
+def _mean(data: Expr, axes: list[int], keep: bool) -> Expr:
+    """TVM divides by the number of elements while compiling, also by none; the mean of those is no number."""
+    if any(static(data.ty.shape[axis]) == 0 for axis in axes) and is_float(str(data.ty.dtype)):
+        return R.multiply(R.sum(data, axes, keep), scalar(math.nan, str(data.ty.dtype)))
+    return R.mean(data, axes, keep)
+
+
 for _name, _convert in {
     "ReduceSum": _reduction(R.sum),
-    "ReduceMean": _reduction(R.mean),
+    "ReduceMean": _reduction(_mean),
     "ReduceMax": _reduction(R.max),
     "ReduceMin": _reduction(R.min),
     "ReduceProd": _reduction(R.prod),
