@@ -24,11 +24,11 @@ from onnx.backend.test.runner import Runner, _normalize_tensor
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
 
 
-def load_cases() -> dict[str, TestCase]:
-    """All cases by name; those of kind `real`, which are downloaded, are left out."""
+def load_cases(*kinds: str) -> dict[str, TestCase]:
+    """The cases of these kinds by name, else all of them; those of kind `real`, which are downloaded, are left out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the reference implementations overflow on purpose
-        found = [case for kind in KINDS for case in load_model_tests(kind=kind)]
+        found = [case for kind in kinds or KINDS for case in load_model_tests(kind=kind)]
     return {case.name: case for case in found}
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
+from docs.markdown import NOTE, table
+from docs.operators import operators
+
 FOLDER = Path(__file__).parent / "reference"
-NOTE = "<!-- Written by `make docs` from the code: change the code, not this page. -->"
 
 
 def passes() -> str:
@@ -76,22 +78,6 @@ def commands() -> str:
     return "\n\n".join(parts)
 
 
-def operators() -> str:
-    """The ONNX operators that have a converter, with the opset versions at which another one takes over."""
-    from dscc.frontends.onnx import registry
-
-    found = registry.operators()
-    rows = [
-        [f"`{name}`", f"`{domain or 'ai.onnx'}`", ", ".join(map(str, versions))]
-        for (domain, name), versions in sorted(found.items(), key=lambda item: (item[0][0], item[0][1]))
-    ]
-    text = (
-        f"{len(rows)} operators have a converter. One that has none is expanded by the function body that ONNX gives "
-        "it, if it gives one; what is left is an error that names it."
-    )
-    return "\n\n".join(["# ONNX operators", NOTE, text, table(["operator", "domain", "since opset"], rows)])
-
-
 EXECUTED = {
     "arm": "Executed in every test run under qemu's user emulation, on several processors; `make arm-test` runs more.",
     "cuda": "Compiled in every test run and looked at with ptxas and the disassembler. Executed "
@@ -136,12 +122,6 @@ def _executed_models(target: str) -> list[str]:
 def _first_line(cls: type) -> str:
     text = cls.__doc__ or importlib.import_module(cls.__module__).__doc__ or ""
     return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
-
-
-def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [headers, ["---"] * len(headers), *[[cell.replace("|", "\\|") for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 PAGES: dict[str, Callable[[], str]] = {
