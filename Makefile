@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit arm-test demo bench acceptance fuzz-files large docs changelog clean
+.PHONY: help venv test lint types lit unit arm-test demo bench acceptance onnx-suite fuzz fuzz-files large docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -52,6 +52,15 @@ bench: venv      ## the race that benchmarks/RESULTS.md is written from
 acceptance: venv ## every promise about real models, measured, into benchmarks/RESULTS.md
 	$(PIP) -e '.[bench,exports]'
 	$(BIN)/python -m benchmarks.acceptance --save
+
+onnx-suite: venv ## ONNX's own backend test suite, into benchmarks/ONNX_SUITE.md
+	$(BIN)/python -m benchmarks.onnx_suite --save --jobs $(JOBS)
+
+# One seed is one sequence of graphs: give another one, as in `make fuzz SEED=7 SECONDS=600`.
+SECONDS ?= 3600
+SEED    ?= $(shell date +%j)
+fuzz: venv       ## random graphs against onnxruntime and the reference, for SECONDS, from SEED
+	$(BIN)/python -m benchmarks.fuzz --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
 
 fuzz-files: venv ## ten minutes of altered model files: each is read, or refused in one line
 	$(BIN)/python -m benchmarks.fuzz_files --seconds 600 --bases made suite real

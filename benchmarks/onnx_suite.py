@@ -2,8 +2,8 @@
 
 Counts the cases that pass when everything is compiled (`native`: no node runs on another engine), and those that pass
 when unsupported nodes may run on the fallback engine. Cases run in worker processes that serve many of them; a crash,
-or more than the time limit, is a result of the case. The results stay in a file, so that `--failed` runs only what did
-not pass natively the last time.
+or more processor time than the limit, is a result of the case. The results stay in a file, so that `--failed` runs only
+what did not pass natively the last time, or was not reached.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import IO, Any
 import onnx
 
 from benchmarks import onnx_cases
+from benchmarks.patience import Patience
 
 FOLDER = Path(__file__).parent
 LAST = FOLDER.parent / ".onnx_suite.jsonl"
@@ -106,8 +107,10 @@ class Worker:
         assert self._process is not None and self._process.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self._process.stdout, selectors.EVENT_READ)
-            if not selector.select(limit_s):
-                raise TimeoutError
+            patience = Patience(self._process.pid, limit_s)
+            while not selector.select(1.0):
+                if patience.over():
+                    raise TimeoutError
         line = _read_line(self._process.stdout)
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -230,7 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
     parser.add_argument("--failed", action="store_true", help="only those that did not pass natively the last time")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="worker processes")
-    parser.add_argument("--limit", type=float, default=60.0, metavar="SECONDS", help="for a step of one case")
+    parser.add_argument(
+        "--limit", type=float, default=60.0, metavar="SECONDS", help="of processor time, for a step of one case"
+    )
     parser.add_argument("--no-fallback", action="store_true", help="do not count what passes with the fallback")
     parser.add_argument("--verbose", action="store_true", help="print each failure in full")
     parser.add_argument("--results", type=Path, default=LAST, help="the file that keeps the results")
@@ -252,6 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.verbose and result.native:
             print(f"{result.name}: {result.native}", flush=True)
         if len(found) % 100 == 0:
+            _store(chosen.results, last | found)  # --failed goes on from here if this is interrupted
             print(f"{len(found)} of {len(names)}, {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     _store(chosen.results, last | found)
     results = list(found.values())

@@ -7,22 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from benchmarks.fuzz.engines import Array
 from benchmarks.fuzz.families import Generator, generators
-from benchmarks.fuzz.graph import Array, Graph, Rejected
+from benchmarks.fuzz.graph import Graph, Rejected, Undone
 
 OPSETS = (11, 13, 15, 17, 18, 19, 20, 21, 22, 23, 24, 25)
 _DTYPES = (
-    "float32",
-    "float32",
-    "float32",
-    "float32",
-    "float32",
-    "float64",
-    "float16",
-    "int64",
-    "int32",
-    "uint8",
-    "bool",
+    *("float32",) * 10,
+    *("float64", "float16", "int64", "int32", "uint8", "bool") * 2,
+    *("bfloat16", "int8", "int16", "uint16", "uint32", "uint64"),
 )
 
 
@@ -40,8 +33,8 @@ def case(seed: int, index: int) -> Case:
     rng = np.random.default_rng([seed, index])
     for _ in range(20):
         g = Graph(rng, opset=int(OPSETS[int(rng.integers(len(OPSETS)))]))
-        _inputs(g)
-        _nodes(g)
+        add_inputs(g)
+        add_nodes(g)
         outputs = [v for v in g.values if not v.users and not v.fixed and v not in [i.value for i in g.inputs]]
         outputs = [v for v in outputs if g.chance(0.9)] or outputs
         outputs += [v for v in g.values if v.users and g.chance(0.07)]
@@ -53,7 +46,8 @@ def case(seed: int, index: int) -> Case:
     raise RuntimeError(f"no graph for seed {seed}, index {index}")
 
 
-def _inputs(g: Graph) -> None:
+def add_inputs(g: Graph) -> None:
+    """One to three inputs, of which one at least is floating."""
     symbolic = g.choose([0.0, 0.3, 0.6, 0.9])
     for _ in range(g.integer(1, 3)):
         rank = g.choose([0, 1, 2, 2, 3, 3, 4, 4])
@@ -66,7 +60,8 @@ def _inputs(g: Graph) -> None:
         g.input("float32", [g.symbol() if g.chance(symbolic) else 8, 8])
 
 
-def _nodes(g: Graph) -> None:
+def add_nodes(g: Graph) -> None:
+    """Up to a dozen nodes of random families."""
     table = generators()
     # Half of the graphs draw from a few generators only: mixtures of everything rarely repeat one thing.
     keep = 1.0 if g.chance(0.5) else 0.3
@@ -76,7 +71,10 @@ def _nodes(g: Graph) -> None:
     for _ in range(6 * goal):
         if len(g.nodes) >= goal:
             return
+        mark = g.mark()
         try:
             functions[int(g.rng.choice(len(functions), p=weights / weights.sum()))](g)
+        except Undone:
+            g.rewind(mark)
         except Rejected:
             continue

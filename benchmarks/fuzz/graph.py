@@ -16,9 +16,9 @@ import ml_dtypes  # noqa: F401  NumPy knows bfloat16 by name once it is imported
 import numpy as np
 import onnx
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
-Array = np.ndarray[Any, Any]
+from benchmarks.fuzz import engines
+from benchmarks.fuzz.engines import Array
 
 BINDINGS = 3
 MAX_ELEMENTS = 60_000
@@ -28,6 +28,10 @@ LARGEST = {"float16": 200.0, "bfloat16": 1e4, "float32": 1e5, "float64": 1e6}
 
 class Rejected(Exception):
     """A node that is not valid here, or whose result is of no use."""
+
+
+class Undone(Rejected):
+    """All that the generator has added is to be taken back."""
 
 
 @dataclass
@@ -177,42 +181,81 @@ class Graph:
         Raises:
             Rejected: it is not valid on these operands, or its result cannot be compared.
         """
+        node = self.node(op, inputs, outputs, domain, **attributes)
+        types = [] if domain else _output_types(op, domain, self.opset, inputs)
+        return self.attach([node], [value for value in inputs if value is not None], list(node.output), types)
+
+    def node(
+        self, op: str, inputs: Sequence[Value | str | None], outputs: int = 1, domain: str = "", **attributes: Any
+    ) -> onnx.NodeProto:
+        """A node for `attach`; its inputs are values, or names of what other nodes make."""
         given = {k: v for k, v in attributes.items() if v is not None}
-        types = _output_types(op, domain, self.opset, inputs)
-        names = [value.name if value is not None else "" for value in inputs]
-        made = [self.name("v") for _ in range(outputs)]
-        node = helper.make_node(op, names, made, domain=domain, **given)
-        results = self.evaluate(node, [value for value in inputs if value is not None])
-        values = [Value(name, [r[i] for r in results]) for i, name in enumerate(made)]
+        names = [value.name if isinstance(value, Value) else value or "" for value in inputs]
+        return helper.make_node(op, names, [self.name("v") for _ in range(outputs)], domain=domain, **given)
+
+    def attach(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        operands: Sequence[Value],
+        made: Sequence[str],
+        types: Sequence[np.dtype[Any] | None] = (),
+    ) -> list[Value]:
+        """Add nodes whose last results are the tensors `made`: what lies between may be sequences and the like.
+
+        Args:
+            operands: what the nodes take from the graph, their subgraphs included.
+            types: of the results, where they are known: the evaluator computes some in wider ones.
+
+        Raises:
+            Rejected: as `add`.
+        """
+        imports = [helper.make_opsetid("", self.opset)]
+        imports += [helper.make_opsetid(domain, 1) for domain in sorted({node.domain for node in nodes} - {""})]
+        runs = [{value.name: value.arrays[i] for value in operands} for i in range(self.bindings)]
+        try:
+            results = engines.by_evaluator(nodes, imports, runs, made)
+        except engines.Refused as err:
+            if not self.lacking(nodes):
+                raise Rejected(str(err)) from err
+            try:
+                results = engines.by_runtime(nodes, imports, runs, made)
+            except engines.Refused as other:
+                raise Rejected(str(other)) from other
+        values = [Value(name, [np.asarray(r[i]) for r in results]) for i, name in enumerate(made)]
         for value, dtype in zip(values, types, strict=False):
-            if dtype is not None and value.dtype != dtype:  # the evaluator computes some types in wider ones
+            if dtype is not None and value.dtype != dtype:
                 value.arrays = [array.astype(dtype) for array in value.arrays]
         for value in values:
             check(value)
-        for operand in inputs:
-            if operand is not None:
-                operand.users += 1
-        self.nodes.append(node)
+        for operand in operands:
+            operand.users += 1
+        self.nodes.extend(nodes)
         self.values.extend(values)
         return values
 
-    def evaluate(self, node: onnx.NodeProto, operands: Sequence[Value]) -> list[list[Array]]:
-        """The outputs of a node under every binding."""
-        unique = {value.name: value for value in operands}
-        imports = [helper.make_opsetid("", self.opset)]
-        if node.domain:
-            imports.append(helper.make_opsetid(node.domain, 1))
-        function = helper.make_function("fuzz", "f", list(unique), list(node.output), [node], imports)
-        results = []
-        try:
-            with np.errstate(all="ignore"):
-                evaluator = ReferenceEvaluator(function)
-                for i in range(self.bindings):
-                    feeds = {name: value.arrays[i] for name, value in unique.items()}
-                    results.append([np.asarray(out) for out in evaluator.run(None, feeds, attributes={})])
-        except Exception as err:  # it raises anything for operands that do not fit, and for what it lacks
-            raise Rejected(f"{node.op_type}: {err}") from err
-        return results
+    @staticmethod
+    def lacking(nodes: Sequence[onnx.NodeProto]) -> bool:
+        """Whether onnx's evaluator is known to lack one of these, so that onnxruntime computes them."""
+        return any(node.domain or node.op_type in _LACKING for node in nodes)
+
+    # Taking back.
+
+    def mark(self) -> tuple[int, ...]:
+        """Where the graph stands, for `rewind`."""
+        return len(self.inputs), len(self.weights), len(self.nodes), len(self.values)
+
+    def rewind(self, mark: tuple[int, ...]) -> None:
+        """Take back what was added since."""
+        for part, size in zip((self.inputs, self.weights, self.nodes, self.values), mark, strict=True):
+            del part[size:]  # type: ignore[attr-defined]
+
+    # Graphs within the graph.
+
+    def inner(self, given: Sequence[Value] = ()) -> Inner:
+        """A graph that sees the values of this one, and `given`, its own inputs; for the body of a control operator."""
+        return Inner(
+            self.rng, self.opset, self.bindings, values=[*self.values, *given], symbols=self.symbols, outer=self
+        )
 
     def model(self, outputs: Sequence[Value]) -> onnx.ModelProto:
         """The graph so far as a model with these outputs."""
@@ -220,7 +263,7 @@ class Graph:
             self.nodes,
             "fuzz",
             [helper.make_tensor_value_info(i.value.name, _code(i.value.dtype), i.dims) for i in self.inputs],
-            [helper.make_tensor_value_info(v.name, _code(v.dtype), None) for v in outputs],
+            [helper.make_tensor_value_info(v.name, _code(v.dtype), [None] * v.ndim) for v in outputs],
             [onnx.numpy_helper.from_array(w.arrays[0], w.name) for w in self.weights],
         )
         domains = sorted({node.domain for node in self.nodes if node.domain})
@@ -254,6 +297,7 @@ def _output_types(op: str, domain: str, opset: int, inputs: Sequence[Value | Non
 
 
 _SPELLED = {"float32": "float", "float64": "double"}
+_LACKING = frozenset("LSTM GRU RNN Scan Loop MaxRoiPool GlobalLpPool MeanVarianceNormalization MaxUnpool".split())
 
 
 def check(value: Value) -> None:
@@ -279,3 +323,56 @@ TYPES = (
 
 def _code(dtype: np.dtype[Any]) -> int:
     return int(helper.np_dtype_to_tensor_dtype(dtype))
+
+
+@dataclass
+class Inner(Graph):
+    """The body of a control operator while it is built: it has no inputs of the model."""
+
+    outer: Graph | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many control operators it lies in."""
+        return 1 + (self.outer.depth if isinstance(self.outer, Inner) else 0)
+
+    def name(self, base: str) -> str:
+        assert self.outer is not None
+        return self.outer.name(base)
+
+    def symbol(self) -> str:
+        raise Rejected("a graph within another has no inputs of the model")
+
+    def input(self, dtype: str, dims: Sequence[int | str]) -> Value:
+        raise Rejected("a graph within another has no inputs of the model")
+
+    def made(self) -> list[Value]:
+        """What its nodes compute."""
+        names = {name for node in self.nodes for name in node.output}
+        return [v for v in self.values if v.name in names]
+
+    def body(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> onnx.GraphProto:
+        """The graph, with these inputs and outputs. Their ranks are stated; it may run on other sizes."""
+        infos = [
+            [helper.make_tensor_value_info(v.name, _code(v.dtype), [None] * v.ndim) for v in values]
+            for values in (inputs, outputs)
+        ]
+        weights = [onnx.numpy_helper.from_array(w.arrays[0], w.name) for w in self.weights]
+        return helper.make_graph(self.nodes, "body", infos[0], infos[1], weights)
+
+    def captured(self, inputs: Sequence[Value], outputs: Sequence[Value]) -> list[Value]:
+        """What the graph takes from the one around it."""
+        own = {v.name for v in inputs} | {name for node in self.nodes for name in node.output}
+        used = read(self.nodes) | {v.name for v in outputs}
+        return [v for v in self.values if v.name in used - own]
+
+
+def read(nodes: Sequence[onnx.NodeProto]) -> set[str]:
+    """Names that nodes read, those in their subgraphs included."""
+    names: set[str] = set()
+    for node in nodes:
+        names.update(node.input)
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                names |= read(attribute.g.node) | {output.name for output in attribute.g.output}
+    return names

@@ -15,15 +15,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 import dscc
-from benchmarks.fuzz import build
+from benchmarks.fuzz import build, engines
 from benchmarks.fuzz.build import Case
+from benchmarks.fuzz.engines import Array
 from dscc.errors import DsccError
-
-Array = np.ndarray[Any, Any]
 
 # Of an element's own size, and of the largest in its tensor: what sums of a few hundred products differ by. In float64
 # more than that: attributes, such as an epsilon, are float32, and programs differ in when they round them.
@@ -101,14 +98,14 @@ def _first_line(err: BaseException) -> str:
 
 def _references(case: Case, names: Sequence[str]) -> list[list[list[Array]] | None]:
     """The outputs of every run by each engine that takes the model."""
-    return [_attempt(lambda: _evaluated(case, names)), *(_attempt(lambda: _by_runtime(case, names, o)) for o in (1, 0))]
+    found = [_attempt(lambda: _evaluated(case, names))]
+    return found + [_attempt(lambda: engines.run_model(case.model, case.feeds, names, o)) for o in (True, False)]
 
 
 def _attempt(compute: Callable[[], list[list[Array]]]) -> list[list[Array]] | None:
     try:
-        with np.errstate(all="ignore"):
-            return compute()
-    except Exception:  # noqa: BLE001  engines raise types of their own, without a common base
+        return compute()
+    except engines.Refused:
         return None
 
 
@@ -118,35 +115,33 @@ def _evaluated(case: Case, names: Sequence[str]) -> list[list[Array]]:
     return [[values[name] for name in names] for values in (interpret(case.model, feeds) for feeds in case.feeds)]
 
 
-def _by_runtime(case: Case, names: Sequence[str], optimize: int) -> list[list[Array]]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    if not optimize:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(case.model.SerializeToString(), options, ["CPUExecutionProvider"])
-    return [session.run(list(names), dict(feeds)) for feeds in case.feeds]
-
-
 def interpret(
     model: onnx.ModelProto,
     feeds: Mapping[str, Array],
     touch: Callable[[Array], Array] = lambda array: array,
-    engine: Callable[..., list[Array]] | None = None,
-) -> dict[str, Array]:
-    """Every value of the graph by name, by onnx's evaluator or another engine for a node; `touch` is applied to the
-    results of each.
+    first: Callable[..., list[list[Any]]] = engines.by_evaluator,
+    second: Callable[..., list[list[Any]]] = engines.by_runtime,
+) -> dict[str, Any]:
+    """Every value of the graph by name, node by node: by the engine `first`, or `second` where that refuses; `touch` is
+    applied to the results of each. A list stands for a sequence.
+
+    Raises:
+        Refused: both engines refused a node.
     """
-    engine = engine or _node_by_evaluator
-    values: dict[str, Array] = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer} | dict(feeds)
+    values: dict[str, Any] = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer} | dict(feeds)
     for node in model.graph.node:
         used = [name for name in values if name in node.input or any(a.HasField("g") for a in node.attribute)]
         made = [name for name in node.output if name]
-        results = engine(node, model.opset_import, {name: values[name] for name in used}, made)
+        given = [{name: values[name] for name in used}]
+        try:
+            [results] = first([node], model.opset_import, given, made)
+        except engines.Refused:
+            [results] = second([node], model.opset_import, given, made)
         types = _types(node, model, values)
         for name, result in zip(made, results, strict=True):
+            if result is None or isinstance(result, list):
+                values[name] = result
+                continue
             array = np.asarray(result)
             array = array.astype(types[name]) if name in types else array
             values[name] = touch(array) if node.op_type != "Constant" else array
@@ -161,7 +156,11 @@ def _types(node: onnx.NodeProto, model: onnx.ModelProto, values: Mapping[str, Ar
     except onnx.defs.SchemaError:
         return {}
     last = len(schema.inputs) - 1
-    bound = {schema.inputs[min(i, last)].type_str: values[n].dtype for i, n in enumerate(node.input) if n in values}
+    bound = {
+        schema.inputs[min(i, last)].type_str: values[n].dtype
+        for i, n in enumerate(node.input)
+        if isinstance(values.get(n), np.ndarray)
+    }
     return {
         name: bound[formal.type_str]
         for name, formal in zip(node.output, schema.outputs, strict=False)
@@ -237,27 +236,11 @@ def _moved(case: Case, run: int, name: str) -> list[Array]:
 
 def _second_opinion(case: Case, run: int, name: str) -> Array | None:
     """The output by onnxruntime, node by node; by the evaluator where onnxruntime lacks the operator or its type."""
-    values = _attempt(lambda: [[interpret(case.model, case.feeds[run], engine=_node_by_runtime)[name]]])
+    order = (engines.by_runtime, engines.by_evaluator)
+    values = _attempt(
+        lambda: [[interpret(case.model, case.feeds[run], first=order[0], second=order[1])[name]]],
+    )
     return None if values is None else values[0][0]
-
-
-def _node_by_runtime(
-    node: onnx.NodeProto, opsets: Sequence[onnx.OperatorSetIdProto], feeds: Mapping[str, Array], made: Sequence[str]
-) -> list[Array]:
-    inputs = [
-        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), v.shape) for k, v in feeds.items()
-    ]
-    graph = helper.make_graph([node], "node", inputs, [helper.make_empty_tensor_value_info(name) for name in made])
-    model = helper.make_model(graph, opset_imports=list(opsets), ir_version=10)
-    found = _attempt(lambda: _by_runtime(Case(model, [dict(feeds)]), made, 0))
-    return found[0] if found is not None else _node_by_evaluator(node, opsets, feeds, made)
-
-
-def _node_by_evaluator(
-    node: onnx.NodeProto, opsets: Sequence[onnx.OperatorSetIdProto], feeds: Mapping[str, Array], made: Sequence[str]
-) -> list[Array]:
-    function = helper.make_function("fuzz", "f", list(feeds), list(made), [node], list(opsets))
-    return list(ReferenceEvaluator(function).run(None, dict(feeds), attributes={}))
 
 
 def _unstable(case: Case, run: int, name: str) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
 from onnx import helper
 
 from benchmarks.fuzz.build import Case
-from benchmarks.fuzz.judge import Array, interpret
+from benchmarks.fuzz.engines import Array
+from benchmarks.fuzz.graph import read
+from benchmarks.fuzz.judge import interpret
 
 Fails = Callable[[Case], bool]
 
@@ -47,9 +49,10 @@ def _one_output(case: Case) -> Iterator[Case]:
 def _earlier_outputs(case: Case) -> Iterator[Case]:
     """The model up to a value in its middle."""
     names = {output.name for output in case.model.graph.output}
+    values = interpret(case.model, case.feeds[0])
     for node in list(case.model.graph.node)[:-1]:
         for name in node.output:
-            if name and name not in names:
+            if name and name not in names and isinstance(values.get(name), np.ndarray):
                 yield _trimmed(case, list(case.model.graph.node), [name])
 
 
@@ -95,24 +98,13 @@ def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
     return copy
 
 
-def _used(nodes: Iterable[onnx.NodeProto]) -> set[str]:
-    """Names that nodes read, those in their subgraphs included."""
-    names: set[str] = set()
-    for node in nodes:
-        names.update(node.input)
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                names |= _used(attribute.g.node) | {output.name for output in attribute.g.output}
-    return names
-
-
 def _trimmed(case: Case, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]) -> Case:
     """The nodes that `outputs` need, with the inputs and weights that these need."""
     wanted, kept = set(outputs), []
     for node in reversed(nodes):
         if any(name in wanted for name in node.output):
             kept.append(node)
-            wanted |= _used([node])
+            wanted |= read([node])
     model = _copy(case.model)
     graph = model.graph
     known = {output.name: output for output in case.model.graph.output}
@@ -121,8 +113,7 @@ def _trimmed(case: Case, nodes: Sequence[onnx.NodeProto], outputs: Sequence[str]
     graph.ClearField("output")
     values = interpret(case.model, case.feeds[0]) if any(name not in known for name in outputs) else {}
     for name in outputs:
-        graph.output.append(known.get(name) or _info(name, [values[name]], []))
-        graph.output[-1].type.tensor_type.ClearField("shape")
+        graph.output.append(known.get(name) or _output(name, values[name]))
     weights = [t for t in case.model.graph.initializer if t.name in wanted]
     inputs = [i for i in case.model.graph.input if i.name in wanted]
     graph.ClearField("initializer")
@@ -139,10 +130,12 @@ def _cut(case: Case, kept: Sequence[onnx.NodeProto]) -> Case | None:
     if not outputs:
         return None
     known = {i.name for i in case.model.graph.input} | {t.name for t in case.model.graph.initializer}
-    missing = sorted(_used(kept) - made - known - {""})
+    missing = sorted(read(kept) - made - known - {""})
     with np.errstate(all="ignore"):
         values = [interpret(case.model, feeds) for feeds in case.feeds]
     missing = [name for name in missing if name in values[0]]  # the others are names inside subgraphs
+    if not all(isinstance(values[0][name], np.ndarray) for name in missing):
+        return None  # the model would get sequences
     model = _copy(case.model)
     symbols = _symbols(case)
     for name in missing:
@@ -161,6 +154,11 @@ def _symbols(case: Case) -> list[tuple[str, tuple[int, ...]]]:
         for axis, dim in enumerate(info.type.tensor_type.shape.dim)
         if dim.dim_param
     ]
+
+
+def _output(name: str, array: Array) -> onnx.ValueInfoProto:
+    code = helper.np_dtype_to_tensor_dtype(array.dtype)
+    return helper.make_tensor_value_info(name, code, [None] * array.ndim)
 
 
 def _info(name: str, arrays: Sequence[Array], symbols: Sequence[tuple[str, tuple[int, ...]]]) -> onnx.ValueInfoProto:

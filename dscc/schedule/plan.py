@@ -76,7 +76,8 @@ def _as_it_is(func: tirx.PrimFunc, machine: Machine) -> str:
 
 def _initialised(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """The function with the initial values of its reductions outside of their loops: one over nothing gives these."""
-    if not any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
+    unscheduled = not (func.attrs and func.attrs.get("tirx.is_scheduled", False))
+    if not unscheduled or not any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
         return func
     schedule = s_tir.Schedule(func)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):

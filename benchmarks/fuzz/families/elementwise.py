@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from onnx import TensorProto
 
+from benchmarks.fuzz.chain import Chain
 from benchmarks.fuzz.graph import Graph, Rejected, Value
 
 # Each with the interval that its operand is brought into first, where it has one.
@@ -115,7 +117,7 @@ def where(g: Graph) -> None:
 
 def cast(g: Graph) -> None:
     x = g.pick()
-    names = ["float32", "float16", "float64", "int32", "int64", "int8", "uint8", "bool", "int16"]
+    names = [name for name in _CODES if name != "bfloat16" or g.opset >= 13]
     to = "float32" if g.chance(0.3) else g.choose(names)
     if x.kind == "f" and to.startswith(("u", "int")):  # what does not fit the type is undefined
         if to.startswith("u"):
@@ -123,6 +125,22 @@ def cast(g: Graph) -> None:
         if any(np.abs(a.astype(np.float64)).max(initial=0) >= 100 for a in x.arrays):
             raise Rejected("out of range")
     g.add("Cast", [x], to=int(_CODES[to]))
+
+
+_NARROW = {"FLOAT8E4M3FN": 19, "FLOAT8E5M2": 19, "INT4": 21, "UINT4": 21, "FLOAT4E2M1": 23, "INT2": 25, "UINT2": 25}
+
+
+def narrow(g: Graph) -> None:
+    """A value through a type that NumPy lacks and back: weights and caches are kept like that."""
+    to = g.choose(list(_NARROW))
+    if g.opset < _NARROW[to]:
+        raise Rejected(to)
+    x = g.pick(lambda v: v.dtype == np.float32)
+    low, high = {"INT4": (-8, 7), "UINT4": (0, 15), "INT2": (-2, 1), "UINT2": (0, 3)}.get(to, (-6, 6))
+    [x] = g.add("Clip", [x, *(g.weight(np.array(v, np.float32)) for v in (low, high))])
+    chain = Chain(g)
+    held = chain.add("Cast", [x], to=int(getattr(TensorProto, to)))
+    chain.attach(chain.add("Cast", [held], to=1))
 
 
 def clip(g: Graph) -> None:
@@ -155,10 +173,11 @@ def gate(g: Graph) -> None:
 
 
 _CODES = {
-    "float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10, "float64": 11,
+    "float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9, "float16": 10,
+    "float64": 11, "uint32": 12, "uint64": 13, "bfloat16": 16,
 }  # fmt: skip
 
 GENERATORS = {
     unary: 8.0, restricted: 2.0, binary: 12.0, compare: 2.0, logical: 1.5, where: 3.0, cast: 3.0, clip: 1.5,
-    tests: 0.5, gate: 1.5,
+    narrow: 0.5,    tests: 0.5, gate: 1.5,
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fuzz.families.linear import behind, scaled
-from benchmarks.fuzz.graph import Graph, Rejected, Value
+from benchmarks.fuzz.graph import Graph, Rejected, Undone, Value
 
 
 def image(g: Graph) -> Value:
@@ -58,7 +58,7 @@ def conv(g: Graph) -> None:
         del attributes["kernel_shape"]
     [y] = g.add("Conv", inputs, **attributes)
     if not all(array.size for array in y.arrays):
-        raise Rejected("a window larger than the image")
+        raise Undone("a window larger than the image")
     if g.chance(0.3):
         y = batch_norm(g, y)
     behind(g, y, out, axis=1)

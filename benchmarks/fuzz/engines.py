@@ -1,0 +1,76 @@
+"""What computes nodes other than dscc: onnx's reference evaluator, and onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+Array = np.ndarray[Any, Any]
+Imports = Sequence[onnx.OperatorSetIdProto]
+
+
+class Refused(Exception):
+    """The engine does not take the nodes, or not these operands."""
+
+
+def by_evaluator(
+    nodes: Sequence[onnx.NodeProto], imports: Imports, runs: Sequence[Mapping[str, Any]], made: Sequence[str]
+) -> list[list[Any]]:
+    """The values `made` of every run, by onnx's evaluator. Lists stand for sequences.
+
+    Raises:
+        Refused: it raised something.
+    """
+    function = helper.make_function("fuzz", "f", list(runs[0]), list(made), list(nodes), list(imports))
+    try:
+        with np.errstate(all="ignore"):
+            evaluator = ReferenceEvaluator(function)
+            return [list(evaluator.run(None, dict(feeds), attributes={})) for feeds in runs]
+    except Exception as err:  # it raises anything for operands that do not fit, and for what it lacks
+        raise Refused(f"{nodes[-1].op_type}: {err}") from err
+
+
+def by_runtime(
+    nodes: Sequence[onnx.NodeProto], imports: Imports, runs: Sequence[Mapping[str, Any]], made: Sequence[str]
+) -> list[list[Any]]:
+    """The values `made` of every run, by onnxruntime without its optimizations.
+
+    Raises:
+        Refused: it raised something.
+    """
+    feeds = runs[0]
+    if any(isinstance(value, list) for each in runs for value in each.values()):
+        raise Refused("sequences are given")
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)
+        for name, value in feeds.items()
+    ]
+    graph = helper.make_graph(list(nodes), "nodes", inputs, [helper.make_empty_tensor_value_info(n) for n in made])
+    return run_model(helper.make_model(graph, opset_imports=list(imports), ir_version=10), runs, made, optimize=False)
+
+
+def run_model(
+    model: onnx.ModelProto, runs: Sequence[Mapping[str, Array]], names: Sequence[str], optimize: bool
+) -> list[list[Any]]:
+    """The outputs `names` of every run of a model, by onnxruntime.
+
+    Raises:
+        Refused: it raised something.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        return [session.run(list(names), dict(feeds)) for feeds in runs]
+    except Exception as err:  # its exceptions have no common base
+        raise Refused(str(err)) from err
