@@ -122,8 +122,11 @@ def heads(g: Graph) -> None:
         raise Rejected("inputs")
     count, size, batch = int(g.choose([1, 2, 4])), int(g.choose([4, 8])), g.choose([1, 2])
     q = g.input("float32", [batch, g.symbol(), count * size])
-    k, v = [q, q] if g.chance(0.5) else [g.input("float32", [batch, s, count * size]) for s in [g.symbol()] * 2]
-    g.add("MultiHeadAttention", [q, k, v], domain=_DOMAIN, num_heads=count, unidirectional=g.integer(0, 1) or None)
+    if g.chance(0.5):
+        g.add("MultiHeadAttention", [q, q, q], domain=_DOMAIN, num_heads=count, unidirectional=g.integer(0, 1))
+        return
+    k, v = (g.input("float32", [batch, s, count * size]) for s in [g.symbol()] * 2)
+    g.add("MultiHeadAttention", [q, k, v], domain=_DOMAIN, num_heads=count)
 
 
 GENERATORS = {
