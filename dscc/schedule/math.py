@@ -326,6 +326,7 @@ def _sine(let: _Lets, x: Expr, shift: float) -> Expr:
     return tirx.Select(tirx.NE(tirx.floor(half), half), _const(0.0, x) - value, value)
 
 
+is_nan = _closed(lambda let, x: tirx.NE(x, x))
 exp = _closed(_exp)
 exp2 = _closed(_exp2)
 exp_below_one = _closed(_exp_below_one)
@@ -377,7 +378,7 @@ def vector_call(call: ir.Call) -> Expr:
     """The arithmetic for one call of an elementary function; other calls are returned as they are."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
     if name == "tirx.isnan":  # TVM 0.27 would make a loop over lanes of a vectorized statement with it
-        return tirx.NE(call.args[0], call.args[0])
+        return is_nan(call.args[0])
     function = _VECTOR.get(name) or _OTHERS.get(name)
     if function is None:
         return call
