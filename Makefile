@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit arm-test demo bench acceptance onnx-suite fuzz fuzz-files large docs changelog clean
+.PHONY: help venv test lint types lit unit arm-test device-test device-bench demo bench acceptance onnx-suite fuzz fuzz-files large docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -67,6 +67,15 @@ fuzz-files: venv ## ten minutes of altered model files: each is read, or refused
 
 large: venv      ## compile a model with 3 GB of weights, and say what memory that took
 	$(BIN)/python -m benchmarks.large --folder $(or $(TMPDIR),/tmp)/dscc-large
+
+device-test: venv  ## compile for the CUDA device of this machine, run, and compare with onnxruntime
+	$(BIN)/python -m pytest -q tests/device
+
+device-bench: venv  ## race PyTorch on the CUDA device of this machine, into benchmarks/RESULTS.md
+	$(PIP) -e '.[bench,exports]'
+	$(BIN)/python -m benchmarks.device build build/device
+	$(BIN)/python -m benchmarks.device run build/device
+	$(BIN)/python -m benchmarks.device report build/device
 
 docs: venv       ## rewrite the pages of docs/ that are made from the code
 	$(BIN)/python -m docs.generate

@@ -65,6 +65,24 @@ def parameters(mod: tvm.IRModule) -> tuple[Place, ...]:
     return tuple(_known(param.ty, HOST if wanted.get(param) == {HOST} else DEVICE) for param in main.params)
 
 
+def stays(mod: tvm.IRModule) -> bool:
+    """Whether a run is nothing but kernels of the device and shapes, so that it is the same for the same shapes."""
+    main = mod["main"]
+    found: list[bool] = []
+
+    def visit(expr: relax.Expr) -> None:
+        if isinstance(expr, relax.If):
+            found.append(False)
+        elif isinstance(expr, relax.Call) and expr.op == _CALL_TIR:
+            found.append(_on_device(mod, expr.args[0]))
+        elif isinstance(expr, relax.Call) and expr.op != _RESHAPE:
+            tensors = any(isinstance(each.ty, relax.TensorType) for each in (expr, *expr.args))
+            found.append(not tensors and expr.op != _CALL_PURE_PACKED)
+
+    relax.analysis.post_order_visit(main.body, visit)
+    return all(found) and set(parameters(mod)) <= {DEVICE}
+
+
 @dataclass(frozen=True)
 class _Region:
     """Where the parameters and the results of a function are; None: wherever they happen to be."""

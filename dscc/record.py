@@ -68,7 +68,11 @@ def _device(lifted: Lifted, target: Target) -> dict[str, Any]:
     if not isinstance(target, DeviceTarget):
         return {}
     places = placement.parameters(lifted.mod)
-    return {**target.device, "host_parameters": [i for i, at in enumerate(places) if at != placement.DEVICE]}
+    return {
+        **target.device,
+        "host_parameters": [i for i, at in enumerate(places) if at != placement.DEVICE],
+        "replayable": placement.stays(lifted.mod),
+    }
 
 
 def _functions(mod: tvm.IRModule) -> dict[str, dict[str, Any]]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from dscc.errors import TargetError
 from dscc.runtime import ffi
+from dscc.runtime.cuda_graph import Cudart, Graphs
 
 _CUDART = "libcudart.so.13"
 _MAJOR, _MINOR = 75, 76  # CUdevice_attribute: of the compute capability
@@ -76,23 +77,26 @@ def _device() -> tuple[str, tuple[int, int]]:
 @cache
 def _runtime(library: ffi.Library) -> None:
     """Load TVM's runtime for CUDA, which needs NVIDIA's."""
-    _load_cudart()
+    _cudart()
     try:
         library.load_backend("cuda")
     except OSError as err:
         raise TargetError(f"TVM's runtime for CUDA cannot be loaded: {err}") from err
 
 
-def _load_cudart() -> None:
+def graphs(library: ffi.Library, launch: Callable[[ffi.Value], int]) -> Graphs:
+    """What replays a session's runs."""
+    return Graphs(library, Cudart(_cudart()), launch)
+
+
+@cache
+def _cudart() -> ctypes.CDLL:
     spec = importlib.util.find_spec("nvidia")
     folders = [Path(root) / "cu13" / "lib" for root in (spec.submodule_search_locations or ())] if spec else []
     folders += [Path("/usr/local/cuda/lib64"), Path("/usr/local/cuda-13/lib64")]
-    for path in (folder / _CUDART for folder in folders):
-        if path.exists():
-            ctypes.CDLL(str(path), ctypes.RTLD_GLOBAL)
-            return
+    found = next((str(folder / _CUDART) for folder in folders if (folder / _CUDART).exists()), _CUDART)
     try:
-        ctypes.CDLL(_CUDART, ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(found, ctypes.RTLD_GLOBAL)
     except OSError as err:
         raise TargetError(
             f"NVIDIA's runtime library ({_CUDART}) is not installed; run pip install nvidia-cuda-runtime"

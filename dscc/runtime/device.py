@@ -12,6 +12,7 @@ from dscc.runtime import ffi
 
 if TYPE_CHECKING:
     from dscc.artifact.manifest import Manifest
+    from dscc.runtime.cuda_graph import Graphs
     from dscc.runtime.inputs import Array
 
 _POOLED = 2  # TVM's allocator that keeps memory by size: asking a device for memory takes as long as a kernel
@@ -33,6 +34,14 @@ class Device:
         self._copy = library.function("runtime.TVMTensorCopyFromTo")
         self._wait = library.function("runtime.Device_StreamSync")
         self._shape = library.function("ffi.Shape")
+
+    def graphs(self, launch: Callable[[ffi.Value], int]) -> Graphs | None:
+        """What replays a session's runs as one launch, if the device can."""
+        if self.kind != "cuda":
+            return None
+        from dscc.runtime import cuda
+
+        return cuda.graphs(self._library, launch)
 
     @property
     def machine(self) -> tuple[int, int, int]:

@@ -142,6 +142,7 @@ class Library:
         self._create = self._declare("TVMFFIFunctionCreate", c_void_p, c_void_p, c_void_p, POINTER(c_void_p))
         self._raise = self._declare("TVMFFIErrorSetRaisedFromCStr", c_char_p, c_char_p)
         self._move_raised = self._declare("TVMFFIErrorMoveFromRaised", POINTER(c_void_p))
+        self._set_stream = self._declare("TVMFFIEnvSetStream", c_int32, c_int32, c_void_p, POINTER(c_void_p))
         self._check_version()
         self._runtime = _open("tvm", "lib/libtvm_runtime.so")
         libc = ctypes.CDLL(None)
@@ -250,6 +251,20 @@ class Library:
             error = Ref(self, handle.value)
             cell = _ErrorCell.from_address(error.handle + CELL)
             raise RuntimeFailure(cell.kind.read(), cell.message.read())
+
+    def succeeds(self, status: int) -> bool:
+        """Whether `status` says so; what TVM raised is dropped."""
+        try:
+            self.check(status)
+        except RuntimeFailure:
+            return False
+        return True
+
+    def set_stream(self, device_type: int, stream: int | None) -> int | None:
+        """Have this thread's kernels of the first device of a type launched on a stream; gives the one before."""
+        before = c_void_p()
+        self.check(self._set_stream(device_type, 0, stream, byref(before)))
+        return before.value
 
     def dtype(self, name: str) -> DataType:
         """DLPack's code of an element type."""

@@ -34,6 +34,7 @@ class Program:
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         needs = artifact.manifest.device
         self.device = device.open_device(artifact.manifest, wanted) if needs else None
+        self.replayable = bool(needs.get("replayable", False))
         self.on_host = frozenset(needs.get("host_parameters", ()))
         self.get_function = self.library.function("ffi.ModuleGetFunction")
         try:

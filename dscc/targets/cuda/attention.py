@@ -15,6 +15,7 @@ from dscc.targets.cuda.machine import CudaMachine, CudaRule
 
 ELEMENTS = {"float16": ("dscc::Float16", "half"), "bfloat16": ("dscc::Bfloat16", "nv_bfloat16")}
 _BLOCK = 64  # keys in a block
+_WARPS = 4
 _LARGEST = 128  # elements of a head: queries and results are in registers
 
 
@@ -40,25 +41,39 @@ class TensorAttention(CudaRule):
         if size % 16 or value_size % 16 or max(size, value_size) > _LARGEST:
             return None
         bias = params[3] if len(params) == 5 else None
-        warps = int(decisions.pick("warps", [4, 8]))
+        bias_strides = _bias_strides(bias)
         causal = str(func.attrs["dscc.attention.causal"])
         queries, keys = q.shape[1], k.shape[1]
         last: Index = 0 if causal in ("", "TopLeft") else tirx.abs(index(keys) - index(queries))
         scale = tirx.FloatImm("float32", float(func.attrs["dscc.attention.scale"].value))
         heads, groups = int(q.shape[2]), int(k.shape[2])
         element, kind = ELEMENTS[dtype]
-        shared_bytes = warps * 16 * (2 * size + 16) + 2 * _BLOCK * (2 * size + 16 + 2 * value_size + 16)
         flags = f"{str(bool(causal)).lower()}, {str(bias is not None).lower()}"
-        name = f"dscc::attend<{element}, {kind}, {size}, {value_size}, {warps}, {flags}>"
         code = CudaKernel()
-        with code.blocks([ceildiv(queries, warps * 16), index(q.shape[0]) * heads], warps * 32):
-            shared = code.block_bytes("tiles", shared_bytes)
-            pointers = [buffer.data for buffer in (q, k, v, out, bias if bias is not None else q)]
-            counts = [int32(n) for n in (queries, keys, heads, groups)]
-            source = device_source("tensor.cuh") + device_source("attention.cuh")
-            arguments = [*pointers, *counts, scale, int32(last), *_bias_strides(bias)]
-            code.call(name, tirx.address_of(tirx.BufferLoad(shared, [0])), *arguments, source=source)
+        source = device_source("tensor.cuh") + device_source("attention.cuh")
+        pointers = [buffer.data for buffer in (q, k, v, out, bias if bias is not None else q)]
+        counts = [int32(n) for n in (queries, keys, heads, groups)]
+        fits = [tall for tall in (2, 1) if _shared_bytes(tall, size, value_size) <= machine.block_bytes]
+        for tall in fits:
+            # 32 queries for each warp read keys and values half as often, and are too many for short sequences
+            rows = _WARPS * 16 * tall
+            long = index(queries) > rows // 2
+            with code.when(index(queries) > 0 if len(fits) == 1 else long if tall == 2 else _short(queries, rows)):
+                name = f"dscc::attend<{element}, {kind}, {size}, {value_size}, {_WARPS}, {tall}, {flags}>"
+                with code.blocks([ceildiv(queries, rows), index(q.shape[0]) * heads], _WARPS * 32):
+                    shared = code.block_bytes("tiles", _shared_bytes(tall, size, value_size))
+                    at = tirx.address_of(tirx.BufferLoad(shared, [0]))
+                    code.call(name, at, *pointers, *counts, scale, int32(last), *bias_strides, source=source)
         return Scheduled(func.with_body(code.stmt()))
+
+
+def _short(queries: Index, rows: int) -> Expr:
+    return tirx.And(index(queries) > 0, index(queries) <= rows)
+
+
+def _shared_bytes(tall: int, size: int, value_size: int) -> int:
+    """Shared memory of a block: its queries, and two blocks of keys and values; 16 bytes more for every row."""
+    return _WARPS * 16 * tall * (2 * size + 16) + 2 * _BLOCK * (2 * size + 16 + 2 * value_size + 16)
 
 
 def _bias_strides(bias: tirx.Var | None) -> list[Expr]:

@@ -6,7 +6,7 @@ pixels, which the bulk tensor copy engine fetches once for every position in the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -24,7 +24,10 @@ from dscc.targets.cuda.machine import CudaMachine, CudaRule
 from dscc.targets.cuda.problem import Factor, Problem
 from dscc.targets.cuda.ring import UNITS, Left, Right, Tile, right_box, write_ring
 
-_TYPICAL_ROWS = 4096  # stands for a symbolic extent when tiles are compared
+# Ranges of a symbolic number of rows, above and up to, with a typical one, and what the tuner calls the tile.
+_RANGES = ((0, 256, 128, "tile_few"), (256, 2048, 1024, "tile_some"), (2048, None, 8192, "tile"))
+_TYPICAL_BATCHES = 16
+_TYPICAL_SIDE = 56  # of an image
 _SIZES = ((2, 256), (2, 128), (1, 256), (1, 128), (1, 64), (2, 64))
 
 
@@ -42,19 +45,48 @@ class HopperProduct(CudaRule):
         problem = Problem.of(func, code)
         if problem is None or not _fits(problem):
             return None
-        dtype, units = problem.dtype, UNITS[problem.dtype]
-        steps = -(-problem.depth // units)
-        rows = constant(problem.rows) or _TYPICAL_ROWS
-        batches = constant(problem.batches) or 16
-        tile = _choose(decisions, machine, [(rows, batches)], problem.columns, steps)
-        columns_inner = not problem.right.depth_inner
-        box = right_box(tile, dtype, columns_inner)
-        right = _matrices(code, "right_map", problem, problem.right, problem.columns, box)
-        left = _Rows(code, problem, tile)
-        write_ring(
-            code, machine, dtype, tile, left, Right(right, columns_inner, problem.columns), problem.batches, steps
-        )
+        steps = -(-problem.depth // UNITS[problem.dtype])
+        batches = constant(problem.batches) or _TYPICAL_BATCHES
+
+        def tile(rows: int, name: str) -> Tile:
+            return _choose(decisions, name, lambda size: _tiles(rows, batches, problem.columns, size), steps, machine)
+
+        for few, many, chosen in _variants(problem.rows, tile):
+            with code.when(_between(problem.rows, few, many)):
+                _write_product(code, machine, problem, chosen, steps)
         return Scheduled(tirx.PrimFunc(func.params, code.stmt(), func.ret_type, func.attrs))
+
+
+def _write_product(code: CudaKernel, machine: CudaMachine, problem: Problem, tile: Tile, steps: int) -> None:
+    columns_inner = not problem.right.depth_inner
+    box = right_box(tile, problem.dtype, columns_inner)
+    right = Right(
+        _matrices(code, "right_map", problem, problem.right, problem.columns, box), columns_inner, problem.columns
+    )
+    with code.when(_between(problem.batches, 0, None)):
+        write_ring(code, machine, problem.dtype, tile, _Rows(code, problem, tile), right, problem.batches, steps)
+
+
+def _variants(count: Index, tile: Callable[[int, str], Tile]) -> list[tuple[int, int | None, Tile]]:
+    """Ranges of a number of rows, above the first number and up to the second, with a tile for each."""
+    known = constant(count)
+    if known is not None:
+        return [(0, None, tile(known, "tile"))]
+    found: list[tuple[int, int | None, Tile]] = []
+    for few, many, typical, name in _RANGES:
+        chosen = tile(typical, name)
+        if found and found[-1][2] == chosen:
+            few = found.pop()[0]
+        found.append((few, many, chosen))
+    return found
+
+
+def _between(count: Index, few: int, many: int | None) -> Expr | bool:
+    """Whether a number is above `few` and not above `many`."""
+    if constant(count) is not None:
+        return True
+    above = index(count) > few
+    return above if many is None else tirx.And(above, index(count) <= many)
 
 
 def _fits(problem: Problem) -> bool:
@@ -62,24 +94,25 @@ def _fits(problem: Problem) -> bool:
     return known and (problem.dtype != "float32" or problem.right.depth_inner)
 
 
+def _tiles(rows: int, batches: int, columns: int, size: tuple[int, int]) -> int:
+    return -(-rows // (64 * size[0])) * -(-columns // size[1]) * batches
+
+
 def _choose(
-    decisions: Decisions, machine: CudaMachine, shapes: Sequence[tuple[int, int]], columns: int, steps: int
+    decisions: Decisions, name: str, tiles: Callable[[tuple[int, int]], int], steps: int, machine: CudaMachine
 ) -> Tile:
-    """The tile for one of `shapes` (rows, products), by the tuner or by estimated cycles."""
-    found = []
-    for groups, wide in _SIZES:
-        cycles = 0.0
-        for rows, batches in shapes:
-            down, across = -(-rows // (64 * groups)), -(-columns // wide)
-            tiles = down * across * batches
-            # time of a tile: its arithmetic, or its bytes from the second-level cache; in cycles of a multiprocessor
-            multiply = 64 * groups * wide / 4096 * 64
-            fetch = (64 * groups + wide) * 128 / 48
-            waves = -(-tiles // machine.units)
-            cycles += waves * (steps * max(multiply, fetch) + 1500 + 2 * groups * wide)
-        found.append((cycles, (groups, wide)))
-    ordered = [size for _, size in sorted(found, key=lambda each: each[0])]
-    return Tile(*decisions.pick("tile", ordered))
+    """The tile, by the tuner or by estimated cycles; `tiles` says how many there are of a size."""
+
+    def cycles(size: tuple[int, int]) -> float:
+        groups, wide = size
+        # time of a step: its arithmetic, or its bytes from the second-level cache; in cycles of a multiprocessor
+        multiply = 64 * groups * wide * 64 / 2048
+        fetch = (64 * groups + wide) * 128 / 48
+        waves = -(-tiles(size) // machine.units)
+        return waves * (steps * max(multiply, fetch) + 1000 + groups * wide * 4) + 1500
+
+    candidates: list[tuple[int, ...]] = [*sorted(_SIZES, key=cycles)]
+    return Tile(*decisions.pick(name, candidates))
 
 
 def _matrices(
@@ -136,16 +169,31 @@ class HopperConv(CudaRule):
         if max(conv.height.stride, conv.width.stride) > 8:  # what the copy engine can step over
             return None
         steps = conv.height.kernel * conv.width.kernel * -(-conv.inputs // units)
-        boxes = {groups: Box.best(conv, 64 * groups) for groups in (1, 2)}
-        tile = _choose_box(decisions, machine, boxes, conv, steps)
         code = CudaKernel()
-        left = _Windows(code, fused, conv, boxes[tile.groups])
-        depth = conv.height.kernel * conv.width.kernel * conv.inputs
-        box = [*right_box(tile, dtype, False), 1]
-        shape = [depth, conv.outputs, 1]
-        right = code.tensor_map("right_map", conv.weight.source, shape, [depth, depth * conv.outputs], box)
-        write_ring(code, machine, dtype, tile, left, Right(right, False, conv.outputs), 1, steps)
+        known = constant(conv.batch)
+        few = [(0, None, known, "tile")] if known is not None else [(0, 2, 1, "tile_few"), (2, None, 8, "tile")]
+        for above, upto, typical, name in few:
+            boxes = {groups: Box.best(conv, 64 * groups, typical) for groups in (1, 2)}
+
+            def tiles(size: tuple[int, int], boxes: dict[int, Box] = boxes, typical: int = typical) -> int:
+                return boxes[size[0]].count(conv, typical) * -(-conv.outputs // size[1])
+
+            tile = _choose(decisions, name, tiles, steps, machine)
+            with code.when(_between(conv.batch, above, upto)):
+                _write_conv(code, machine, fused, conv, tile, boxes[tile.groups], steps)
         return Scheduled(tirx.PrimFunc(func.params, code.stmt(), func.ret_type, func.attrs))
+
+
+def _write_conv(
+    code: CudaKernel, machine: CudaMachine, fused: Fused, conv: Convolution, tile: Tile, box: Box, steps: int
+) -> None:
+    dtype = str(conv.weight.source.dtype)
+    left = _Windows(code, fused, conv, box)
+    depth = conv.height.kernel * conv.width.kernel * conv.inputs
+    taken = [*right_box(tile, dtype, False), 1]
+    shape = [depth, conv.outputs, 1]
+    right = code.tensor_map("right_map", conv.weight.source, shape, [depth, depth * conv.outputs], taken)
+    write_ring(code, machine, dtype, tile, left, Right(right, False, conv.outputs), 1, steps)
 
 
 @dataclass(frozen=True)
@@ -156,47 +204,24 @@ class Box:
     rows: int
     columns: int
 
-    def count(self, conv: Convolution) -> int:
+    def count(self, conv: Convolution, batch: int) -> int:
         """How many of them cover the result; symbolic extents are taken as those of a usual image."""
-        batch, tall, wide = _extents(conv)
+        tall, wide = (constant(axis.out) or _TYPICAL_SIDE for axis in (conv.height, conv.width))
         return -(-batch // self.images) * -(-tall // self.rows) * -(-wide // self.columns)
 
     @staticmethod
-    def best(conv: Convolution, most: int) -> Box:
+    def best(conv: Convolution, most: int, batch: int) -> Box:
         """The box of at most `most` pixels that covers the result most tightly, as wide as can be."""
-        batch, tall, wide = _extents(conv)
+        tall, wide = constant(conv.height.out), constant(conv.width.out)
+        if tall is None or wide is None:  # little is lost of small images, which have most of the work
+            return Box(1, most // 8, 8)
         found = []
         for columns in range(1, min(wide, most, 256 // conv.width.stride) + 1):
             for rows in range(1, min(tall, most // columns, 256 // conv.height.stride) + 1):
-                images = min(max(most // (columns * rows), 1), 256)
-                if constant(conv.batch) is not None:
-                    images = min(images, batch)
-                elif rows * columns < tall * wide:
-                    images = 1
+                images = min(max(most // (columns * rows), 1), batch) if rows * columns == tall * wide else 1
                 box = Box(images, rows, columns)
-                found.append((box.count(conv), -columns, -rows, box))
+                found.append((box.count(conv, batch), -columns, -rows, box))
         return min(found, key=lambda each: each[:3])[3]
-
-
-def _extents(conv: Convolution) -> tuple[int, int, int]:
-    return constant(conv.batch) or 8, constant(conv.height.out) or 56, constant(conv.width.out) or 56
-
-
-def _choose_box(
-    decisions: Decisions,
-    machine: CudaMachine,
-    boxes: dict[int, Box],
-    conv: Convolution,
-    steps: int,
-) -> Tile:
-    found = []
-    for groups, wide in _SIZES:
-        tiles = boxes[groups].count(conv) * -(-conv.outputs // wide)
-        multiply = 64 * groups * wide / 4096 * 64
-        fetch = (64 * groups + wide) * 128 / 48
-        waves = -(-tiles // machine.units)
-        found.append((waves * (steps * max(multiply, fetch) + 1500 + 2 * groups * wide), (groups, wide)))
-    return Tile(*decisions.pick("tile", [size for _, size in sorted(found, key=lambda each: each[0])]))
 
 
 class _Windows(Left):
