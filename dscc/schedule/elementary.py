@@ -113,3 +113,6 @@ FUNCTIONS: dict[str, Function] = {
     "erf": _erf,
 }
 """Name in TIR to the function that writes it, for float32 and float64, scalars and vectors."""
+
+ONCE = frozenset({"nearbyint", *_INTRINSICS})
+"""Those that use their argument once."""

@@ -136,6 +136,20 @@ def _closed(steps: Callable[..., Expr]) -> Callable[..., Expr]:
     return function
 
 
+def _plain(steps: Callable[..., Expr]) -> Callable[..., Expr]:
+    """As `_closed`, for a function that uses its arguments once: a name is made only for one that is straight-line
+    code itself. TVM 0.27 puts the value of a scalar in every place where it is used, and then complains about names
+    that are bound twice.
+    """
+    closed = _closed(steps)
+
+    @functools.wraps(steps)
+    def function(*args: Expr) -> Expr:
+        return closed(*args) if any(isinstance(arg, tirx.Let) for arg in args) else steps(None, *args)
+
+    return function
+
+
 def _horner(coefficients: Sequence[float], x: Expr) -> Expr:
     """The polynomial with these coefficients, highest power first."""
     total = _const(coefficients[0], x)
@@ -370,7 +384,8 @@ _VECTOR: dict[str, Callable[..., Expr]] = {
 
 # What is left to LLVM or written in the type that is asked for: for float64, and where there is no form above.
 _OTHERS: dict[str, Callable[..., Expr]] = {
-    f"tirx.{name}": _closed(function) for name, function in elementary.FUNCTIONS.items()
+    f"tirx.{name}": (_plain if name in elementary.ONCE else _closed)(function)
+    for name, function in elementary.FUNCTIONS.items()
 }
 
 

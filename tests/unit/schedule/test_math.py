@@ -9,7 +9,7 @@ import pytest
 import tvm
 from tvm import te, tirx
 
-from dscc.schedule.math import vector_math
+from dscc.schedule.math import vector_call, vector_math
 
 TARGET = tvm.target.Target("llvm")
 
@@ -94,3 +94,12 @@ def test_no_call_is_left_but_float64_keeps_libm():
 
     assert "llvm.exp" not in source("float32")
     assert "llvm.exp" in source("float64")
+
+
+def test_what_is_rounded_gets_no_name() -> None:
+    """Where a scalar is computed once and used twice, TVM repeats its value: a name in it would be bound twice."""
+    x = tirx.Var("x", "float32")
+    rounded = vector_call(tirx.nearbyint(x * tirx.const(2.0, "float32")))
+    assert not isinstance(rounded, tirx.Let)
+    inside = vector_call(tirx.nearbyint(vector_call(tirx.sigmoid(x))))
+    assert isinstance(inside, tirx.Let)
