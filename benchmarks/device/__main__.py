@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,15 @@ def save(found: dict[str, Any]) -> None:
         ),
         *(f"`{row['case']}` failed: {row['failed']}" for row in rows if "failed" in row),
     ]
-    text = report.section("CUDA", "make device-bench", found["began"], report.machine(), "\n\n".join(body))
-    report.save("device", {"place": place, "rows": rows}, text)
+    when = time.strftime("%Y-%m-%d %H:%M", time.gmtime(found["began"]))
+    head = [
+        "## CUDA",
+        "    make device-bench",
+        f"- when: {when} UTC; dscc {report.revision()}; apache-tvm {report.version('apache-tvm')},"
+        f" NVRTC {report.version('nvidia-cuda-nvrtc')}, torch {place['torch']}\n"
+        f"- where: {place['device']}",
+    ]
+    report.save("device", {"place": place, "rows": rows}, "\n\n".join([*head, *body]))
 
 
 _COLUMNS = ("dscc_graph_ms", "dscc_launched_ms", "eager_ms", "compiled_ms", "compiled_graph_ms")

@@ -10,7 +10,7 @@ from tvm.ir import Expr
 from dscc.schedule.base import Scheduled
 from dscc.schedule.code import Index, ceildiv, constant, index
 from dscc.schedule.decisions import Decisions
-from dscc.targets.cuda.kernel import CudaKernel, device_source, int32
+from dscc.targets.cuda.kernel import CudaKernel, device_source, int32, nonempty
 from dscc.targets.cuda.machine import CudaMachine, CudaRule
 
 ELEMENTS = {"float16": ("dscc::Float16", "half"), "bfloat16": ("dscc::Bfloat16", "nv_bfloat16")}
@@ -54,16 +54,17 @@ class TensorAttention(CudaRule):
         pointers = [buffer.data for buffer in (q, k, v, out, bias if bias is not None else q)]
         counts = [int32(n) for n in (queries, keys, heads, groups)]
         fits = [tall for tall in (2, 1) if _shared_bytes(tall, size, value_size) <= machine.block_bytes]
-        for tall in fits:
-            # 32 queries for each warp read keys and values half as often, and are too many for short sequences
-            rows = _WARPS * 16 * tall
-            long = index(queries) > rows // 2
-            with code.when(index(queries) > 0 if len(fits) == 1 else long if tall == 2 else _short(queries, rows)):
-                name = f"dscc::attend<{element}, {kind}, {size}, {value_size}, {_WARPS}, {tall}, {flags}>"
-                with code.blocks([ceildiv(queries, rows), index(q.shape[0]) * heads], _WARPS * 32):
-                    shared = code.block_bytes("tiles", _shared_bytes(tall, size, value_size))
-                    at = tirx.address_of(tirx.BufferLoad(shared, [0]))
-                    code.call(name, at, *pointers, *counts, scale, int32(last), *bias_strides, source=source)
+        with code.when(nonempty(q.shape[0])):
+            for tall in fits:
+                # 32 queries for each warp read keys and values half as often, and are too many for short sequences
+                rows = _WARPS * 16 * tall
+                long = index(queries) > rows // 2
+                with code.when(index(queries) > 0 if len(fits) == 1 else long if tall == 2 else _short(queries, rows)):
+                    name = f"dscc::attend<{element}, {kind}, {size}, {value_size}, {_WARPS}, {tall}, {flags}>"
+                    with code.blocks([ceildiv(queries, rows), index(q.shape[0]) * heads], _WARPS * 32):
+                        shared = code.block_bytes("tiles", _shared_bytes(tall, size, value_size))
+                        at = tirx.address_of(tirx.BufferLoad(shared, [0]))
+                        code.call(name, at, *pointers, *counts, scale, int32(last), *bias_strides, source=source)
         return Scheduled(func.with_body(code.stmt()))
 
 

@@ -15,7 +15,7 @@ from tvm import ir, tirx
 from tvm.backend.cuda.op import cuda_func_call
 from tvm.ir import Expr
 
-from dscc.schedule.code import Index, index
+from dscc.schedule.code import Index, constant, index
 from dscc.schedule.gpu.kernel import Kernel
 
 _SWIZZLE_128B = 3
@@ -35,6 +35,17 @@ def int32(value: Index) -> Expr:
     if isinstance(value, tirx.Cast) and str(value.value.ty.dtype) == "int32":
         return value.value
     return value if str(value.ty.dtype) == "int32" else tirx.Cast("int32", value)
+
+
+def nonempty(*counts: Index) -> Expr | bool:
+    """Whether all counts are above 0: nothing may be launched for none, nor described to the copy engine."""
+    symbolic = [index(count) > 0 for count in counts if constant(count) is None]
+    if not symbolic:
+        return True
+    both = symbolic[0]
+    for each in symbolic[1:]:
+        both = tirx.And(both, each)
+    return both
 
 
 class CudaKernel(Kernel):

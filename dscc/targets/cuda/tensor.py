@@ -19,7 +19,7 @@ from dscc.schedule.convolution import Convolution
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.stages import unravel
-from dscc.targets.cuda.kernel import CudaKernel, device_source, int32
+from dscc.targets.cuda.kernel import CudaKernel, device_source, int32, nonempty
 from dscc.targets.cuda.machine import CudaMachine, CudaRule
 from dscc.targets.cuda.problem import Problem
 from dscc.targets.cuda.store import Held, Store, staging_bytes, write_store
@@ -207,7 +207,8 @@ class _Writer:
         """Write the launch: `multiply` the tile, then `store` every value at the `place` of its row."""
         code, warps = self.code, self.warps
         grid = [ceildiv(self.rows, warps.tall), ceildiv(self.columns, warps.wide), self.batches]
-        with code.blocks(grid, warps.threads) as ((down, across, batch), thread):
+        launch = code.blocks(grid, warps.threads)
+        with code.when(nonempty(self.rows, self.batches)), launch as ((down, across, batch), thread):
             shared = code.block_bytes("ring", self.stages * warps.slot_bytes)
             sums = code.registers("sums", warps.rows * warps.columns * 4)
             pointers = [tirx.address_of(tirx.BufferLoad(buffer, [0])) for buffer in (sums, shared)]

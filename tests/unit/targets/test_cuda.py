@@ -12,9 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto as TP
 from onnx import helper, numpy_helper
+from tvm import tirx
 
 import dscc
-from dscc import targets
+from dscc import compiler, targets
 from dscc.artifact.artifact import LIBRARY
 from dscc.errors import ArtifactError, TargetError
 from dscc.runtime import cuda as runtime
@@ -188,3 +189,16 @@ def runtime_is_here() -> bool:
     except TargetError:
         return False
     return True
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
+def test_nothing_is_launched_for_no_rows(target):
+    """The launchers of a kernel of a symbolic number of rows look at it first."""
+    options = dscc.CompileOptions(target=target, precision="fp16")
+    made = compiler.optimize(product(), options, compiler.lowering(options), lambda stage: None)
+    found = [func for func in made.mod.functions.values() if isinstance(func, tirx.PrimFunc) and "dscc" in str(func)]
+    products = [func for func in found if "product" in str(func.attrs["dscc.rule"])]
+    assert len(products) == 2
+    for func in products:
+        outermost = func.body.seq[-1] if isinstance(func.body, tirx.SeqStmt) else func.body
+        assert isinstance(outermost, tirx.IfThenElse)
