@@ -10,14 +10,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import onnx
 from onnx import AttributeProto, TensorProto
 
 from dscc.errors import FrontendError
-from dscc.frontends.onnx import external
+from dscc.frontends.onnx import external, schemas
 
 MIN_OPSET = 1
 DEEPEST = 30  # subgraphs within subgraphs; protobuf's own readers stop at about 33
@@ -328,28 +327,17 @@ def _check_attributes(node: onnx.NodeProto, what: str) -> None:
 
 
 def _schema(node: onnx.NodeProto, opsets: dict[str, int], what: str) -> Any:
+    """None for an operator of somebody else's, or of a function of the model: whether it is supported is seen later."""
     domain = "" if node.domain == "ai.onnx" else node.domain
     opset = opsets.get(domain, 1)
-    try:
-        return onnx.defs.get_schema(node.op_type, opset, domain)
-    except onnx.defs.SchemaError:
-        # An operator of somebody else's, or of a function of the model: whether it is supported is seen later.
-        first = _first_versions().get((domain, node.op_type))
-        if first is None:
-            return None
-    raise FrontendError(
-        f"{what}: the operator came with opset {first}, and the model imports {opset}; export it with a newer opset"
-    )
-
-
-@cache
-def _first_versions() -> dict[tuple[str, str], int]:
-    """The opset with which every operator of the standard came."""
-    first: dict[tuple[str, str], int] = {}
-    for schema in onnx.defs.get_all_schemas_with_history():
-        key = schema.domain, schema.name
-        first[key] = min(first.get(key, schema.since_version), schema.since_version)
-    return first
+    found = schemas.schema(domain, node.op_type, opset)
+    known = schemas.versions(domain, node.op_type)
+    if found is None and known:
+        raise FrontendError(
+            f"{what}: the operator came with opset {known[0].since_version}, and the model imports {opset}; export it "
+            f"with a newer opset"
+        )
+    return found
 
 
 def _check_signature(node: onnx.NodeProto, schema: Any, what: str) -> None:

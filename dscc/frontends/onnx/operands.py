@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -19,7 +18,7 @@ from tvm import relax
 
 from dscc.elements import onnx_name
 from dscc.errors import FrontendError
-from dscc.frontends.onnx import kinds
+from dscc.frontends.onnx import kinds, schemas
 from dscc.frontends.onnx.check import MOST_ELEMENTS
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.patterns import MOVERS
@@ -99,7 +98,7 @@ def refusal(node: Node, inputs: Inputs) -> str | None:
     """What the standard's own inference of types and shapes has against a node; None if nothing, or if it is not one of
     the standard's operators.
     """
-    schema = _schema(canonical_domain(node.domain), node.op, node.opset)
+    schema = schemas.schema(canonical_domain(node.domain), node.op, node.opset)
     if schema is None:
         return None
     names = [f"i{index}" if value is not None else "" for index, value in enumerate(inputs)]
@@ -135,29 +134,12 @@ def _signature(function: Converter) -> tuple[int, int, tuple[str, ...]]:
 
 
 @cache
-def _schema(domain: str, op: str, opset: int) -> Any:
-    try:
-        return onnx.defs.get_schema(op, opset, domain)
-    except onnx.defs.SchemaError:
-        return None
-
-
-@cache
-def _history() -> dict[tuple[str, str], list[Any]]:
-    """All versions of every operator."""
-    found: dict[tuple[str, str], list[Any]] = defaultdict(list)
-    for schema in onnx.defs.get_all_schemas_with_history():
-        found[schema.domain, schema.name].append(schema)
-    return found
-
-
-@cache
 def _formal(domain: str, op: str, opset: int, index: int) -> tuple[str, str, frozenset[str]] | None:
     """Of an input: its name, its type variable ("" if it shares it with none), and the types of all versions."""
-    schema = _schema(domain, op, opset)
+    schema = schemas.schema(domain, op, opset)
     if schema is None or not schema.inputs or not (formal := _at(schema, index)):
         return None
-    allowed = [each.types for version in _history()[domain, op] if (each := _at(version, index)) is not None]
+    allowed = [each.types for version in schemas.versions(domain, op) if (each := _at(version, index)) is not None]
     shared = formal.type_str if "(" not in formal.type_str and formal.is_homogeneous else ""
     return formal.name, shared, frozenset().union(*allowed)
 

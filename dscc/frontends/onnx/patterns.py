@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from dscc.elements import coded, onnx_name
+from dscc.frontends.onnx import schemas
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.values import Value
 
@@ -32,7 +33,7 @@ def as_patterns(node: Node, inputs: Sequence[Value | None]) -> tuple[list[Value 
     """
     if node.domain not in ("", "ai.onnx"):
         raise node.unsupported(_refused(inputs))
-    schema = onnx.defs.get_schema(node.op, node.opset, "")
+    schema = schemas.schema("", node.op, node.opset)
     if node.op not in MOVERS or node.attr("reduction", "none") != "none":
         valid = all(
             value is None
@@ -53,7 +54,7 @@ def retyped(node: Node, outputs: Sequence[Value], variables: Mapping[str, str]) 
     """The outputs of a converter that was given patterns, with their types."""
     if not variables:
         return list(outputs)
-    schema = onnx.defs.get_schema(node.op, node.opset, "")
+    schema = schemas.schema("", node.op, node.opset)
     kinds = [variables.get(variable(schema.outputs, index)) for index in range(len(outputs))]
     return [value if kind is None else node.retype(value, kind) for value, kind in zip(outputs, kinds, strict=True)]
 

@@ -7,15 +7,12 @@ from typing import Any
 
 import onnx
 
-from dscc.frontends.onnx import kinds
+from dscc.frontends.onnx import kinds, schemas
 from dscc.frontends.onnx.values import Value
 
 
 def _schema(node: onnx.NodeProto, opset: int) -> Any:
-    try:
-        return onnx.defs.get_schema(node.op_type, opset, "" if node.domain == "ai.onnx" else node.domain)
-    except onnx.defs.SchemaError:
-        return None
+    return schemas.schema("" if node.domain == "ai.onnx" else node.domain, node.op_type, opset)
 
 
 def defaults(node: onnx.NodeProto, opset: int) -> dict[str, onnx.AttributeProto]:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import onnx
-
+from dscc.frontends.onnx import schemas
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.cast import convert
 from dscc.frontends.onnx.patterns import variable
@@ -60,7 +59,7 @@ def widened(node: Node, inputs: Sequence[Value | None]) -> tuple[list[Value | No
         if value is None or kind is None or (index > 0 and value.element in INTEGERS):  # such as axes
             made.append(value)
             continue
-        schema = schema or onnx.defs.get_schema(node.op, node.opset, "")
+        schema = schema or schemas.schema("", node.op, node.opset)
         variables[variable(schema.inputs, index)] = value.element
         made.append(_wide(node, value, kind))
     return made, variables
@@ -70,7 +69,7 @@ def narrowed(node: Node, outputs: Sequence[Value], variables: Mapping[str, str])
     """The outputs of a converter that was given wider inputs, in the types that the standard says they have."""
     if not variables:
         return list(outputs)
-    schema = onnx.defs.get_schema(node.op, node.opset, "")
+    schema = schemas.schema("", node.op, node.opset)
     kinds = [variables.get(variable(schema.outputs, index)) for index in range(len(outputs))]
     return [
         node.value(convert(node, value, kind), value.name)

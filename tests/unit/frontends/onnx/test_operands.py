@@ -175,3 +175,18 @@ def test_lengths_of_sequences_that_do_not_fit() -> None:
     np.testing.assert_array_equal(got, np.stack([x[::-1, 0], x[:, 1], x[::-1, 2]], axis=1))
     with pytest.raises(InputError):
         module.run(None, {"x": x, "n": np.array([2])})
+
+
+@pytest.mark.parametrize("opset", [11, 16, 17])
+def test_an_operator_that_onnxruntime_had_before_the_standard(opset: int) -> None:
+    """Its tools write LayerNormalization into models of any opset."""
+    model = build([N("LayerNormalization", ["x", "w"], ["y"], axis=-1)], INPUTS, {"w": noise(3)}, opset=opset)
+    x = noise(2, 3)
+    (got,) = dscc.compile(model, fallback=False, jobs=1).load().run(None, {"x": x, **_others()})
+    want = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-5) * noise(3)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def _others() -> dict[str, Any]:
+    """The inputs of INPUTS that a model does not use."""
+    return {"i": np.zeros((2, 3), np.int64), "s": np.zeros((), "f"), "u": np.zeros((2, 3), np.uint8)}
