@@ -12,6 +12,7 @@ import argparse
 import re
 import shutil
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -86,11 +87,16 @@ def main() -> int:
     refusals: Counter[str] = Counter()
     findings: Counter[str] = Counter()
     slowest = [0.0]
+    turn = threading.Lock()
 
     def serve(_: int) -> None:
         worker = Worker(judge.serve, LIMIT_S, MEMORY_BYTES)
         try:
-            while time.monotonic() < started + args.seconds and (request := next(work, None)) is not None:
+            while time.monotonic() < started + args.seconds:
+                with turn:  # a generator does not take two callers at once
+                    request = next(work, None)
+                if request is None:
+                    return
                 begun = time.monotonic()
                 verdict = ask(worker, request)
                 slowest[0] = max(slowest[0], time.monotonic() - begun)
