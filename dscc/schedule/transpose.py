@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import tvm_ffi
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 from tvm.sym import Analyzer
@@ -88,7 +88,10 @@ class Turned:
         known = [constant(extent) for extent in needed]
         if any(extent is not None and extent < lanes for extent in known):
             return False
-        conditions = [index(e) >= lanes for e, k in zip(needed, known, strict=True) if k is None]
+        # TVM 0.27 divides by zero where it simplifies what a size of 1 would leave of a condition that only 0 fails.
+        conditions = [
+            index(e) >= lanes for e, k in zip(needed, known, strict=True) if k is None and not _always(e, lanes)
+        ]
         return True if not conditions else tirx.all(*conditions)
 
     def strips(self, lanes: int) -> Index:
@@ -173,6 +176,16 @@ class Turned:
         for i, row in enumerate(_transposed(code, rows)):
             tile.store(code, i * lanes, row)
         return tile
+
+
+def _always(extent: Index, least: int) -> bool:
+    """Whether an extent is at least this where there is any work: where no size is 0."""
+    sizes: set[Var] = set()
+    tvm_ffi.structural_walk(index(extent), (Var, sizes.add))
+    analyzer = Analyzer()
+    for size in sizes:
+        analyzer.bind(size, ir.Range.from_min_extent(tirx.const(1, size.ty.dtype), tirx.const(1 << 30, size.ty.dtype)))
+    return bool(analyzer.can_prove(index(extent) >= least))
 
 
 def _bare(value: Expr) -> Expr:

@@ -19,6 +19,11 @@ FOUND = {
         y = ConvTranspose<kernel_shape = [1, 3], pads = [0, 2, 0, 2], strides = [1, 3]>(x, w, b) }""",
         {"x": (2, 3, 12, 5)},
     ),
+    # A condition that only a size of 0 fails was simplified to a division by 0.
+    "images of which only the width is open": (
+        "(float[n, 3, 16, m] x) => (float[n, 16, m, 3] y) { y = Transpose<perm = [0, 2, 3, 1]>(x) }",
+        {"x": (2, 3, 16, 5)},
+    ),
     # A vector that is interleaved from several axes took all its elements for those of one row.
     "a triangle before channels last": (
         """(float[2, 4, 16, 17] x, float[4, 1, 3, 3] w) => (float[2, 4, h, k] y) {

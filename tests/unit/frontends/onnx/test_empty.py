@@ -8,6 +8,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import dscc
+from dscc.errors import InputError
 
 REDUCTIONS = ("Max", "Min", "Sum", "Prod", "Mean", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
 
@@ -40,3 +41,16 @@ def test_a_sum_that_is_no_number_is_not_taken_for_a_mean() -> None:
     """sum(x) * (1 / n) is the mean; sum(x) * nan is not."""
     body = "n = Constant<value_float = nan>() s = ReduceSum(x, a) y = Mul(s, n)"
     check(body, "2,3", "2,1", np.ones((2, 3), np.float32))
+
+
+@pytest.mark.parametrize("indices", ["i = Constant<value_ints = [0, 3]>()", "i = Cast<to = 7>(z)"])
+def test_an_index_into_nothing_is_refused(indices: str) -> None:
+    """It was taken modulo 0, which ended the process."""
+    text = f"""f (float[n] x, float[k] z) => (float[2] y) <int64[1] one = {{1}}, int64[1] most = {{99}}> {{
+        s = Slice(x, one, most) {indices} y = Gather(s, i) }}"""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}')
+    module = dscc.compile(model, jobs=1).load()
+    places = np.array([0, 3], np.float32)
+    np.testing.assert_array_equal(module.run(None, {"x": np.arange(6, dtype=np.float32), "z": places})[0], [1, 4])
+    with pytest.raises(InputError, match="cannot run on inputs 'x' \\(1,\\)"):
+        module.run(None, {"x": np.ones(1, np.float32), "z": places})
