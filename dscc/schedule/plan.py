@@ -76,8 +76,10 @@ def _as_it_is(func: tirx.PrimFunc, machine: Machine) -> str:
 
 def _initialised(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """The function with the initial values of its reductions outside of their loops: one over nothing gives these."""
-    unscheduled = not (func.attrs and func.attrs.get("tirx.is_scheduled", False))
-    if not unscheduled or not any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
+    reductions: list[s_tir.SBlock] = []
+    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, lambda block: reductions.append(block) if block.init else None))
+    scheduled = func.attrs and func.attrs.get("tirx.is_scheduled", False)
+    if scheduled or not reductions or not any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
         return func
     schedule = s_tir.Schedule(func)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
