@@ -12,6 +12,7 @@ from dscc.schedule.rules.experts import Experts
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.matmul_bytes import MatmulBytes
+from dscc.schedule.rules.narrow import Narrow
 from dscc.schedule.rules.pool import Pool
 from dscc.schedule.rules.recurrent import Recurrent
 from dscc.schedule.rules.rows import Rowwise
@@ -21,6 +22,7 @@ RULES: tuple[Rule, ...] = (
     Attention(),
     Recurrent(),
     Experts(),
+    Narrow(),
     Matmul(),
     MatmulBytes(),
     Winograd(),

@@ -9,6 +9,7 @@ import pytest
 import tvm
 from tvm import te, tirx
 
+from dscc.schedule.code import Code
 from dscc.schedule.math import vector_call, vector_math
 
 TARGET = tvm.target.Target("llvm")
@@ -103,3 +104,19 @@ def test_what_is_rounded_gets_no_name() -> None:
     assert not isinstance(rounded, tirx.Let)
     inside = vector_call(tirx.nearbyint(vector_call(tirx.sigmoid(x))))
     assert isinstance(inside, tirx.Let)
+
+
+def test_rounding_under_a_cast_stays_in_vectors():
+    data, out = (tirx.decl_buffer((16,), "float32", name) for name in ("x", "y"))
+    code = Code()
+    with code.loop(16, "lane", "vectorized") as lane:
+        steps = tirx.nearbyint(tirx.BufferLoad(data, [lane]) / 0.5) + 5.0
+        byte = tirx.min(tirx.max(steps, tirx.const(0.0, "float32")), tirx.const(255.0, "float32")).astype("uint8")
+        centred = (byte.astype("int32") - 5).astype("float32")
+        code.add(tirx.BufferStore(out, tirx.sigmoid(centred) * centred, [lane]))
+    func = vector_math(tirx.PrimFunc([data, out], code.stmt())).with_attr("global_symbol", "main")
+    library = tvm.compile(tvm.IRModule({"main": func}), target=TARGET)
+    assert "@llvm.nearbyint.v16f32" in library.mod.inspect_source("ll")
+    x = np.linspace(-4, 4, 16, dtype="float32")
+    steps = np.clip(np.rint(x / np.float32(0.5)) + 5, 0, 255) - 5
+    np.testing.assert_allclose(run(library, x), steps / (1 + np.exp(-steps)), rtol=1e-6, atol=1e-6)
