@@ -79,7 +79,17 @@ def optimize(model: Path | str | Any, options: CompileOptions, then: str, progre
 
 
 def lowering(options: CompileOptions) -> str:
-    """What every module goes through after the passes of the preset or of `--passes`.
+    """What every module goes through after the passes of the preset or of `--passes`, as pipeline text.
+
+    Raises:
+        TargetError: the target does not compute in the precision that is asked for.
+    """
+    small = str(options.small).lower()
+    return ",".join([*kernel_passes(options), f"schedule-kernels{{small={small}}}"])
+
+
+def kernel_passes(options: CompileOptions) -> list[str]:
+    """What makes kernels of operators, which the rules of the target then schedule.
 
     Raises:
         TargetError: the target does not compute in the precision that is asked for.
@@ -89,9 +99,11 @@ def lowering(options: CompileOptions) -> str:
         known = " or ".join(target.precisions)
         raise TargetError(f"--precision must be {known} for target '{target}', got '{options.precision}'")
     lowered = {"fp16": ["lower-precision"], "bf16": ["lower-precision{to=bfloat16}"]}.get(options.precision, [])
-    small = str(options.small).lower()
-    always = ["fuse-weight-casts", "legalize-operators", "fuse-operators", f"schedule-kernels{{small={small}}}"]
-    return ",".join([*lowered, *target.lowering, *always])
+    return [
+        *lowered,
+        *target.lowering,
+        *("fuse-integer-casts", "fuse-weight-casts", "legalize-operators", "fuse-operators"),
+    ]
 
 
 def graph_passes(options: CompileOptions) -> Pipeline:

@@ -37,6 +37,7 @@ O1 = (
     "eliminate-dead-code",
 )
 O2 = (
+    "integer-products",  # before the folding of constants, which makes real numbers of small weights
     *O1,
     "fuse-softmax",
     "fuse-layer-norm",

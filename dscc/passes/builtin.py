@@ -19,6 +19,7 @@ from dscc.passes.fusion.fuse_rms_norm import FuseRmsNorm
 from dscc.passes.fusion.fuse_silu import FuseSilu
 from dscc.passes.fusion.fuse_softmax import FuseSoftmax
 from dscc.passes.layout.channels_last import ChannelsLast
+from dscc.passes.lower.fuse_integer_casts import FuseIntegerCasts
 from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.fuse_weight_casts import FuseWeightCasts
 from dscc.passes.lower.legalize_operators import LegalizeOperators
@@ -26,6 +27,7 @@ from dscc.passes.lower.schedule_kernels import ScheduleKernels
 from dscc.passes.precision.lower_precision import LowerPrecision
 from dscc.passes.precision.multiply_halves import MultiplyHalves
 from dscc.passes.quantize.gather_stored import GatherStored
+from dscc.passes.quantize.integer_products import IntegerProducts
 from dscc.passes.quantize.sink_scale import SinkScale
 
 PASSES: tuple[type[Pass], ...] = (
@@ -43,12 +45,14 @@ PASSES: tuple[type[Pass], ...] = (
     FuseGeluTanh,
     FuseSilu,
     FuseAttention,
+    IntegerProducts,
     GatherStored,
     SinkScale,
     FoldBatchNorm,
     ChannelsLast,
     LowerPrecision,
     MultiplyHalves,
+    FuseIntegerCasts,
     FuseWeightCasts,
     LegalizeOperators,
     FuseOperators,

@@ -174,7 +174,7 @@ def unpadded(fused: Fused, buffer: Var, is_neutral: Callable[[float], bool]) -> 
     padded = isinstance(value, ir.Call) and isinstance(value.op, ir.Op) and value.op.name == "prim.if_then_else"
     if padded:
         condition, value, outside = value.args
-        if not (isinstance(outside, tirx.FloatImm) and is_neutral(float(outside.value))):
+        if not (isinstance(outside, tirx.FloatImm | tirx.IntImm) and is_neutral(float(outside.value))):
             return None
         low: dict[Var, Expr] = {}
         high: dict[Var, Expr] = {}

@@ -38,6 +38,23 @@ class Lines:
     pitch: Index
 
 
+@dataclass(frozen=True)
+class Form:
+    """How the data is copied.
+
+    Attributes:
+        channels: of a copied pixel: those of the data, and perhaps more, so that they are a multiple of something.
+        dtype: of a copied element.
+        data: its formula, in the variables of the convolution.
+        outside: what padding is.
+    """
+
+    channels: int
+    dtype: str
+    data: Expr
+    outside: Expr
+
+
 class Window:
     """Access to the data of a convolution.
 
@@ -45,14 +62,15 @@ class Window:
     buffer with the padding in place, and with room to the right so that the last tile of a row may be a whole one.
     """
 
-    def __init__(self, code: Code, conv: Convolution, lanes: int, pixels: Index):
+    def __init__(self, code: Code, conv: Convolution, lanes: int, pixels: Index, form: Form | None = None):
         """`pixels`: output columns that are computed, of which those beyond the width are not stored."""
         self._code, self._conv, self._lanes = code, conv, lanes
+        self._form = form or Form(conv.channels, "float32", conv.data, tirx.const(0.0, "float32"))
         width = conv.width
-        self.copies = conv.height.padded or conv.source is None or constant(width.out) is None
+        self.copies = form is not None or conv.height.padded or conv.source is None or constant(width.out) is None
         pitch = (pixels - 1) * width.stride + width.reach if self.copies else width.size
         self.pitch: Index = pitch if isinstance(pitch, int) else code.opaque("pitch", pitch)
-        self._flat = None if conv.source is None else code.view(conv.source).buffer
+        self._flat = None if conv.source is None or form is not None else code.view(conv.source).buffer
 
     def lines(self, block: Block) -> Lines:
         """The rows that `block` reads."""
@@ -64,15 +82,17 @@ class Window:
         return self._copy(block)
 
     def _copy(self, block: Block) -> Lines:
-        code, conv, height, width = self._code, self._conv, self._conv.height, self._conv.width
-        pitch = product([self.pitch, conv.channels])
-        buffer = code.heap("lines", product([pitch, (block.most - 1) * height.stride + height.reach])).buffer
-        left = width.before * conv.channels
+        code, height, width = self._code, self._conv.height, self._conv.width
+        form = self._form
+        pitch = product([self.pitch, form.channels])
+        size = product([pitch, (block.most - 1) * height.stride + height.reach])
+        buffer = code.heap("lines", size, form.dtype).buffer
+        left = width.before * form.channels
         room, known = self.pitch - width.before, constant(width.size)
         if known is not None and isinstance(room, int):
-            middle: Index = min(known, room) * conv.channels
+            middle: Index = min(known, room) * form.channels
         else:
-            middle = code.opaque("middle", tirx.min(index(width.size), index(room)) * conv.channels)
+            middle = code.opaque("middle", tirx.min(index(width.size), index(room)) * form.channels)
         with code.loop((block.rows - 1) * height.stride + height.reach, "r") as r:
             line = code.opaque("line", block.first * height.stride - height.before + r)
             to = code.opaque("to", r * pitch)
@@ -87,7 +107,7 @@ class Window:
         return Lines(buffer, index(0), pitch)
 
     def _zeros(self, buffer: Var, to: Expr, count: Index) -> None:
-        self._fill(buffer, to, count, lambda _: tirx.const(0.0, "float32"))
+        self._fill(buffer, to, count, lambda _: self._form.outside)
 
     def _data(self, buffer: Var, to: Expr, count: Index, image: Expr, line: Expr) -> None:
         conv = self._conv
@@ -98,22 +118,28 @@ class Window:
             self._fill(buffer, to, count, lambda at: tirx.BufferLoad(flat, [start + at]))
             return
         at_image, at_row, at_column, at_channel = conv.at
-        with self._code.loop(quotient(count, conv.channels), "x") as x:
+        form = self._form
+        with self._code.loop(quotient(count, form.channels), "x") as x:
 
             def element(channel: Expr) -> Expr:
-                return substitute(conv.data, {at_image: image, at_row: line, at_column: x, at_channel: channel})
+                return substitute(form.data, {at_image: image, at_row: line, at_column: x, at_channel: channel})
 
-            self._fill(buffer, to + x * conv.channels, conv.channels, element)
+            start = to + x * form.channels
+            self._fill(buffer, start, conv.channels, element)
+            self._zeros(buffer, start + conv.channels, form.channels - conv.channels)
 
     def _fill(self, buffer: Var, to: Expr, count: Index, element: Callable[[Expr], Expr]) -> None:
-        """`count` elements from `to` on: full vectors, then one by one."""
-        code, lanes = self._code, self._lanes
-        vectors, known = quotient(count, lanes), constant(count)
-        if known is not None:
-            vectors = index(known // lanes)
-        with code.loop(vectors, "v") as v, code.loop(lanes, "l", "vectorized") as lane:
-            at = v * lanes + lane
-            code.add(tirx.BufferStore(buffer, element(at), [to + at]))
-        with code.loop(index(count) - vectors * lanes if known is None else known % lanes, "v") as v:
-            at = vectors * lanes + v
-            code.add(tirx.BufferStore(buffer, element(at), [to + at]))
+        fill(self._code, buffer, to, count, element, self._lanes)
+
+
+def fill(code: Code, buffer: Var, to: Expr, count: Index, element: Callable[[Expr], Expr], lanes: int) -> None:
+    """Store `count` elements from `to` on: full vectors, then one by one."""
+    vectors, known = quotient(count, lanes), constant(count)
+    if known is not None:
+        vectors = index(known // lanes)
+    with code.loop(vectors, "v") as v, code.loop(lanes, "l", "vectorized") as lane:
+        at = v * lanes + lane
+        code.add(tirx.BufferStore(buffer, element(at), [to + at]))
+    with code.loop(index(count) - vectors * lanes if known is None else known % lanes, "v") as v:
+        at = vectors * lanes + v
+        code.add(tirx.BufferStore(buffer, element(at), [to + at]))

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import tvm_ffi
 from tvm import ir, tirx
@@ -59,6 +60,21 @@ class Operands:
     run: int = SHORT_RUN
     unroll: int = 1
     scale: Callable[[Expr, Expr], Expr] | None = None
+    dtype: ClassVar[str] = "float32"
+
+    def accumulate(self, code: Code, tile: Tile, acc: tirx.Var) -> None:
+        """Write the sums of the products into `acc`, one for every element of the tile."""
+        _each(code, tile, lambda i, at: tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at]))
+        _multiply(code, tile, self, acc)
+
+
+class Terms(Protocol):
+    """What a tile sums up: products of real numbers as above, or of small integers (dscc/schedule/words.py)."""
+
+    dtype: ClassVar[str]
+
+    def accumulate(self, code: Code, tile: Tile, acc: tirx.Var) -> None:
+        """Write the sums into `acc`."""
 
 
 def has_long_functions(fused: Fused) -> bool:
@@ -77,7 +93,7 @@ def has_long_functions(fused: Fused) -> bool:
 def write_tile(
     code: Code,
     tile: Tile,
-    operands: Operands,
+    operands: Terms,
     store: Callable[[Expr, Expr, Expr], tirx.Stmt],
     *,
     columns: Columns,
@@ -99,20 +115,14 @@ def write_tile(
         guard: row within the tile to the condition that it is stored at all.
         partial: the reduction is cut into blocks, and this is one of them.
     """
-    acc = code.stack("acc", tile.rows * tile.width).buffer
-
-    def zero(i: Expr, at: Expr) -> tirx.Stmt:
-        return tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at])
+    acc = accumulate(code, tile, operands)
 
     def load(i: Expr, at: Expr) -> Expr:
         return tirx.BufferLoad(acc, [i * tile.width + at])
 
-    _each(code, tile, zero)
     if partial is None:
-        _multiply(code, tile, operands, acc)
         finish(code, tile, acc, store, columns, base, rolled, guard)
         return
-    _multiply(code, tile, operands, acc)
     with code.when(partial.block > 0):
         _each(code, tile, lambda i, at: tirx.BufferStore(acc, load(i, at) + partial.load(i, at), [i * tile.width + at]))
     with code.when(partial.block < partial.last):
@@ -138,11 +148,10 @@ class Partial:
     store: Callable[[Expr, Expr, Expr], tirx.Stmt]
 
 
-def accumulate(code: Code, tile: Tile, operands: Operands) -> tirx.Var:
+def accumulate(code: Code, tile: Tile, operands: Terms) -> tirx.Var:
     """The sums of a tile, [row][column within the panel], for an epilogue that needs several columns at once."""
-    acc = code.stack("acc", tile.rows * tile.width).buffer
-    _each(code, tile, lambda i, at: tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at]))
-    _multiply(code, tile, operands, acc)
+    acc = code.stack("acc", tile.rows * tile.width, operands.dtype).buffer
+    operands.accumulate(code, tile, acc)
     return acc
 
 

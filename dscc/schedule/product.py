@@ -19,7 +19,7 @@ from tvm.ir import Expr, Var
 from dscc.schedule.code import Code, Flat, Index, ceildiv, constant, index, quotient, remainder
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
-from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, UNROLL, Operands, Partial, write_tile
+from dscc.schedule.microkernel import LONG_RUN, SHORT_RUN, UNROLL, Operands, Partial, Terms, write_tile
 from dscc.schedule.tiling import Columns, Tile, panel_base, start_of, vector_base
 
 # Defaults, and what the tuner may try instead.
@@ -44,6 +44,7 @@ class Product:
         store: (row, column, value) to the statement that stores an element.
         rolled: the epilogue is too long to be unrolled.
         parallel: the loop over tasks may be parallel.
+        terms: (first row of a tile, panel) to what the tile sums up, instead of products of `left` and the right side.
     """
 
     rows: Index
@@ -55,6 +56,7 @@ class Product:
     store: Callable[[Expr, Expr, Expr], tirx.Stmt]
     rolled: bool
     parallel: bool = True
+    terms: Callable[[Expr, Expr], Terms] | None = None
 
 
 def write_product(code: Code, product: Product, machine: Machine, decisions: Decisions) -> None:
@@ -131,16 +133,17 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
         ) -> None:
             row = start_of(first_tile + t, tile.rows, product.rows)
             slot = t * (tile.rows * tile.width)
+            products = Operands(
+                [("k", part.length)],
+                lambda i, ks: product.left(row + i, part.start + ks[0]),
+                lambda ks, at: right(ks[0], at),
+                LONG_RUN if product.panels is None else SHORT_RUN,
+                unroll,
+            )
             write_tile(
                 code,
                 tile,
-                Operands(
-                    [("k", part.length)],
-                    lambda i, ks: product.left(row + i, part.start + ks[0]),
-                    lambda ks, at: right(ks[0], at),
-                    LONG_RUN if product.panels is None else SHORT_RUN,
-                    unroll,
-                ),
+                products if product.terms is None else product.terms(row, panel),
                 lambda i, column, value: product.store(row + i, column, value),
                 columns=columns,
                 base=panel_base(panel, columns),

@@ -17,7 +17,6 @@ from dscc.tune.database import Database
 from dscc.tune.kernel import Kernel, Sizes
 from dscc.tune.search import Task
 
-_BEFORE = "fuse-weight-casts,legalize-operators,fuse-operators"  # the passes that make the kernels
 _RUNS = 5
 
 
@@ -41,7 +40,8 @@ def tasks(
     for call, row in zip(found.run.calls, found.rows, strict=True):
         times[row.kernel][call.sizes] += row.time_ms
     plain = dataclasses.replace(options, db=None)
-    optimized = compiler.optimize(model, plain, _BEFORE, lambda stage: None)
+    passes = ",".join(compiler.kernel_passes(plain))
+    optimized = compiler.optimize(model, plain, passes, lambda stage: None)
     kernels, target = unscheduled(optimized.mod), str(optimized.ctx.target)
     made = []
     for name, by_sizes in times.items():

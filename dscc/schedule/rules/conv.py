@@ -25,7 +25,7 @@ from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import Block, Lines, Window
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
-from dscc.schedule.microkernel import UNROLL, Operands, Partial, has_long_functions, write_tile
+from dscc.schedule.microkernel import UNROLL, Depth, Operands, Partial, Terms, has_long_functions, write_tile
 from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of
 
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
@@ -34,6 +34,10 @@ _L2_PARTS = (12, 6, 24)  # the L2 cache in parts of four bytes, of which a block
 _TASK_FLOPS = 1_000_000  # less is not worth handing to another thread
 _DIVISION_STEPS = 4000  # multiply-adds of vectors in a tile beside which a few divisions do not show
 _COPY_USES = 60  # multiply-adds of vectors for every element that a task copies
+
+
+Position = Callable[[Sequence[Expr]], tuple[Expr, Expr]]
+"""From the place in the reduction to where the data of a term is, from a pixel's first on, and to its number."""
 
 
 class Conv(Rule):
@@ -64,7 +68,7 @@ class Conv(Rule):
         shape = (conv.groups * columns.panels, depth, columns.tile.width)
         panels = tirx.decl_buffer([index(extent) for extent in shape], "float32", conv.weight.source.name)
         params[which] = panels
-        body = _Writer(fused, conv, turned, columns, panels, machine, decisions).write()
+        body = Writer(fused, conv, turned, columns, panels, machine, decisions).write()
         return Scheduled(vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs)), {which: packing})
 
 
@@ -86,7 +90,7 @@ class _Pixels:
     number: Expr
 
 
-class _Writer:
+class Writer:
     """Writes the loops of one convolution."""
 
     def __init__(
@@ -103,6 +107,7 @@ class _Writer:
         self._decisions, self._unroll = decisions, decisions.pick("unroll", UNROLL)
         self._code = Code()
         self._turned = turned
+        self._channels, self._unit = conv.channels, 1  # of a pixel in the copied data; those that a term takes at once
         self._wide = constant(conv.width.out)
         self._tiles = ceildiv(conv.width.out, columns.tile.rows)
         if not isinstance(self._tiles, int):
@@ -112,10 +117,13 @@ class _Writer:
         self._across_rows = self._wide is None and steps >= _DIVISION_STEPS
         rounded = self._wide is None and not self._across_rows
         pixels = index(self._tiles) * columns.tile.rows if rounded else conv.width.out
-        self._window = Window(self._code, conv, machine.lanes(), pixels if self._wide is None else self._wide)
+        self._window = self._make_window(pixels if self._wide is None else self._wide)
         self._rolled = has_long_functions(fused)
         weights = 4 * depth * conv.groups * columns.panels * columns.tile.width
         self._large_weights = weights > machine.l2_bytes // 2
+
+    def _make_window(self, pixels: Index) -> Window:
+        return Window(self._code, self._conv, self._machine.lanes(), pixels)
 
     def write(self) -> tirx.Stmt:
         """The body of the function."""
@@ -188,7 +196,8 @@ class _Writer:
         base = code.opaque("base", group * conv.outputs + panel_base(within, columns))
         depth = conv.width.kernel * conv.inputs
         blocks = 1
-        if conv.height.kernel > 1 and conv.height.kernel * depth * columns.tile.width * 4 > self._machine.l2_bytes // 4:
+        panel_bytes = conv.height.kernel * depth * columns.tile.width * 4
+        if self._unit == 1 and conv.height.kernel > 1 and panel_bytes > self._machine.l2_bytes // 4:
             blocks = conv.height.kernel  # of the reduction: the weights of one do not leave the L2 cache
         tiles = self._tiles
         if self._across_rows:
@@ -208,7 +217,7 @@ class _Writer:
     def _pixels(self, block: Block, lines: Lines, group: Expr, y: Expr, t: Expr) -> _Pixels:
         """The pixels of tile `t`: of row `y`, or of all rows one after the other."""
         code, tile, height, width = self._code, self._columns.tile, self._conv.height, self._conv.width
-        down, along = height.stride * lines.pitch, width.stride * self._conv.channels
+        down, along = height.stride * lines.pitch, width.stride * self._channels
         start = lines.start + group * self._conv.inputs
         if not self._across_rows:
             x = t * tile.rows if self._wide is None else start_of(t, tile.rows, self._wide)
@@ -238,20 +247,20 @@ class _Writer:
         code, conv, columns = self._code, self._conv, self._columns
         tile, height, width = columns.tile, conv.height, conv.width
         joined = conv.groups == 1 and width.dilation == 1
-        run = width.kernel * conv.inputs
+        inputs = self._channels // conv.groups // self._unit
+        run = width.kernel * inputs
         depth: list[tuple[str, Index]] = [("ry", height.kernel)]
-        depth += [("k", run)] if joined else [("rx", width.kernel), ("rc", conv.inputs)]
+        depth += [("k", run)] if joined else [("rx", width.kernel), ("rc", inputs)]
         if sums is not None:
             depth[0] = ("ry", 1)
 
         def position(ks: Sequence[Expr]) -> tuple[Expr, Expr]:
-            """Of a term of the sum: where its data is from the pixel's first on, and its number."""
             ry = ks[0] if sums is None else sums[1]
             down = ry * height.dilation * lines.pitch
             if joined:
-                return down + ks[1], ry * run + ks[1]
-            along = ks[1] * (width.dilation * conv.channels) + ks[2]
-            return down + along, ry * run + ks[1] * conv.inputs + ks[2]
+                return down + ks[1] * self._unit, ry * run + ks[1]
+            along = ks[1] * (width.dilation * self._channels) + ks[2] * self._unit
+            return down + along, ry * run + ks[1] * inputs + ks[2]
 
         partial = None
         if sums is not None:
@@ -269,12 +278,7 @@ class _Writer:
         write_tile(
             code,
             tile,
-            Operands(
-                depth,
-                lambda i, ks: tirx.BufferLoad(lines.buffer, [pixels.start(i) + position(ks)[0]]),
-                lambda ks, within: tirx.BufferLoad(self._panels, [panel, position(ks)[1], within]),
-                unroll=self._unroll,
-            ),
+            self._terms(lines, panel, depth, pixels.start, position),
             lambda i, column, value: self._store(
                 block.image, block.first + pixels.row(i), pixels.column(i), column, value
             ),
@@ -283,6 +287,17 @@ class _Writer:
             rolled=self._rolled,
             guard=pixels.guard,
             partial=partial,
+        )
+
+    def _terms(
+        self, lines: Lines, panel: Expr, depth: Depth, start: Callable[[Expr], Expr], position: Position
+    ) -> Terms:
+        """What a tile sums up, whose rows start at `start` in the lines."""
+        return Operands(
+            depth,
+            lambda i, ks: tirx.BufferLoad(lines.buffer, [start(i) + position(ks)[0]]),
+            lambda ks, within: tirx.BufferLoad(self._panels, [panel, position(ks)[1], within]),
+            unroll=self._unroll,
         )
 
     def _store(self, image: Expr, y: Expr, x: Expr, column: Expr, value: Expr) -> tirx.Stmt:

@@ -7,11 +7,13 @@ from dscc.schedule.rules.attention import Attention
 from dscc.schedule.rules.conv import Conv
 from dscc.schedule.rules.conv_bytes import ConvBytes
 from dscc.schedule.rules.conv_transpose import ConvTranspose
+from dscc.schedule.rules.conv_words import ConvWords
 from dscc.schedule.rules.depthwise import Depthwise
 from dscc.schedule.rules.experts import Experts
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.matmul_bytes import MatmulBytes
+from dscc.schedule.rules.matmul_words import MatmulWords
 from dscc.schedule.rules.narrow import Narrow
 from dscc.schedule.rules.pool import Pool
 from dscc.schedule.rules.recurrent import Recurrent
@@ -25,8 +27,10 @@ RULES: tuple[Rule, ...] = (
     Narrow(),
     Matmul(),
     MatmulBytes(),
+    MatmulWords(),
     Winograd(),
     Conv(),
+    ConvWords(),
     ConvBytes(),
     Depthwise(),
     Pool(),

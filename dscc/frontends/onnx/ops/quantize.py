@@ -261,46 +261,10 @@ def _centred(node: Node, x: Value, zero: Value | None, per_row: bool) -> Value:
 @converter("MatMulInteger")
 def matmul_integer(node: Node, a: Value, b: Value, a_zero: Value | None = None, b_zero: Value | None = None) -> Expr:
     """The sum of (a - a_zero) * (b - b_zero) in int32."""
-    if a.ndim < 2 or b.ndim != 2 or not _is_one(a_zero) or not _is_row(b_zero, b):
-        return R.matmul(*operands(node, _centred(node, a, a_zero, True), _centred(node, b, b_zero, False)))
-    x, y = operands(node, a, b)
-    zeros = [zero for zero in (a_zero, b_zero) if zero is not None and not _absent(zero)]
-
-    def compute(left: te.Tensor, right: te.Tensor, *shifts: te.Tensor) -> te.Tensor:
-        """One kernel that reads bytes: products of the differences would be products of int32."""
-        given = dict(zip(map(id, zeros), shifts, strict=True))
-        k = te.reduce_axis((0, right.shape[0]), name="k")
-
-        def centred(value: Any, zero: Value | None, column: Any) -> Any:
-            shift, wide = given.get(id(zero)), tirx.Cast("int32", value)
-            if shift is None:
-                return wide
-            at = [] if shift.ndim == 0 else [0 if static(shift.shape[0]) == 1 else column]
-            return wide - tirx.Cast("int32", shift(*at))
-
-        def element(*at: Any) -> Any:
-            *rows, column = at
-            factors = centred(left(*rows, k), a_zero, 0), centred(right(k, column), b_zero, column)
-            return te.sum(factors[0] * factors[1], axis=k)
-
-        return te.compute((*left.shape[:-1], right.shape[1]), element, name="matmul")
-
-    shifts = (zero.expr for zero in zeros)
-    return node.te(compute, x, y, *shifts, name=f"matmul_{a.dtype}_{b.dtype}", primfunc_attrs={"op_pattern": _PRODUCT})
+    return R.matmul(*operands(node, _centred(node, a, a_zero, True), _centred(node, b, b_zero, False)))
 
 
 _WHOLE = ("int8", "uint8", "int16", "uint16")
-_PRODUCT = 4  # TVM's kind of what takes elementwise consumers into its kernel
-
-
-def _is_one(zero: Value | None) -> bool:
-    """Whether a zero point is the same for the whole tensor."""
-    return zero is None or zero.ndim == 0 or (zero.ndim == 1 and static(zero.shape[0]) == 1)
-
-
-def _is_row(zero: Value | None, b: Value) -> bool:
-    """Whether a zero point is one number, or one for every column of b."""
-    return _is_one(zero) or (zero is not None and zero.ndim == 1 and static(zero.shape[0]) == static(b.shape[-1]))
 
 
 @converter("ConvInteger")
