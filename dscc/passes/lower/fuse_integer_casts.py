@@ -77,17 +77,39 @@ class _Fuser(PyExprMutator):
     def _dot(self, call: relax.Call, data: Data, weight: Weight) -> relax.Expr:
         stored = data.moved(self.builder_.emit)
         zero = [] if data.zero is None or scalar(data.zero) == 0 else [self._zero(data.zero)]
-        narrow = weight.narrowed()
+        narrow, machine = weight.narrowed(), self._ctx.target.machine
         if call.op.name == "relax.nn.conv2d":
+            if machine.makes_blocks and dtype(narrow) == "int8":
+                return self._conv_of_bytes(call, stored, weight, zero)
             return self.builder_.call_te(
                 _convolution(call), stored, narrow, *zero, primfunc_name_hint="conv2d_dot", primfunc_attrs=_PRODUCT
             )
         # Instructions that multiply bytes leave it to us to take out a zero point of the weight, and are worth it.
-        wide = dtype(narrow) != "int8" and self._ctx.target.machine.dot is not None
+        wide = dtype(narrow) != "int8" and machine.dot is not None
         as_bytes = weight.as_bytes() if wide else None
         right = [narrow] if as_bytes is None else list(as_bytes)
         compute = _matmul(has_zero=bool(zero), weight_has_zero=as_bytes is not None)
         return self.builder_.call_te(compute, stored, *right, *zero, primfunc_name_hint="dot", primfunc_attrs=_PRODUCT)
+
+    def _conv_of_bytes(
+        self, call: relax.Call, stored: relax.Expr, weight: Weight, zero: list[relax.Expr]
+    ) -> relax.Expr:
+        """For instructions that make blocks of the result, and read bytes only: the convolution of the data with its
+        zero point around it, less the zero point times the sums of the weights.
+        """
+        emit = self.builder_.emit
+        around = emit(self.builder_.call_te(_around(call), stored, *zero, primfunc_name_hint="pad_bytes"))
+        product = self.builder_.call_te(
+            _convolution(call, is_padded=True),
+            around,
+            weight.narrowed(),
+            primfunc_name_hint="conv2d_dot",
+            primfunc_attrs=_PRODUCT,
+        )
+        if not zero:
+            return product
+        sums = const(weight.values.sum(axis=(1, 2, 3)), "int32")
+        return relax.op.subtract(emit(product), emit(relax.op.multiply(zero[0], sums)))
 
     def _zero(self, zero: relax.Expr) -> relax.Expr:
         """The zero point as one int32 of rank 0."""
@@ -126,9 +148,26 @@ def _matmul(has_zero: bool, weight_has_zero: bool) -> Callable[..., te.Tensor]:
     return compute
 
 
-def _convolution(call: relax.Call) -> Callable[..., te.Tensor]:
-    """Of data (N, H, W, C), weight (O, H, W, C) and perhaps a zero point, with the window of `call`."""
+def _around(call: relax.Call) -> Callable[..., te.Tensor]:
+    """Data (N, H, W, C) with the padding of `call` around it, which is the zero point."""
     top, left, bottom, right = attr(call, "padding")
+
+    def compute(data: te.Tensor, *zero: te.Tensor) -> te.Tensor:
+        images, height, width, channels = data.shape
+        outside = zero[0]().astype(data.dtype) if zero else tirx.const(0, data.dtype)
+
+        def element(n: tirx.Var, y: tirx.Var, x: tirx.Var, c: tirx.Var) -> tirx.PrimExpr:
+            within = tirx.all(y >= top, y < height + top, x >= left, x < width + left)
+            return tirx.if_then_else(within, data(n, y - top, x - left, c), outside)
+
+        return te.compute((images, height + top + bottom, width + left + right, channels), element, name="pad")
+
+    return compute
+
+
+def _convolution(call: relax.Call, is_padded: bool = False) -> Callable[..., te.Tensor]:
+    """Of data (N, H, W, C), weight (O, H, W, C) and perhaps a zero point, with the window of `call`."""
+    top, left, bottom, right = (0, 0, 0, 0) if is_padded else attr(call, "padding")
     (down, along), (tall, wide) = attr(call, "strides"), attr(call, "dilation")
 
     def compute(data: te.Tensor, weight: te.Tensor, *zero: te.Tensor) -> te.Tensor:
@@ -143,13 +182,14 @@ def _convolution(call: relax.Call) -> Callable[..., te.Tensor]:
             return tirx.if_then_else(within, value, tirx.const(0, "int32"))
 
         shape = (images, height + top + bottom, width + left + right, channels)
-        padded = te.compute(shape, inside, name="pad")
+        padded = data if is_padded else te.compute(shape, inside, name="pad")
         ry, rx = te.reduce_axis((0, rows), name="ry"), te.reduce_axis((0, columns), name="rx")
         rc = te.reduce_axis((0, channels), name="rc")
         return te.compute(
             tuple(call.ty.shape.values),  # as Relax writes the sizes: FuseTIR of TVM 0.27 asks for the same expression
             lambda n, y, x, f: te.sum(
-                padded[n, y * down + ry * tall, x * along + rx * wide, rc] * weight[f, ry, rx, rc].astype("int32"),
+                padded[n, y * down + ry * tall, x * along + rx * wide, rc].astype("int32")
+                * weight[f, ry, rx, rc].astype("int32"),
                 axis=[ry, rx, rc],
             ),
             name="conv2d_dot",

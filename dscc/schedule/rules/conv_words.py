@@ -35,7 +35,7 @@ class ConvWords(Rule):
         self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
     ) -> Scheduled | None:
         fused = Fused.of(func)
-        conv = None if fused is None else Convolution.of(fused, "int32")
+        conv = None if fused is None else Convolution.of(fused, "int32", converted=True)
         if fused is None or conv is None or conv.groups != 1:
             return None
         params, kind = list(func.params), str(conv.weight.source.dtype)
@@ -43,7 +43,7 @@ class ConvWords(Rule):
             return None
         which = params.index(conv.weight.source)
         data = Integers.of(conv.data, conv.at)
-        if which not in constants or data is None:
+        if which not in constants or data is None or (kind == "int8" and machine.makes_blocks):
             return None
         turned = conv.is_one_wide
         if turned:

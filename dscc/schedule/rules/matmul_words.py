@@ -52,8 +52,8 @@ class MatmulWords(Rule):
         kind = str(weight.source.dtype)
         if which not in constants or axes is None or kind not in ("int8", "int16"):
             return None
-        if machine.dot is not None and machine.dot.rows > 1:
-            return None  # blocks of the result are twice as fast: dscc/schedule/rules/matmul_bytes.py
+        if kind == "int8" and machine.makes_blocks:
+            return None
         extents = fused.anchor.extents
         depth, count = int(extents[found.depth]), int(extents[found.column])
         dot = choose_instruction(machine, kind)

@@ -37,7 +37,7 @@ def model():
 @pytest.fixture(scope="module")
 def found(model):
     """(function, its constant parameters, target)"""
-    before = "fuse-weight-casts,legalize-operators,fuse-operators"
+    before = ",".join(compiler.kernel_passes(dscc.CompileOptions()))
     done = compiler.optimize(model, dscc.CompileOptions(), before, lambda stage: None)
     ((func, constants),) = unscheduled(done.mod).values()
     return func, constants, str(done.ctx.target)

@@ -27,12 +27,8 @@ def conv(node: Node, x: Value, weight: Value, bias: Value | None = None) -> Expr
     return with_bias(node, convolve(node, x.expr, weight), bias, x.ndim)
 
 
-def convolve(
-    node: Node, x: Expr, weight: Value, out_dtype: str | None = None, around: Value | None = None
-) -> Expr:
-    """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial); `around`: a tensor of one element that x
-    is padded with, before the convolution.
-    """
+def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -> Expr:
+    """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial)."""
     kernel = [_kernel_size(node, dim) for dim in weight.shape[2:]]
     shape = list(x.ty.shape.values)
     groups = node.attr("group", 1)
@@ -41,8 +37,8 @@ def convolve(
     node.require_equal(shape[1], weight.shape[1] * groups, "the number of channels")
     over = windows(node, kernel, tuple(shape[2:]))
     padding = over.padding
-    if padding is None or (around is not None and any(padding)):
-        x, padding = node.emit(_padded(node, x, over, around)), [0] * (2 * len(kernel))
+    if padding is None:
+        x, padding = node.emit(pad_spatial(node, x, over, 0.0)), [0] * (2 * len(kernel))
     function, layout, kernel_layout = _CONV[len(kernel)]
     return function(
         x,
@@ -55,14 +51,6 @@ def convolve(
         kernel_layout=kernel_layout,
         out_dtype=out_dtype,
     )
-
-
-def _padded(node: Node, x: Expr, over: Windows, around: Value | None) -> Expr:
-    """x with the windows' padding around it, in a form that follows the layout of the graph if there is one."""
-    if around is None or over.padding is None or around.constant is None or not around.constant.any():
-        return pad_spatial(node, x, over, 0.0 if around is None else around.expr)
-    sides = [width for pair in zip(over.before, over.after, strict=True) for width in pair]
-    return R.nn.pad(x, [0, 0, 0, 0, *sides], pad_value=float(around.constant.reshape(())))
 
 
 def _kernel_size(node: Node, dim: Dim) -> int:
@@ -85,24 +73,21 @@ def with_bias(node: Node, result: Expr, bias: Value | None, ndim: int) -> Expr:
     return R.add(node.emit(result), shaped)
 
 
-def pad_spatial(node: Node, x: Expr, over: Windows, fill: float | Expr) -> Expr:
-    """x (n, c, *spatial) with the windows' padding around it, which may be symbolic: a number, or that of a tensor."""
+def pad_spatial(node: Node, x: Expr, over: Windows, fill: float) -> Expr:
+    """x (n, c, *spatial) with the windows' padding around it, which may be symbolic."""
     before, after = [0, 0, *over.before], [0, 0, *over.after]
     shape = list(x.ty.shape.values)
     target = [node.dims.simplify(d + b + a) for d, b, a in zip(shape, before, after, strict=True)]
 
-    def compute(data: te.Tensor, goal: Any, low: Any, *tensor: te.Tensor) -> te.Tensor:
-        outside = tensor[0](*[0] * tensor[0].ndim) if tensor else tirx.const(fill, data.dtype)
-
+    def compute(data: te.Tensor, goal: Any, low: Any) -> te.Tensor:
         def element(*i: Any) -> Any:
             moved = [k - b for k, b in zip(i, low, strict=True)]
             inside = [c for k, d in zip(moved[2:], data.shape[2:], strict=True) for c in (k >= 0, k < d)]
-            return tirx.if_then_else(tirx.all(*inside), data(*moved), outside)
+            return tirx.if_then_else(tirx.all(*inside), data(*moved), tirx.const(fill, data.dtype))
 
         return te.compute(list(goal), element, name="pad")
 
-    tensor = [] if isinstance(fill, float) else [fill]
-    return node.te(compute, x, shape_expr(target), shape_expr(before), *tensor, name="pad_same")
+    return node.te(compute, x, shape_expr(target), shape_expr(before), name="pad_same")
 
 
 @converter("ConvTranspose")

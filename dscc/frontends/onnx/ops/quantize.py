@@ -271,8 +271,6 @@ _WHOLE = ("int8", "uint8", "int16", "uint16")
 def conv_integer(
     node: Node, x: Value, weight: Value, x_zero: Value | None = None, weight_zero: Value | None = None
 ) -> Expr:
-    if _is_byte(x) and _is_byte(weight) and _is_one(x_zero) and _absent(weight_zero) and weight.constant is not None:
-        return _conv_of_bytes(node, x, weight, x_zero)
     kernel = node.value(R.astype(weight.expr, "int32"))
     if weight_zero is not None:
         shift = node.value(R.astype(weight_zero.expr, "int32"))
@@ -280,23 +278,6 @@ def conv_integer(
             shift = node.value(R.reshape(shift.expr, shape_expr([shift.shape[0], *[1] * (weight.ndim - 1)])))
         kernel = node.value(R.subtract(*broadcast(node, kernel, shift)))
     return convolve(node, _centred(node, x, x_zero, False).expr, kernel)
-
-
-def _is_byte(x: Value) -> bool:
-    return x.dtype in ("int8", "uint8")
-
-
-def _conv_of_bytes(node: Node, x: Value, weight: Value, x_zero: Value | None) -> Expr:
-    """The convolution of (x - x_zero): that of x, with x_zero around it, less x_zero times the sums of the weights."""
-    content = weight.constant
-    if content is None or x_zero is None or _absent(x_zero):
-        zero = node.value(np.zeros((), x.dtype))
-        return convolve(node, x.expr, weight, out_dtype="int32", around=zero)
-    product = node.emit(convolve(node, x.expr, weight, out_dtype="int32", around=x_zero))
-    sums = content.astype(np.int32).sum(axis=tuple(range(1, content.ndim)), dtype=np.int32)
-    each = node.value(sums.reshape(1, -1, *[1] * (content.ndim - 2)))
-    shift = node.emit(R.multiply(node.emit(R.astype(x_zero.expr, "int32")), each.expr))
-    return R.subtract(product, shift)
 
 
 def _requantize(node: Node, x: Value, scale: Value, zero: Value) -> Value:

@@ -47,7 +47,8 @@ def test_windows(channels: int, filters: int, kernel: tuple[int, int], window: d
     weight = numbers("int8", filters, channels, *kernel)
     model = conv_integer(kind, channels, zero, weight, **window)
     artifact = dscc.compile(model)
-    assert "conv_bytes" in {of["rule"] for of in artifact.manifest.kernels["functions"].values()}
+    rules = {of["rule"] for of in artifact.manifest.kernels["functions"].values()}
+    assert any(rule.endswith(("_bytes", "_words")) for rule in rules)
     module = artifact.load()
     # onnxruntime takes no int8 here: the same convolution in float32, exact for sums of this size
     wide = conv_integer("float", channels, False, weight.astype("float32"), **window)
