@@ -27,7 +27,7 @@ def conv(node: Node, x: Value, weight: Value, bias: Value | None = None) -> Expr
     return with_bias(node, convolve(node, x.expr, weight), bias, x.ndim)
 
 
-def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -> Expr:
+def convolve(node: Node, x: Expr, weight: Value) -> Expr:
     """x (n, c, *spatial), weight (o, c / groups, *kernel) -> (n, o, *spatial)."""
     kernel = [_kernel_size(node, dim) for dim in weight.shape[2:]]
     shape = list(x.ty.shape.values)
@@ -49,7 +49,6 @@ def convolve(node: Node, x: Expr, weight: Value, out_dtype: str | None = None) -
         groups=groups,
         data_layout=layout,
         kernel_layout=kernel_layout,
-        out_dtype=out_dtype,
     )
 
 
