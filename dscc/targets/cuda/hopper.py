@@ -28,7 +28,7 @@ from dscc.targets.cuda.ring import UNITS, Left, Right, Tile, right_box, write_ri
 _RANGES = ((0, 256, 128, "tile_few"), (256, 2048, 1024, "tile_some"), (2048, None, 8192, "tile"))
 _TYPICAL_BATCHES = 16
 _TYPICAL_SIDE = 56  # of an image
-_SIZES = ((2, 256), (2, 128), (1, 256), (1, 128), (1, 64), (2, 64))
+_SIZES = ((2, 256), (2, 192), (2, 128), (1, 256), (1, 192), (1, 128), (1, 64), (2, 64))
 
 
 class HopperProduct(CudaRule):

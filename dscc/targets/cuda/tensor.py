@@ -119,13 +119,14 @@ class TensorConv(CudaRule):
         if fused is None or conv is None or conv.groups != 1 or conv.source is None:
             return None
         dtype = str(conv.source.dtype)
-        if dtype not in _ELEMENTS or str(conv.weight.source.dtype) != dtype or conv.inputs % 8 or conv.outputs % 2:
+        if dtype not in _ELEMENTS or str(conv.weight.source.dtype) != dtype or conv.outputs % 2:
             return None
         code = CudaKernel()
         tall, wide = conv.height, conv.width
         pixels = [conv.batch, tall.out, wide.out]
         rows = product(pixels)
-        steps = tall.kernel * wide.kernel * -(-conv.inputs // _UNITS)
+        taps = tall.kernel * wide.kernel
+        steps = -(-taps * conv.inputs // _UNITS) if conv.inputs % 8 else taps * -(-conv.inputs // _UNITS)
         warps = _choose(decisions, machine, constant(rows) or _TYPICAL_ROWS, conv.outputs, 1, steps)
         data, filters = code.view(conv.source), code.view(conv.weight.source)
 

@@ -65,6 +65,12 @@ def convolution() -> onnx.ModelProto:
     return model(nodes, {"x": ["n", 40, 15, 17]}, {"y": ["n", 64, 8, 9]}, constants)
 
 
+def stem() -> onnx.ModelProto:
+    """A convolution of an image of three channels, which no copy of 16 bytes fits."""
+    nodes = [helper.make_node("Conv", ["x", "w"], ["y"], pads=[3, 3, 3, 3], strides=[2, 2])]
+    return model(nodes, {"x": ["n", 3, 30, 34]}, {"y": ["n", 16, 15, 17]}, {"w": RNG.standard_normal((16, 3, 7, 7))})
+
+
 def attention() -> onnx.ModelProto:
     nodes = [
         helper.make_node("Transpose", ["k"], ["kt"], perm=[0, 1, 3, 2]),
@@ -134,6 +140,13 @@ def test_ampere_copies_asynchronously_and_multiplies_tiles(make, recorder, tmp_p
     names = recorder.instructions(tmp_path)
     assert starting(names, "HMMA.16816.F32.BF16") and starting(names, "LDGSTS.E.BYPASS.128")
     assert starting(names, "LDSM.16.M")
+    assert recorder.spills() == []
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
+def test_images_of_three_channels_are_multiplied_too(target, recorder, tmp_path):
+    dscc.compile(stem(), target=target, precision="fp16")
+    assert starting(recorder.instructions(tmp_path), "HMMA.16816.F32")
     assert recorder.spills() == []
 
 

@@ -37,7 +37,7 @@ def test_ziglang_is_taken_where_there_is_no_driver(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", "/nowhere")
     spec = importlib.machinery.ModuleSpec("ziglang", None)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, package=None: spec)
-    assert toolchain.find_linker() [:4] == (sys.executable, "-m", "ziglang", "cc")
+    assert toolchain.find_linker()[:4] == (sys.executable, "-m", "ziglang", "cc")
 
 
 def test_none_at_all_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

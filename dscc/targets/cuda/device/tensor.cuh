@@ -22,6 +22,11 @@ __device__ __forceinline__ void copy16(unsigned to, const void* from, bool valid
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
 }
 
+__device__ __forceinline__ void store16(unsigned to, const unsigned* words) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
+               ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
+}
+
 __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 template <int Pending>
@@ -183,6 +188,47 @@ struct Filters {
   }
 };
 
+// The same windows where 16 bytes do not divide a pixel's channels, as in images of three: an element at a time.
+template <typename E, int Channels, int KernelH, int KernelW, int StrideH, int StrideW, int DilationH, int DilationW,
+          int BeforeH, int BeforeW>
+struct LoosePixels : Pixels<E, Channels, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW> {
+  using Base = Pixels<E, Channels, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW>;
+  static constexpr int depth = KernelH * KernelW * Channels;
+  static constexpr int steps = (depth + E::units - 1) / E::units;
+  using Base::Base;
+
+  __device__ __forceinline__ void copy(unsigned to, const typename Base::Line& line, int step, int unit) const {
+    unsigned packed[4];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      int at = step * 64 + unit * 8 + i, tap = at / Channels;
+      int h = line.h + tap / KernelW * DilationH, w = line.w + tap % KernelW * DilationW;
+      bool valid = at < depth && h >= 0 && h < this->tall && w >= 0 && w < this->wide;
+      long long offset = (static_cast<long long>(h) * this->wide + w) * Channels + at % Channels;
+      unsigned value = valid ? reinterpret_cast<const unsigned short*>(line.image)[offset] : 0;
+      packed[i / 2] = i % 2 ? packed[i / 2] | value << 16 : value;
+    }
+    store16(to, packed);
+  }
+};
+
+// Lines of any depth and alignment, an element at a time.
+template <typename E>
+struct LooseLines : Lines<E> {
+  using Lines<E>::Lines;
+
+  __device__ __forceinline__ void copy(unsigned to, const typename Lines<E>::Line& line, int step, int unit) const {
+    unsigned packed[4];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      int at = step * 64 + unit * 8 + i;
+      unsigned value = line.valid && at < this->depth ? reinterpret_cast<const unsigned short*>(line.start)[at] : 0;
+      packed[i / 2] = i % 2 ? packed[i / 2] | value << 16 : value;
+    }
+    store16(to, packed);
+  }
+};
+
 // A tile of `Rows` lines in shared memory, filled by all threads of the block.
 template <typename Source, int Rows, int Threads>
 struct LineTile {
@@ -313,13 +359,19 @@ template <typename E, int TilesM, int TilesN, int WarpsM, int WarpsN, int Stages
 __device__ __forceinline__ void multiply_windows(Sum* sums, const void* shared, const void* data, const void* filters,
                                                  int row, int column, int rows, int columns, int tall, int wide,
                                                  int out_h, int out_w) {
-  constexpr int threads = WarpsM * WarpsN * 32;
-  using Left = Pixels<E, Channels, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW>;
-  LineTile<Left, WarpsM * TilesM * 16, threads> a(Left(data, tall, wide, out_h, out_w, rows),
-                                                  row * (WarpsM * TilesM * 16));
-  LineTile<Filters<E, Channels>, WarpsN * TilesN * 8, threads> b(
-      Filters<E, Channels>(filters, KernelH * KernelW, columns), column * (WarpsN * TilesN * 8));
-  multiply_tiles<E, TilesM, TilesN, WarpsN, Stages>(sums, shared, a, b, KernelH * KernelW * Left::steps);
+  constexpr int threads = WarpsM * WarpsN * 32, high = WarpsM * TilesM * 16, broad = WarpsN * TilesN * 8;
+  if constexpr (Channels * E::bytes % 16 == 0) {
+    using Left = Pixels<E, Channels, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW>;
+    LineTile<Left, high, threads> a(Left(data, tall, wide, out_h, out_w, rows), row * high);
+    LineTile<Filters<E, Channels>, broad, threads> b(Filters<E, Channels>(filters, KernelH * KernelW, columns),
+                                                     column * broad);
+    multiply_tiles<E, TilesM, TilesN, WarpsN, Stages>(sums, shared, a, b, KernelH * KernelW * Left::steps);
+  } else {
+    using Left = LoosePixels<E, Channels, KernelH, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW>;
+    LineTile<Left, high, threads> a(Left(data, tall, wide, out_h, out_w, rows), row * high);
+    LineTile<LooseLines<E>, broad, threads> b(LooseLines<E>(filters, Left::depth, columns), column * broad);
+    multiply_tiles<E, TilesM, TilesN, WarpsN, Stages>(sums, shared, a, b, Left::steps);
+  }
 }
 
 }  // namespace dscc
