@@ -36,9 +36,8 @@ O1 = (
     "eliminate-common-subexpressions",
     "eliminate-dead-code",
 )
-O2 = (
-    "integer-products",  # before the folding of constants, which makes real numbers of small weights
-    *O1,
+_CLEAN = ("integer-products", *O1)  # products before the folding of constants, which makes reals of small weights
+_FUSE = (
     "fuse-softmax",
     "fuse-layer-norm",
     "fuse-rms-norm",
@@ -54,7 +53,9 @@ O2 = (
     "eliminate-dead-code",
     "channels-last",
 )
-O3 = O2
+O2 = (*_CLEAN, *_FUSE)
+# Experts: two of the five forms that exporters write are recognised, and dead code is what they were made of.
+O3 = (*_CLEAN, "fuse-experts", "eliminate-dead-code", *_FUSE)
 PRESETS = (O0, O1, O2, O3)
 
 

@@ -24,6 +24,7 @@ from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.fuse_weight_casts import FuseWeightCasts
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
+from dscc.passes.moe.fuse_experts import FuseExperts
 from dscc.passes.precision.lower_precision import LowerPrecision
 from dscc.passes.precision.multiply_halves import MultiplyHalves
 from dscc.passes.quantize.gather_stored import GatherStored
@@ -37,6 +38,7 @@ PASSES: tuple[type[Pass], ...] = (
     FoldPadding,
     EliminateCommonSubexpressions,
     EliminateDeadCode,
+    FuseExperts,
     FuseSoftmax,
     FuseLayerNorm,
     FuseRmsNorm,

@@ -1,0 +1,11 @@
+"""Mixtures of experts: recognised in whatever form an exporter wrote them, and split among devices.
+
+fuse_experts.py     the pass: traces a function's values, and puts one operator where a mixture's sum is complete
+routed.py           what a value is in terms of a routing: rows of slots, of one expert, of all; and its leaves
+scalars.py          elementwise operators as formulas over scalars
+kernels.py          the same for functions that the front end wrote: formulas, gathers, ranges
+trace.py            from the value of every operand to that of the result
+routes.py           the same for sorting, counting, one-hot masks and scattering
+merge.py            one formula out of those of all experts
+build.py            from a complete sum to the operator
+"""

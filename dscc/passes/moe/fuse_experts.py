@@ -1,0 +1,126 @@
+"""Put one operator in the place of a mixture of experts, in the forms that exporters write: grouped, and batched.
+
+    ids, shares = R.topk(..)                         the router stays as it is, with softmax or sigmoid or groups
+    sorted by expert, a product for every segment    -> \\
+    matrices looked up for every token               ->  R.call_tir(experts, (x, ids, shares, w1, w2, ..))
+
+Not yet: the forms that loop over experts, and those that multiply all of them with mostly zeros.
+
+What counts is how values flow: every value is followed as rows of slots, of one expert or of all, with a formula for
+its elements (trace.py, routes.py); the sum over the choices of a token is where a mixture is complete. The operator
+reads the weights of the chosen experts only; see dscc/schedule/experts/mixture.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import tvm
+import tvm_ffi
+from tvm import relax
+from tvm.ir import Var
+
+from dscc.errors import PipelineError
+from dscc.passes.base import Pass, PassContext
+from dscc.passes.graph import Graph, Node
+from dscc.passes.moe import routes, trace
+from dscc.passes.moe.build import Refused, build, emit
+from dscc.passes.moe.trace import Trace
+from dscc.schedule.experts.define import define
+
+
+@dataclass(frozen=True)
+class FuseExperts(Pass):
+    """One operator for a router's choice of experts, their products and the weighted sum.
+
+    Attributes:
+        capacity: the slots that an expert takes, as a multiple of an even share; what comes later counts for nothing.
+            0 takes all, which is exact.
+    """
+
+    name = "fuse-experts"
+
+    capacity: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.capacity < 0:
+            raise PipelineError(f"capacity must be 0 or more, got {self.capacity:g}")
+
+    def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
+        builder = relax.BlockBuilder(mod)
+        edited: dict[tvm.ir.GlobalVar, relax.Function] = {}
+        rules = {**trace.RULES, **routes.RULES}
+        for gvar, func in mod.functions_items():
+            if not isinstance(func, relax.Function):
+                continue
+            graph = Graph(func)
+            found = Trace(graph, mod, rules)
+            found.run()
+            for mixed in found.mixed:
+                try:
+                    experts = build(mixed, found.leaves)
+                except Refused as why:
+                    ctx.remark(f"{self.name}: refused at {mixed.node}: {why}")
+                    continue
+                mixture = replace(experts.mixture, capacity=self.capacity or None)
+                function = builder.add_func(define(mixture), "experts")
+                graph.replace(mixed.node, emit(graph, mixed, experts, function, mixture))
+                ctx.remark(f"{self.name}: applied at {mixed.node}")
+            self._say_what_was_lost(found, ctx)
+            if graph.changed:
+                _drop_checks(graph, found)
+                edited[gvar] = graph.finish()
+        if not edited:
+            return mod
+        new = builder.get()
+        for gvar, func in edited.items():
+            new.update_func(gvar, func)
+        return new
+
+    def _say_what_was_lost(self, found: Trace, ctx: PassContext) -> None:
+        """Where a value that had been through an expert's product was read by something not known here."""
+        done = {mixed.routing for mixed in found.mixed}
+        for node, value in found.lost:
+            routing = value.routing
+            if found.has_product(value) and routing is not None and routing not in done:
+                done.add(routing)
+                ctx.remark(
+                    f"{self.name}: refused at {node}: it is not known how this continues the experts of {routing.ids}"
+                )
+
+
+def _drop_checks(graph: Graph, found: Trace) -> None:
+    """Remove the computed lengths, and what was stated about them, of values that are not computed any more."""
+    ours = [node for node in graph.all() if node.cast is not None and _is_ours(node, found)]
+    while True:
+        read: set[Var] = set()
+        for node in graph.all():
+            if node not in ours:
+                read |= _symbols(node.var.ty) | _symbols(node.value)
+        dead = [node for node in ours if not graph.users(node.var) and not graph.is_result(node)]
+        dead = [node for node in dead if not _symbols(node.cast) & read - _known(graph)]
+        if not dead:
+            return
+        for node in dead:
+            ours.remove(node)
+            graph.remove_cast(node)
+
+
+def _is_ours(node: Node, found: Trace) -> bool:
+    return node.var in found.values or bool(_symbols(node.cast) & found.lengths.keys())
+
+
+def _known(graph: Graph) -> set[Var]:
+    """The symbols that the function's parameters define."""
+    return {var for param in graph.func.params for var in _symbols(param.ty)}
+
+
+def _symbols(part: object) -> set[Var]:
+    found: set[Var] = set()
+
+    def visit(var: Var) -> None:
+        if not isinstance(var.ty, relax.TensorType | relax.ShapeType | relax.TupleType):
+            found.add(var)
+
+    tvm_ffi.structural_walk(part, (Var, visit))
+    return found

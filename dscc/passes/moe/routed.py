@@ -1,0 +1,243 @@
+"""What a value of the graph is in terms of a routing: along which axes it runs, and the formula of its elements.
+
+    shares of all slots, sorted by expert      axes (sorted,)             formula: share
+    the hidden layer of expert 3's tokens      axes (of expert 3, column) formula: gate * sigmoid(gate) * up
+
+A formula is a scalar expression; its variables are leaves, which say what they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import tvm
+import tvm_ffi
+from tvm import relax, tirx
+from tvm.ir import Expr, Var
+
+from dscc.passes.values import Dim, same_dim
+from dscc.schedule.lanes import parts_of
+
+
+@dataclass(frozen=True, eq=False)
+class Routing:
+    """Every token's choice of experts.
+
+    Attributes:
+        ids: (tokens, top), the numbers of the experts.
+        experts: how many there are.
+        slot: leaf: the number of a slot, token * top + place. expert: leaf: the expert of the slot.
+        axis: leaf: the place along an axis of all experts.
+    """
+
+    ids: relax.Var
+    tokens: Dim
+    top: int
+    experts: int
+    slot: Var = field(default_factory=lambda: Var("slot", "int64"))
+    expert: Var = field(default_factory=lambda: Var("expert", "int64"))
+    axis: Var = field(default_factory=lambda: Var("axis", "int64"))
+
+    @property
+    def token(self) -> Expr:
+        return tirx.floordiv(self.slot, tirx.const(self.top, "int64"))
+
+    @property
+    def place(self) -> Expr:
+        return tirx.floormod(self.slot, tirx.const(self.top, "int64"))
+
+    @property
+    def slots(self) -> Dim:
+        return self.tokens * self.top
+
+    def simplify(self, expr: Expr) -> Expr:
+        """A formula of integers with the ranges of the leaves made use of."""
+        if _has_floats(expr):
+            return expr  # TVM 0.27 takes a number that was divided as a float for one that was divided as an integer
+        analyzer = tvm.sym.Analyzer()
+        top = tirx.const(self.top, "int64")
+        tokens = tirx.IntImm("int64", self.tokens) if isinstance(self.tokens, int) else self.tokens
+        analyzer.bind(self.slot, tvm.ir.Range.from_min_extent(tirx.const(0, "int64"), tokens * top))
+        for leaf in (self.expert, self.axis):
+            extent = tirx.const(self.experts, "int64")
+            analyzer.bind(leaf, tvm.ir.Range.from_min_extent(tirx.const(0, "int64"), extent))
+
+        def rounded(node: tirx.Div | tirx.Mod) -> Expr:
+            """A division of what is not negative rounds down, whichever it is."""
+            if not analyzer.can_prove(node.a >= tirx.const(0, str(node.a.ty.dtype))):
+                return node
+            return tirx.floordiv(node.a, node.b) if isinstance(node, tirx.Div) else tirx.floormod(node.a, node.b)
+
+        return analyzer.simplify(tvm_ffi.structural_map(expr, (tirx.Div, rounded), (tirx.Mod, rounded)))
+
+    def same(self, a: Expr, b: Expr) -> bool:
+        """Whether two formulas of integers are provably the same."""
+        return bool(tvm.sym.Analyzer().can_prove_equal(self.simplify(a), self.simplify(b)))
+
+
+def _has_floats(expr: Expr) -> bool:
+    if str(expr.ty.dtype).startswith(("float", "bfloat")):
+        return True
+    return any(_has_floats(part) for part in parts_of(expr))
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis of a value.
+
+    Attributes:
+        kind: "1" of length 1; "T" tokens, "K" the choices of a token, "S" slots in order, "E" experts, "N" elements;
+        "P" slots sorted by expert, "G" those of one expert among them, "C" the slots of one expert in order,
+        "R" the coordinates of an element.
+        routing: of all but 1, N and T. key: which sorting. expert: whose, of G and C.
+    """
+
+    kind: str
+    routing: Routing | None = None
+    key: int = 0
+    expert: int = -1
+
+
+ONE, TOKENS, ELEMENTS = Axis("1"), Axis("T"), Axis("N")
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What a tensor holds.
+
+    Attributes:
+        axes: one for each of its dimensions.
+        formula: of an element.
+        columns: of a value with an axis R: the formula of each coordinate.
+        terms: of a sum over experts that is not complete: the formula of each of them.
+    """
+
+    axes: tuple[Axis, ...]
+    formula: Expr
+    columns: tuple[Expr, ...] = ()
+    terms: dict[int, Expr] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> str:
+        """The kinds of the axes but those of length 1."""
+        return "".join(axis.kind for axis in self.axes if axis.kind != "1")
+
+    @property
+    def routing(self) -> Routing | None:
+        return next((axis.routing for axis in self.axes if axis.routing is not None), None)
+
+    def axis(self, kind: str) -> Axis:
+        return next(axis for axis in self.axes if axis.kind == kind)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Every `step`th of the elements from `begin` on, `count` of them."""
+
+    begin: int
+    step: int
+    count: int
+
+    def of(self, inner: Part) -> Part:
+        """`self` of what `inner` takes."""
+        return Part(inner.begin + self.begin * inner.step, inner.step * self.step, self.count)
+
+
+@dataclass(frozen=True, eq=False)
+class Input:
+    """Leaf: an element of the token's row of `source`, of any rank, the elements last."""
+
+    source: relax.Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Share:
+    """Leaf: what the slot counts: `source` (tokens, top) in its order; or, `dense`, (tokens, experts), of which those
+    that `routing` did not choose are zero, and the one of `expert` if that is given. `turned`: (experts, tokens).
+    """
+
+    source: relax.Expr
+    dense: bool = False
+    turned: bool = False
+    expert: int = -1
+    routing: Routing | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Core:
+    """The product of a row with a matrix.
+
+    Attributes:
+        weights: a constant (experts, ..), or one (..) for every expert, or for the only one that this is of.
+        columns_first: the matrix is (columns, depth), else (depth, columns).
+        operand: the row's value. source: the expression that holds it.
+    """
+
+    weights: tuple[relax.Expr, ...]
+    columns_first: bool
+    operand: Value
+    source: relax.Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """Leaf: an element of a product."""
+
+    core: Core
+    part: Part
+
+
+@dataclass(frozen=True, eq=False)
+class Vector:
+    """Leaf: an element of a constant, (elements,), or (experts, elements) at the row's expert if `routed`; one for
+    every expert after a merge.
+    """
+
+    constants: tuple[relax.Expr, ...]
+    part: Part
+    routed: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Mark:
+    """Leaf: "count" of the slots of an expert, "offset" of its end among the sorted ones, at `expert` if that is given
+    (-1 for before the first, -2 for none given); "place" of a slot among the sorted ones.
+    """
+
+    kind: str
+    routing: Routing
+    expert: int = -2
+    key: int = 0
+
+
+Leaves = dict[Var, Any]
+
+
+def reshaped(axes: Sequence[Axis], old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Axis, ...] | None:
+    """The axes of a value under another shape, or None if that splits or joins others than a token's slots."""
+    items = [(axis, dim) for axis, dim in zip(axes, old, strict=True) if axis.kind != "1"]
+    found: list[Axis] = []
+    for dim in new:
+        if not items:
+            if dim != 1:
+                return None
+            found.append(ONE)
+            continue
+        axis, extent = items[0]
+        # The lengths of all segments are as many slots as there are, which the shapes alone do not say.
+        if same_dim(dim, extent) or (axis.kind == "P" and axis.routing and same_dim(dim, axis.routing.slots)):
+            found.append(axis)
+            items.pop(0)
+        elif isinstance(dim, int) and dim == 1:
+            found.append(ONE)
+        elif axis.kind == "S" and axis.routing is not None and same_dim(dim * axis.routing.top, extent):
+            found.append(Axis("T", axis.routing))
+            items[0] = (Axis("K", axis.routing), axis.routing.top)
+        elif axis.kind == "T" and len(items) > 1 and items[1][0].kind == "K" and same_dim(dim, extent * items[1][1]):
+            found.append(Axis("S", items[1][0].routing))
+            items = items[2:]
+        else:
+            return None
+    return tuple(found) if not items else None

@@ -1,0 +1,233 @@
+"""Mixtures of experts as exporters write them, in small: a router and experts, tokens symbolic.
+
+grouped      torch's dynamo exporter for transformers' "grouped_mm": sorted by expert, a product for every segment
+batched      the same for "batched_mm": the weights are looked up for every slot
+unrolled     a loop over experts: NonZero of a one-hot mask, lookups, products, ScatterND that adds
+dense        all experts for all tokens, times a matrix that is mostly zero: a loop, or batched
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+Array = Any
+HIDDEN, INNER, EXPERTS, TOP = 12, 10, 4, 2
+
+
+@dataclass
+class Graph:
+    """Nodes in the making."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(7))
+
+    def several(self, op: str, count: int, *inputs: str, **attributes: Any) -> list[str]:
+        names = [f"{op.lower()}_{len(self.nodes)}_{i}" for i in range(count)]
+        self.nodes.append(helper.make_node(op, list(inputs), names, **attributes))
+        return names
+
+    def __getattr__(self, op: str) -> Callable[..., str]:
+        return lambda *inputs, **attributes: self.several(op, 1, *inputs, **attributes)[0]
+
+    def const(self, content: Any) -> str:
+        name = f"c{len(self.weights)}"
+        array = np.asarray(content, None if isinstance(content, np.ndarray) else np.int64)
+        self.weights.append(numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, *shape: int) -> str:
+        return self.const((self.rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32))
+
+    def number(self, value: float) -> str:
+        return self.const(np.array(value, np.float32))
+
+
+@dataclass
+class Style:
+    """How the experts of a graph are made: router, activation, biases, the order of the first product's columns."""
+
+    router: str = "softmax-topk"
+    activation: str = "silu"
+    gated: bool = True
+    bias: bool = False
+    top: int = TOP
+    hidden: int = HIDDEN
+
+    @property
+    def columns(self) -> int:
+        return INNER * (2 if self.gated else 1)
+
+
+def route(g: Graph, x: str, style: Style) -> tuple[str, str]:
+    """The ids and the shares, (tokens, top)."""
+    logits = g.MatMul(x, g.weight(style.hidden, EXPERTS))
+    top = g.const([style.top])
+    if style.router == "topk-softmax":
+        values, ids = g.several("TopK", 2, logits, top, axis=-1)
+        return ids, g.Softmax(values, axis=-1)
+    if style.router == "sigmoid":  # with a correction that only chooses, as in DeepSeek-V3, and groups of experts
+        scores = g.Sigmoid(logits)
+        chosen = g.Add(scores, g.weight(EXPERTS))
+        groups = g.Reshape(chosen, g.const([-1, 2, EXPERTS // 2]))
+        best, _ = g.several("TopK", 2, groups, g.const([1]), axis=-1)
+        _, group = g.several("TopK", 2, g.Squeeze(best, g.const([2])), g.const([1]), axis=-1)
+        zeros = g.Mul(g.Squeeze(best, g.const([2])), g.number(0.0))
+        mask = g.ScatterElements(zeros, group, g.Add(g.Mul(g.Cast(group, to=1), g.number(0.0)), g.number(1.0)), axis=1)
+        wide = g.Reshape(
+            g.Expand(g.Unsqueeze(mask, g.const([2])), g.const([1, 2, EXPERTS // 2])), g.const([-1, EXPERTS])
+        )
+        masked = g.Where(g.Cast(wide, to=9), chosen, g.number(-np.inf))
+        _, ids = g.several("TopK", 2, masked, top, axis=-1)
+        shares = g.GatherElements(scores, ids, axis=1)
+        total = g.Add(g.ReduceSum(shares, g.const([-1]), keepdims=1), g.number(1e-20))
+        return ids, g.Mul(g.Div(shares, total), g.number(2.5))
+    values, ids = g.several("TopK", 2, g.Softmax(logits, axis=-1), top, axis=-1)
+    if style.router == "softmax-topk":
+        values = g.Div(values, g.ReduceSum(values, g.const([-1]), keepdims=1))
+    return ids, values
+
+
+def activate(g: Graph, h: str, style: Style) -> str:
+    if style.activation == "clipped":  # gpt-oss: columns alternate, both parts are clamped
+        steps, axes, end = g.const([2]), g.const([-1]), g.const([1 << 40])
+        gate = g.Min(g.Slice(h, g.const([0]), end, axes, steps), g.number(0.7))
+        up = g.Clip(g.Slice(h, g.const([1]), end, axes, steps), g.number(-0.7), g.number(0.7))
+        return g.Mul(g.Add(up, g.number(1.0)), g.Mul(gate, g.Sigmoid(g.Mul(gate, g.number(1.702)))))
+    gate, up = h, ""
+    if style.gated:
+        gate, up = g.several("Split", 2, h, axis=-1, num_outputs=2)
+    made = {"silu": lambda: g.Mul(gate, g.Sigmoid(gate)), "relu": lambda: g.Relu(gate), "gelu": lambda: g.Gelu(gate)}
+    opened = made[style.activation]()
+    return g.Mul(opened, up) if style.gated else opened
+
+
+def batched(g: Graph, x: str, style: Style) -> str:
+    ids, shares = route(g, x, style)
+    wide = g.Expand(g.Unsqueeze(x, g.const([1])), g.const([1, style.top, 1]))
+    rows = g.Reshape(wide, g.const([-1, style.hidden]))
+    at = g.Unsqueeze(g.Reshape(ids, g.const([-1])), g.const([-1]))
+
+    def linear(value: str, columns: int, depth: int) -> str:
+        matrix = g.GatherND(g.weight(EXPERTS, columns, depth), at)
+        out = g.Squeeze(g.MatMul(matrix, g.Unsqueeze(value, g.const([-1]))), g.const([-1]))
+        return g.Add(out, g.GatherND(g.weight(EXPERTS, columns), at)) if style.bias else out
+
+    out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, INNER)
+    weighted = g.Mul(out, g.Unsqueeze(g.Reshape(shares, g.const([-1])), g.const([-1])))
+    return g.ReduceSum(g.Reshape(weighted, g.const([-1, style.top, style.hidden])), g.const([1]), keepdims=0)
+
+
+def grouped(g: Graph, x: str, style: Style) -> str:
+    ids, shares = route(g, x, style)
+    flat = g.Reshape(ids, g.const([-1]))
+    sorted_ids, order = g.several("TopK", 2, flat, g.Shape(flat), axis=-1, largest=0)
+    column = g.Unsqueeze(order, g.const([-1]))
+    rows = g.GatherND(x, g.Unsqueeze(g.Div(order, g.const(style.top)), g.const([-1])))
+    ordered = g.GatherND(g.Reshape(shares, g.const([-1])), column)
+    bins = g.Div(g.Cast(sorted_ids, to=1), g.number((EXPERTS - 1) / EXPERTS))
+    place = g.Clip(g.Cast(bins, to=7), g.const(0), g.const(EXPERTS - 1))
+    ones = g.Expand(g.number(1.0), g.Shape(place))
+    counts = g.ScatterElements(g.const(np.zeros(EXPERTS, np.float32)), place, ones, axis=0, reduction="add")
+    ends = g.several("Split", EXPERTS, g.CumSum(g.Cast(counts, to=7), g.const(0)), axis=0, num_outputs=EXPERTS)
+    ends = [g.Squeeze(end, g.const([0])) for end in ends]
+    starts = [g.const(0), *ends]
+    ranges = [g.Range(begin, end, g.const(1)) for begin, end in zip(starts, ends, strict=False)]
+
+    def linear(value: str, columns: int, depth: int) -> str:
+        weight = g.weight(EXPERTS, depth, columns)
+        parts = [
+            g.Squeeze(part, g.const([0])) for part in g.several("Split", EXPERTS, weight, axis=0, num_outputs=EXPERTS)
+        ]
+        rows = [g.MatMul(g.Gather(value, r, axis=0), part) for r, part in zip(ranges, parts, strict=True)]
+        out = g.Concat(*rows, axis=0)
+        at = g.Unsqueeze(sorted_ids, g.const([-1]))
+        return g.Add(out, g.GatherND(g.weight(EXPERTS, columns), at)) if style.bias else out
+
+    out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, INNER)
+    weighted = g.Mul(out, g.Unsqueeze(ordered, g.const([-1])))
+    count = g.Squeeze(g.Shape(order), g.const([0]))
+    empty = g.Expand(g.const(0), g.Shape(order))
+    inverse = g.ScatterND(empty, column, g.Range(g.const(0), count, g.const(1)))
+    back = g.GatherND(weighted, g.Unsqueeze(inverse, g.const([-1])))
+    return g.ReduceSum(g.Reshape(back, g.const([-1, style.top, style.hidden])), g.const([1]), keepdims=0)
+
+
+def _one(g: Graph, rows: str, style: Style) -> str:
+    """One expert."""
+
+    def linear(value: str, columns: int, depth: int) -> str:
+        out = g.MatMul(value, g.weight(depth, columns))
+        return g.Add(out, g.weight(columns)) if style.bias else out
+
+    return linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, INNER)
+
+
+def unrolled(g: Graph, x: str, style: Style) -> str:
+    ids, shares = route(g, x, style)
+    hot = g.Transpose(g.OneHot(ids, g.const([EXPERTS]), g.const([0, 1]), axis=-1), perm=[2, 1, 0])
+    out = g.Mul(x, g.number(0.0))
+    out = g.Expand(g.number(0.0), g.Shape(x))
+    for expert in range(EXPERTS):
+        where = g.NonZero(g.Gather(hot, g.const(expert), axis=0))
+        place, token = g.several("Split", 2, where, axis=0, num_outputs=2)
+        place, token = (g.Squeeze(part, g.const([0])) for part in (place, token))
+        column = g.Unsqueeze(token, g.const([-1]))
+        pairs = g.Concat(column, g.Unsqueeze(place, g.const([-1])), axis=-1)
+        share = g.Unsqueeze(g.GatherND(shares, pairs), g.const([-1]))
+        made = g.Mul(_one(g, g.GatherND(x, column), style), share)
+        out = g.ScatterND(out, column, made, reduction="add")
+    return out
+
+
+def _shares_of_all(g: Graph, x: str, style: Style) -> str:
+    """(tokens, experts), mostly zero."""
+    ids, shares = route(g, x, style)
+    zeros = g.Expand(g.number(0.0), g.Concat(g.Shape(x, start=0, end=1), g.const([EXPERTS]), axis=0))
+    return g.ScatterElements(zeros, ids, shares, axis=1)
+
+
+def dense_loop(g: Graph, x: str, style: Style) -> str:
+    full, out = _shares_of_all(g, x, style), ""
+    for expert in range(EXPERTS):
+        share = g.Gather(full, g.const([expert]), axis=1)
+        made = g.Mul(_one(g, x, style), share)
+        out = g.Add(out, made) if out else made
+    return out
+
+
+def dense_batched(g: Graph, x: str, style: Style) -> str:
+    full = _shares_of_all(g, x, style)
+    one = g.Unsqueeze(x, g.const([0]))
+
+    def linear(value: str, columns: int, depth: int) -> str:
+        out = g.MatMul(value, g.weight(EXPERTS, depth, columns))
+        return g.Add(out, g.weight(EXPERTS, 1, columns)) if style.bias else out
+
+    out = linear(activate(g, linear(one, style.columns, style.hidden), style), style.hidden, INNER)
+    share = g.Unsqueeze(g.Transpose(full, perm=[1, 0]), g.const([-1]))
+    return g.ReduceSum(g.Mul(out, share), g.const([0]), keepdims=0)
+
+
+FORMS: dict[str, Callable[[Graph, str, Style], str]] = {
+    "grouped": grouped,
+    "batched": batched,
+    "unrolled": unrolled,
+    "dense loop": dense_loop,
+    "dense batched": dense_batched,
+}
+
+
+def model(form: Callable[[Graph, str, Style], str], style: Style) -> onnx.ModelProto:
+    """x (tokens, hidden) to y of the same shape: a residual around the experts."""
+    g = Graph()
+    g.nodes.append(helper.make_node("Add", ["x", form(g, "x", style)], ["y"]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", style.hidden]) for name in "xy")
+    graph = helper.make_graph(g.nodes, "experts", [x], [y], g.weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)

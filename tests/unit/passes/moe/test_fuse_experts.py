@@ -1,0 +1,53 @@
+"""Mixtures of experts in the forms of exporters: two become the operator, all compute what onnxruntime does."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+import dscc
+from dscc import frontends, pipeline, targets
+from dscc.options import CompileOptions
+from dscc.passes.base import PassContext
+from dscc.plugins import registry
+
+from .graphs import FORMS, Style, model
+
+CLEAN = "fold-constants,simplify-shapes,simplify-arithmetic,eliminate-common-subexpressions"
+STYLES = {
+    "SwiGLU": Style(),
+    "clipped, biased, softmax of the best": Style(router="topk-softmax", activation="clipped", bias=True),
+    "plain, not renormalised": Style(router="plain", activation="relu", gated=False, bias=True),
+    "sigmoid in groups": Style(router="sigmoid", activation="gelu"),
+    "one expert": Style(top=1, router="plain"),
+}
+
+
+def remarks(made: onnx.ModelProto) -> list[str]:
+    ctx = PassContext(targets.resolve(None))
+    mod = frontends.find(made).load(made, CompileOptions())
+    pipeline.parse(f"{CLEAN},fuse-experts", registry().passes).run(mod, ctx)
+    return [text for text in ctx.remarks if text.startswith("fuse-experts")]
+
+
+def compare(made: onnx.ModelProto, hidden: int, *tokens: int) -> None:
+    run = dscc.compile(made, jobs=1, opt_level=3).load().run
+    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count in tokens:
+        x = np.random.default_rng(count).standard_normal((count, hidden)).astype(np.float32)
+        want = session.run(None, {"x": x})[0]
+        np.testing.assert_allclose(run(None, {"x": x})[0], want, atol=1e-5 * float(np.abs(want).max()), rtol=0)
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("form", ["grouped", "batched"])
+def test_the_form_is_recognised(form: str, style: str) -> None:
+    assert [text.split(" ")[1] for text in remarks(model(FORMS[form], STYLES[style]))] == ["applied"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_it_computes_the_same(form: str) -> None:
+    style = list(STYLES.values())[list(FORMS).index(form) % len(STYLES)]
+    compare(model(FORMS[form], style), style.hidden, 1, 2, 9, 40)
