@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit arm-test device-test device-bench demo bench acceptance onnx-suite fuzz fuzz-files large docs changelog clean
+.PHONY: help venv test lint types lit unit arm-test oneapi-test device-test device-bench demo bench acceptance onnx-suite fuzz fuzz-files large docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -40,6 +40,9 @@ unit: venv       ## unit tests
 
 arm-test: venv   ## eight real models for ARM, executed under qemu and compared with onnxruntime
 	$(BIN)/python -m benchmarks.cross --save --shapes 1 --target arm:cortex-a72 --target arm:neoverse-n1 --target arm:neoverse-v2
+
+oneapi-test: venv  ## eight real models through OpenCL on this processor, compared with onnxruntime
+	$(BIN)/python -m benchmarks.cross --save --target oneapi:cpu
 
 demo: venv       ## fetch three models, compile, verify and race them
 	$(PIP) -e '.[demo]'

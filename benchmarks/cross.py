@@ -1,10 +1,10 @@
-"""Artifacts for another family of processors, executed here by Debian's `qemu-user`.
+"""Artifacts for targets other than the processor here, executed here: by Debian's `qemu-user`, or through OpenCL.
 
-    python -m benchmarks.cross --target arm:cortex-a72 ppocr_cls magika_v3_3
+    python -m benchmarks.cross --target arm:cortex-a72 --target oneapi:cpu ppocr_cls magika_v3_3
 
-compiles each model with its dimensions symbolic, runs it over every shape of the registry in the program of
-examples/cpp, built against the wheels of TVM for that family, and compares the outputs with those of onnxruntime.
-Nothing that it finds says how fast the code is.
+compiles each model with its dimensions symbolic, runs it over every shape of the registry, and compares the outputs
+with those of onnxruntime. Code for another family of processors runs in the program of examples/cpp, built against the
+wheels of TVM for that family. Nothing that it finds says how fast the code is.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -32,6 +33,8 @@ import dscc
 from benchmarks import models
 from dscc.errors import DsccError
 from dscc.verify import TOLERANCE
+
+Array: TypeAlias = np.ndarray[Any, Any]
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "cpp"
 PACKAGES = ("apache-tvm", "apache-tvm-ffi")
@@ -62,9 +65,7 @@ class Emulated:
     machine: str
     program: Path
 
-    def run(
-        self, artifact: Path, inputs: Sequence[np.ndarray[Any, Any]], cpu: str, threads: int = 1
-    ) -> list[np.ndarray[Any, Any]]:
+    def run(self, artifact: Path, inputs: Sequence[Array], cpu: str, threads: int = 1) -> list[Array]:
         """The outputs of an artifact on an emulated processor.
 
         Args:
@@ -160,7 +161,7 @@ class Checked:
 
     Attributes:
         target: what it was compiled for, with its dimensions symbolic.
-        cpu: what executed it, as qemu names it; empty if it was compiled only.
+        cpu: what executed it: a processor as qemu names it, or the device; empty if it was compiled only.
         shapes: how many shapes of its inputs were run.
         error: the largest difference from onnxruntime, over the largest output.
     """
@@ -182,10 +183,11 @@ class Checked:
 
 
 def check(model: str, target: str, shapes: int = 0) -> Checked:
-    """Compile a model of the registry for a CPU, execute it, and compare with onnxruntime.
+    """Compile a model of the registry for a target, execute it, and compare with onnxruntime.
 
     Args:
-        target: as for `dscc compile`; qemu's processor is the one of that name, or the one that has everything.
+        target: as for `dscc compile`. For another family of processors qemu's is the one of that name, or the one that
+            has everything; code for this machine is loaded into this process.
         shapes: how many of the model's shapes to run; 0 means all, -1 none: the model is only compiled.
 
     Raises:
@@ -200,19 +202,30 @@ def check(model: str, target: str, shapes: int = 0) -> Checked:
         compiled = Checked(model, artifact.manifest.target, time.perf_counter() - start)
         if shapes < 0:
             return compiled
-        machine = artifact.manifest.machine
-        cpu = qemu_cpu(machine, artifact.manifest.target.partition(":")[2])
+        cpu, run = _executor(artifact, file)
         session = _reference(models.peer_file(model))
         worst, begin = 0.0, time.perf_counter()
         chosen = entry.shapes[: shapes or None]
         for one in chosen:
             feeds = models.make_inputs(path, entry, one)
             want = session.run(None, feeds)
-            got = emulated(machine).run(file, [feeds[spec.name] for spec in artifact.manifest.inputs], cpu)
+            got = run([feeds[spec.name] for spec in artifact.manifest.inputs])
             worst = max(worst, max(error(a, b) for a, b in zip(got, want, strict=True)))
     if not worst <= ALLOWED:
         raise CrossError(f"{model} on {cpu}: outputs differ by {worst:.1e} of the largest, allowed is {ALLOWED:.0e}")
     return replace(compiled, cpu=cpu, shapes=len(chosen), run_s=time.perf_counter() - begin, error=worst)
+
+
+def _executor(artifact: dscc.Artifact, file: Path) -> tuple[str, Callable[[Sequence[Array]], Sequence[Array]]]:
+    """What executes an artifact here, and how: inputs in the model's order to outputs."""
+    manifest = artifact.manifest
+    if manifest.machine == platform.machine():
+        session = dscc.load(file)
+        names = [spec.name for spec in manifest.inputs]
+        device = str(manifest.device["device"]) if manifest.device else manifest.machine
+        return device, lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
+    cpu = qemu_cpu(manifest.machine, manifest.target.partition(":")[2])
+    return cpu, lambda inputs: emulated(manifest.machine).run(file, inputs, cpu)
 
 
 def qemu_cpu(machine: str, arch: str) -> str:
@@ -221,7 +234,7 @@ def qemu_cpu(machine: str, arch: str) -> str:
     return arch if arch in said.split() else "max"
 
 
-def error(got: np.ndarray[Any, Any], want: np.ndarray[Any, Any]) -> float:
+def error(got: Array, want: Array) -> float:
     """The largest difference, over the largest value; infinite for another shape."""
     if got.shape != want.shape:
         return float("inf")

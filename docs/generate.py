@@ -108,7 +108,7 @@ def targets() -> str:
 
 
 def _executed_models(target: str) -> list[str]:
-    """What `make arm-test` has found: models with symbolic dimensions, executed under emulation."""
+    """What `make arm-test` and `make oneapi-test` have found: models with symbolic dimensions, executed."""
     from benchmarks import cross
 
     found = [row for row in cross.saved() if row["target"].partition(":")[0] == target]
@@ -116,7 +116,7 @@ def _executed_models(target: str) -> list[str]:
     if not rows:
         return []
     text = "Models compiled with symbolic dimensions; the error is the largest difference from onnxruntime, over the "
-    return [f"{text}largest output:", table(["model", "target", "qemu's processor", "error"], rows)]
+    return [f"{text}largest output:", table(["model", "target", "executed on", "error"], rows)]
 
 
 def _first_line(cls: type) -> str:

@@ -46,65 +46,52 @@ def _vector_conditions() -> Any:
     return rewrite
 
 
-def _without_blocks() -> tuple[Any, Any, Any]:
-    @tvm.transform.module_pass(opt_level=0, name="dscc.kernels")
-    def passes(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        return tvm.transform.Sequential(
-            [
-                tirx.transform.FlattenBuffer(),
-                tirx.transform.BF16ComputeLegalize(),
-                tirx.transform.NarrowDataType(32),
-                tirx.transform.VectorizeLoop(True),
-                tirx.transform.StorageRewrite(),
-                tirx.transform.UnrollLoop(),
-                tirx.transform.StmtSimplify(),
-                tirx.transform.RemoveNoOp(),
-                s_tir.transform.RewriteUnsafeSelect(),
-                _vector_conditions(),
-                tirx.transform.CommonSubexprElim(),
-                tirx.transform.FP8ComputeLegalize(),
-                tirx.transform.VerifyMemory(),
-                tirx.transform.AnnotateEntryFunc(),
-                tirx.transform.SplitHostDevice(),
-                tirx.transform.MakePackedAPI(),
-                tirx.transform.FP8StorageLegalize(),
-                tirx.transform.BF16StorageLegalize(),
-            ]
-        )(mod)
+def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any, ...] = ()) -> tuple[Any, Any, Any]:
+    """TVM's passes, with those that only kernels of one kind need.
 
-    return passes, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
+    Args:
+        name: of the pass, in TVM's messages.
+        for_device: what comes before host and device are split.
+        conditions: what makes conditions of vectors into something that is generated code for.
+    """
+    passes = [
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.BF16ComputeLegalize(),
+        tirx.transform.NarrowDataType(32),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        tirx.transform.UnrollLoop(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+        s_tir.transform.RewriteUnsafeSelect(),
+        *conditions,
+        tirx.transform.CommonSubexprElim(),
+        tirx.transform.FP8ComputeLegalize(),
+        tirx.transform.VerifyMemory(),
+        tirx.transform.AnnotateEntryFunc(),
+        *for_device,
+        tirx.transform.SplitHostDevice(),
+        tirx.transform.MakePackedAPI(),
+        tirx.transform.FP8StorageLegalize(),
+        tirx.transform.BF16StorageLegalize(),
+    ]
+    return (
+        tvm.transform.Sequential(passes, opt_level=0, name=name),
+        compilation_pipeline.finalize_host_passes,
+        compilation_pipeline.finalize_device_passes,
+    )
+
+
+def _without_blocks() -> tuple[Any, Any, Any]:
+    return _pipeline("dscc.kernels", conditions=(_vector_conditions(),))
 
 
 def for_devices() -> tuple[Any, Any, Any]:
     """The same for kernels that bind threads: shared memory and barriers are as the rules have written them."""
-
-    @tvm.transform.module_pass(opt_level=0, name="dscc.device_kernels")
-    def passes(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
-        return tvm.transform.Sequential(
-            [
-                tirx.transform.FlattenBuffer(),
-                tirx.transform.BF16ComputeLegalize(),
-                tirx.transform.NarrowDataType(32),
-                tirx.transform.VectorizeLoop(True),
-                tirx.transform.StorageRewrite(),
-                tirx.transform.UnrollLoop(),
-                tirx.transform.StmtSimplify(),
-                tirx.transform.RemoveNoOp(),
-                s_tir.transform.RewriteUnsafeSelect(),
-                tirx.transform.CommonSubexprElim(),
-                tirx.transform.FP8ComputeLegalize(),
-                tirx.transform.VerifyMemory(),
-                tirx.transform.AnnotateEntryFunc(),
-                s_tir.transform.LowerThreadAllreduce(),
-                s_tir.transform.MergeSharedMemoryAllocations(),
-                tirx.transform.SplitHostDevice(),
-                tirx.transform.MakePackedAPI(),
-                tirx.transform.FP8StorageLegalize(),
-                tirx.transform.BF16StorageLegalize(),
-            ]
-        )(mod)
-
-    return passes, compilation_pipeline.finalize_host_passes, compilation_pipeline.finalize_device_passes
+    return _pipeline(
+        "dscc.device_kernels",
+        for_device=(s_tir.transform.LowerThreadAllreduce(), s_tir.transform.MergeSharedMemoryAllocations()),
+    )
 
 
 tirx.register_tir_pipeline(NAME, _without_blocks)

@@ -18,6 +18,7 @@ from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.mutate import mutated
 from dscc.passes.quantize.operands import LARGEST, Data, Weight, data_of, weight_of
 from dscc.passes.values import attr, const, dtype, scalar
 
@@ -34,11 +35,7 @@ class FuseIntegerCasts(Pass):
     stage = "lower"
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        fuser = _Fuser(mod, ctx)
-        for gvar, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                fuser.builder_.update_func(gvar, fuser.visit_expr(func))
-        return relax.transform.DeadCodeElimination()(fuser.builder_.get())
+        return relax.transform.DeadCodeElimination()(mutated(mod, _Fuser(mod, ctx)))
 
 
 @mutator

@@ -20,6 +20,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes import origins
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.mutate import mutated
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 # TVM's OpPatternKind: a product takes consumers up to "broadcast"; "injective" ones fuse among themselves only.
@@ -35,11 +36,7 @@ class FuseOperators(Pass):
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         mod = relax.transform.AnnotateTIROpPattern()(constants_last(mod))
-        apart = _KeepApart(mod)
-        for gvar, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                apart.builder_.update_func(gvar, apart.visit_expr(func))
-        single = apart.builder_.get()
+        single = mutated(mod, _KeepApart(mod))
         fused = origins.of_groups(single, relax.transform.FuseOps(fuse_opt_level=2)(single))
         kernels = relax.transform.FuseTIR()(define_first(join_symbols(fused)))
         return relax.transform.DeadCodeElimination()(with_views(kernels))

@@ -15,6 +15,7 @@ from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.mutate import mutated
 
 _MATMUL, _ASTYPE = tvm.ir.Op.get("relax.matmul"), tvm.ir.Op.get("relax.astype")
 
@@ -27,11 +28,7 @@ class FuseWeightCasts(Pass):
     stage = "lower"
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        fuser = _Fuser(mod, ctx)
-        for gvar, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                fuser.builder_.update_func(gvar, fuser.visit_expr(func))
-        return fuser.builder_.get()
+        return mutated(mod, _Fuser(mod, ctx))
 
 
 @mutator

@@ -22,6 +22,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc import constants, scratch
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.mutate import mutated
 from dscc.schedule.base import Packing, Scheduled
 from dscc.schedule.cost import arithmetic
 from dscc.schedule.decisions import Decisions
@@ -75,11 +76,7 @@ class ScheduleKernels(Pass):
         for name, rule in rules.items():
             ctx.remark(f"{self.name}: {name}: {rule}")
         facts = {name: {"dscc.rule": rules[name], "dscc.arithmetic": arithmetic(mod[name])} for name in plans}
-        retarget = _Retarget(mod, plans, representatives, facts)
-        for gvar, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                retarget.builder_.update_func(gvar, retarget.visit_expr(func))
-        return relax.transform.DeadCodeElimination()(retarget.builder_.get())
+        return relax.transform.DeadCodeElimination()(mutated(mod, _Retarget(mod, plans, representatives, facts)))
 
 
 def _merge_equal(mod: tvm.IRModule) -> tuple[tvm.IRModule, dict[str, str]]:

@@ -24,6 +24,7 @@ from tvm.ir import GenericConst
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.mutate import mutated
 from dscc.passes.values import dtype
 
 PRODUCTS = frozenset({"relax.matmul", "relax.nn.conv2d", "relax.nn.attention", "relax.nn.attention_bias"})
@@ -63,12 +64,10 @@ class LowerPrecision(Pass):
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         lowering = _Lowering(mod, self.to)
-        for gvar, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                lowering.builder_.update_func(gvar, lowering.visit_expr(func))
+        lowered = mutated(mod, lowering)
         ctx.remark(f"{self.name}: {lowering.products} products in {self.to}")
         ctx.facts["products_in_halves"] = lowering.products
-        return lowering.builder_.get()
+        return lowered
 
 
 @mutator

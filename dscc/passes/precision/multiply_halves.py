@@ -17,6 +17,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.elements import numpy_dtype
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.mutate import mutated
 from dscc.passes.values import dtype
 
 _MATMUL, _ASTYPE = tvm.ir.Op.get("relax.matmul"), tvm.ir.Op.get("relax.astype")
@@ -31,11 +32,7 @@ class MultiplyHalves(Pass):
     stage = "lower"
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        fuser = _Fuser(mod, ctx)
-        for gvar, func in mod.functions.items():
-            if isinstance(func, relax.Function):
-                fuser.builder_.update_func(gvar, fuser.visit_expr(func))
-        return relax.transform.DeadCodeElimination()(fuser.builder_.get())
+        return relax.transform.DeadCodeElimination()(mutated(mod, _Fuser(mod, ctx)))
 
 
 @mutator
