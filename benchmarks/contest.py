@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import models
+from benchmarks.standing import Entry
 from dscc.bench import Contestant, Result, race
 from dscc.bench.ahead import ENGINES
 from dscc.errors import DsccError
@@ -141,9 +142,10 @@ class Ratio:
     high: float
 
 
-def ratio(result: Result, base: Result, column: int) -> Ratio:
+def ratio(result: Result | Entry, base: Result | Entry, column: int) -> Ratio:
     """Of wall time (column 0) or processor time (column 1). Neighbouring turns are compared with each other."""
-    ratios = [turn[column] / base.turns[i][column] for i, turn in result.turns.items() if i in base.turns]
+    others = {str(i): turn for i, turn in base.turns.items()}
+    ratios = [turn[column] / others[str(i)][column] for i, turn in result.turns.items() if str(i) in others]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return Ratio(middle, low, high)
 

@@ -17,7 +17,6 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 Array = Any
-HIDDEN, INNER, EXPERTS, TOP = 12, 10, 4, 2
 
 
 @dataclass
@@ -51,37 +50,39 @@ class Graph:
 
 @dataclass
 class Style:
-    """How the experts of a graph are made: router, activation, biases, the order of the first product's columns."""
+    """How the experts of a graph are made: router, activation, biases, the order of the first product's columns, sizes."""
 
     router: str = "softmax-topk"
     activation: str = "silu"
     gated: bool = True
     bias: bool = False
-    top: int = TOP
-    hidden: int = HIDDEN
+    experts: int = 4
+    top: int = 2
+    hidden: int = 12
+    inner: int = 10
 
     @property
     def columns(self) -> int:
-        return INNER * (2 if self.gated else 1)
+        return self.inner * (2 if self.gated else 1)
 
 
 def route(g: Graph, x: str, style: Style) -> tuple[str, str]:
     """The ids and the shares, (tokens, top)."""
-    logits = g.MatMul(x, g.weight(style.hidden, EXPERTS))
+    logits = g.MatMul(x, g.weight(style.hidden, style.experts))
     top = g.const([style.top])
     if style.router == "topk-softmax":
         values, ids = g.several("TopK", 2, logits, top, axis=-1)
         return ids, g.Softmax(values, axis=-1)
     if style.router == "sigmoid":  # with a correction that only chooses, as in DeepSeek-V3, and groups of experts
         scores = g.Sigmoid(logits)
-        chosen = g.Add(scores, g.weight(EXPERTS))
-        groups = g.Reshape(chosen, g.const([-1, 2, EXPERTS // 2]))
+        chosen = g.Add(scores, g.weight(style.experts))
+        groups = g.Reshape(chosen, g.const([-1, 2, style.experts // 2]))
         best, _ = g.several("TopK", 2, groups, g.const([1]), axis=-1)
         _, group = g.several("TopK", 2, g.Squeeze(best, g.const([2])), g.const([1]), axis=-1)
         zeros = g.Mul(g.Squeeze(best, g.const([2])), g.number(0.0))
         mask = g.ScatterElements(zeros, group, g.Add(g.Mul(g.Cast(group, to=1), g.number(0.0)), g.number(1.0)), axis=1)
         wide = g.Reshape(
-            g.Expand(g.Unsqueeze(mask, g.const([2])), g.const([1, 2, EXPERTS // 2])), g.const([-1, EXPERTS])
+            g.Expand(g.Unsqueeze(mask, g.const([2])), g.const([1, 2, style.experts // 2])), g.const([-1, style.experts])
         )
         masked = g.Where(g.Cast(wide, to=9), chosen, g.number(-np.inf))
         _, ids = g.several("TopK", 2, masked, top, axis=-1)
@@ -115,11 +116,11 @@ def batched(g: Graph, x: str, style: Style) -> str:
     at = g.Unsqueeze(g.Reshape(ids, g.const([-1])), g.const([-1]))
 
     def linear(value: str, columns: int, depth: int) -> str:
-        matrix = g.GatherND(g.weight(EXPERTS, columns, depth), at)
+        matrix = g.GatherND(g.weight(style.experts, columns, depth), at)
         out = g.Squeeze(g.MatMul(matrix, g.Unsqueeze(value, g.const([-1]))), g.const([-1]))
-        return g.Add(out, g.GatherND(g.weight(EXPERTS, columns), at)) if style.bias else out
+        return g.Add(out, g.GatherND(g.weight(style.experts, columns), at)) if style.bias else out
 
-    out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, INNER)
+    out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, style.inner)
     weighted = g.Mul(out, g.Unsqueeze(g.Reshape(shares, g.const([-1])), g.const([-1])))
     return g.ReduceSum(g.Reshape(weighted, g.const([-1, style.top, style.hidden])), g.const([1]), keepdims=0)
 
@@ -131,26 +132,29 @@ def grouped(g: Graph, x: str, style: Style) -> str:
     column = g.Unsqueeze(order, g.const([-1]))
     rows = g.GatherND(x, g.Unsqueeze(g.Div(order, g.const(style.top)), g.const([-1])))
     ordered = g.GatherND(g.Reshape(shares, g.const([-1])), column)
-    bins = g.Div(g.Cast(sorted_ids, to=1), g.number((EXPERTS - 1) / EXPERTS))
-    place = g.Clip(g.Cast(bins, to=7), g.const(0), g.const(EXPERTS - 1))
+    bins = g.Div(g.Cast(sorted_ids, to=1), g.number((style.experts - 1) / style.experts))
+    place = g.Clip(g.Cast(bins, to=7), g.const(0), g.const(style.experts - 1))
     ones = g.Expand(g.number(1.0), g.Shape(place))
-    counts = g.ScatterElements(g.const(np.zeros(EXPERTS, np.float32)), place, ones, axis=0, reduction="add")
-    ends = g.several("Split", EXPERTS, g.CumSum(g.Cast(counts, to=7), g.const(0)), axis=0, num_outputs=EXPERTS)
+    counts = g.ScatterElements(g.const(np.zeros(style.experts, np.float32)), place, ones, axis=0, reduction="add")
+    ends = g.several(
+        "Split", style.experts, g.CumSum(g.Cast(counts, to=7), g.const(0)), axis=0, num_outputs=style.experts
+    )
     ends = [g.Squeeze(end, g.const([0])) for end in ends]
     starts = [g.const(0), *ends]
     ranges = [g.Range(begin, end, g.const(1)) for begin, end in zip(starts, ends, strict=False)]
 
     def linear(value: str, columns: int, depth: int) -> str:
-        weight = g.weight(EXPERTS, depth, columns)
+        weight = g.weight(style.experts, depth, columns)
         parts = [
-            g.Squeeze(part, g.const([0])) for part in g.several("Split", EXPERTS, weight, axis=0, num_outputs=EXPERTS)
+            g.Squeeze(part, g.const([0]))
+            for part in g.several("Split", style.experts, weight, axis=0, num_outputs=style.experts)
         ]
         rows = [g.MatMul(g.Gather(value, r, axis=0), part) for r, part in zip(ranges, parts, strict=True)]
         out = g.Concat(*rows, axis=0)
         at = g.Unsqueeze(sorted_ids, g.const([-1]))
-        return g.Add(out, g.GatherND(g.weight(EXPERTS, columns), at)) if style.bias else out
+        return g.Add(out, g.GatherND(g.weight(style.experts, columns), at)) if style.bias else out
 
-    out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, INNER)
+    out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, style.inner)
     weighted = g.Mul(out, g.Unsqueeze(ordered, g.const([-1])))
     count = g.Squeeze(g.Shape(order), g.const([0]))
     empty = g.Expand(g.const(0), g.Shape(order))
@@ -166,15 +170,15 @@ def _one(g: Graph, rows: str, style: Style) -> str:
         out = g.MatMul(value, g.weight(depth, columns))
         return g.Add(out, g.weight(columns)) if style.bias else out
 
-    return linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, INNER)
+    return linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, style.inner)
 
 
 def unrolled(g: Graph, x: str, style: Style) -> str:
     ids, shares = route(g, x, style)
-    hot = g.Transpose(g.OneHot(ids, g.const([EXPERTS]), g.const([0, 1]), axis=-1), perm=[2, 1, 0])
+    hot = g.Transpose(g.OneHot(ids, g.const([style.experts]), g.const([0, 1]), axis=-1), perm=[2, 1, 0])
     out = g.Mul(x, g.number(0.0))
     out = g.Expand(g.number(0.0), g.Shape(x))
-    for expert in range(EXPERTS):
+    for expert in range(style.experts):
         where = g.NonZero(g.Gather(hot, g.const(expert), axis=0))
         place, token = g.several("Split", 2, where, axis=0, num_outputs=2)
         place, token = (g.Squeeze(part, g.const([0])) for part in (place, token))
@@ -189,13 +193,13 @@ def unrolled(g: Graph, x: str, style: Style) -> str:
 def _shares_of_all(g: Graph, x: str, style: Style) -> str:
     """(tokens, experts), mostly zero."""
     ids, shares = route(g, x, style)
-    zeros = g.Expand(g.number(0.0), g.Concat(g.Shape(x, start=0, end=1), g.const([EXPERTS]), axis=0))
+    zeros = g.Expand(g.number(0.0), g.Concat(g.Shape(x, start=0, end=1), g.const([style.experts]), axis=0))
     return g.ScatterElements(zeros, ids, shares, axis=1)
 
 
 def dense_loop(g: Graph, x: str, style: Style) -> str:
     full, out = _shares_of_all(g, x, style), ""
-    for expert in range(EXPERTS):
+    for expert in range(style.experts):
         share = g.Gather(full, g.const([expert]), axis=1)
         made = g.Mul(_one(g, x, style), share)
         out = g.Add(out, made) if out else made
@@ -207,10 +211,10 @@ def dense_batched(g: Graph, x: str, style: Style) -> str:
     one = g.Unsqueeze(x, g.const([0]))
 
     def linear(value: str, columns: int, depth: int) -> str:
-        out = g.MatMul(value, g.weight(EXPERTS, depth, columns))
-        return g.Add(out, g.weight(EXPERTS, 1, columns)) if style.bias else out
+        out = g.MatMul(value, g.weight(style.experts, depth, columns))
+        return g.Add(out, g.weight(style.experts, 1, columns)) if style.bias else out
 
-    out = linear(activate(g, linear(one, style.columns, style.hidden), style), style.hidden, INNER)
+    out = linear(activate(g, linear(one, style.columns, style.hidden), style), style.hidden, style.inner)
     share = g.Unsqueeze(g.Transpose(full, perm=[1, 0]), g.const([-1]))
     return g.ReduceSum(g.Mul(out, share), g.const([0]), keepdims=0)
 
