@@ -52,6 +52,8 @@ class Operands:
         unroll: steps of the innermost loop that are written out, where they divide its length.
         scale: (index of the outermost loop, column within the panel) to what the sums of the loops within it are
         multiplied by, before they are added up.
+        ahead: (depth indices of the first of `unroll` steps) to where their elements are that come so much later that
+        memory can deliver them by then, one place for every line of the cache.
     """
 
     depth: Depth
@@ -60,6 +62,7 @@ class Operands:
     run: int = SHORT_RUN
     unroll: int = 1
     scale: Callable[[Expr, Expr], Expr] | None = None
+    ahead: Callable[[Sequence[Expr]], Sequence[tirx.BufferLoad]] | None = None
     dtype: ClassVar[str] = "float32"
 
     def accumulate(self, code: Code, tile: Tile, acc: tirx.Var) -> None:
@@ -204,12 +207,16 @@ def _divided(operands: Operands) -> Operands:
     def joined(ks: Sequence[Expr]) -> list[Expr]:
         return [ks[0] * index(size) + ks[1]]
 
+    def ahead(ks: Sequence[Expr]) -> Sequence[tirx.BufferLoad]:
+        return operands.ahead(joined(ks)) if operands.ahead else ()
+
     return Operands(
         [(f"{name}_block", blocks), (name, size)],
         lambda i, ks: operands.left(i, joined(ks)),
         lambda ks, at: operands.right(joined(ks), at),
         operands.run,
         operands.unroll,
+        ahead=ahead,
     )
 
 
@@ -233,7 +240,12 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
         if length is None or length % steps or length == steps:
             steps = 1
         outer = extent if steps == 1 or length is None else length // steps
-        with code.loop(outer, name) as k, code.loop(steps, "copy", "unrolled") as copy:
+        with ExitStack() as stack:
+            k = stack.enter_context(code.loop(outer, name))
+            if operands.ahead is not None and len(depth) == 1:
+                for place in operands.ahead([*before, k * index(steps)]):
+                    code.add(tirx.Evaluate(prefetch(place)))
+            copy = stack.enter_context(code.loop(steps, "copy", "unrolled"))
             at = k if steps == 1 else k * index(steps) + copy
             _nest(code, tile, operands, acc, depth[1:], [*before, at])
         return
@@ -244,6 +256,12 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
         return tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + term, where)
 
     _each(code, tile, step)
+
+
+def prefetch(place: tirx.BufferLoad) -> Expr:
+    """The instruction that has a line of memory brought into the caches; a place beyond the end does no harm."""
+    arguments = [tirx.address_of(place), *(tirx.IntImm("int32", n) for n in (0, 3, 1))]  # to read, to keep, data
+    return ir.Call(ir.Op.get("tirx.prefetch"), arguments, None, [], None, "void")
 
 
 def finish(

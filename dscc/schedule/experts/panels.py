@@ -1,7 +1,7 @@
 """Expert weights in the order in which the kernel reads them: [expert][panel][depth][part][unit].
 
 A panel has the same units of the gate and of what it opens, so that the activation finds both in registers. What is
-stored several to a byte stays so: neighbours along the depth share a byte.
+stored several to a byte stays so: neighbours along the depth share a word.
 """
 
 from __future__ import annotations
@@ -74,14 +74,18 @@ def choose(machine: Machine, parts: int, units: int) -> Panels:
 
 @dataclass(frozen=True)
 class ExpertPacking(Packing):
-    """(experts, parts * units, depth) to panels of `stored` along the depth, the rest zeros."""
+    """(experts, parts * units, depth) to panels of `stored` along the depth, the rest zeros, in words of `dtype`."""
 
     panels: Panels
     stored: int
+    dtype: str
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         panels, depth = self.panels, self.stored
-        experts = weight.shape[0]
+        experts, per = weight.shape[0], np.dtype(self.dtype).itemsize // weight.dtype.itemsize
+        if per > 1:
+            filled = np.pad(weight, [(0, 0), (0, 0), (0, -weight.shape[2] % per)])
+            weight = np.ascontiguousarray(filled).view(np.dtype(self.dtype).newbyteorder("<")).astype(self.dtype)
         parts = weight.reshape(experts, panels.parts, panels.units, -1)
         wider, longer = panels.pitch - panels.units, depth - weight.shape[2]
         if wider or longer:

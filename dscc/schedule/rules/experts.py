@@ -1,6 +1,6 @@
 """Mixtures of experts: tokens sorted by expert, weights in panels, products in register tiles; see experts/writer.py.
 
-Weights that are no constants leave the function as it is.
+Weights that are no constants, or whose blocks end within a byte, leave the function as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dscc.schedule.code import Code, Flat, index
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.experts.mixture import ATTRIBUTE, Mixture, Storage
 from dscc.schedule.experts.panels import ExpertPacking, Panels, choose
-from dscc.schedule.experts.tiles import Weight
+from dscc.schedule.experts.tiles import Weight, word_bits
 from dscc.schedule.experts.writer import Plan, Writer
 from dscc.schedule.machine import Machine
 
@@ -34,7 +34,8 @@ class Experts(Rule):
         mixture = Mixture.of(str(func.attrs[ATTRIBUTE]))
         names = [*mixture.operands, "y"]
         packed = [name for name in names if name[0] in "wsz" and name[1:].isdigit()]
-        if any(names.index(name) not in constants for name in packed):
+        whole = all(s.block * s.bits % 8 == 0 for s in (mixture.first, mixture.second))
+        if not whole or any(names.index(name) not in constants for name in packed):
             return Scheduled(func)
         params = dict(zip(names, func.params, strict=True))
         tokens = func.params[0].shape[0]
@@ -44,15 +45,17 @@ class Experts(Rule):
 
         def weight(number: int, panels: Panels, depth: int, storage: Storage) -> Weight:
             made = Weight(panels, depth, storage, given["x"])
+            word = f"int{word_bits(storage, depth)}" if storage.coded else storage.dtype
             views: dict[str, Flat | None] = {}
-            for kind, stored in (("w", made.reach // storage.per), ("s", made.blocks), ("z", made.blocks)):
+            for kind, stored in (("w", made.reach // made.per), ("s", made.blocks), ("z", made.blocks)):
                 name = f"{kind}{number}"
                 if name not in params:
                     views[kind] = None
                     continue
                 shape = (mixture.experts, panels.count, stored, panels.width)
-                params[name] = tirx.decl_buffer([index(n) for n in shape], params[name].dtype, name)
-                packings[names.index(name)] = ExpertPacking(panels, stored)
+                dtype = word if kind == "w" else "float32"
+                params[name] = tirx.decl_buffer([index(n) for n in shape], dtype, name)
+                packings[names.index(name)] = ExpertPacking(panels, stored, dtype)
                 views[kind] = code.view(params[name])
             codes = views["w"]
             assert codes is not None  # a mixture has both weights

@@ -50,7 +50,7 @@ class Graph:
 
 @dataclass
 class Style:
-    """How the experts of a graph are made: router, activation, biases, the order of the first product's columns, sizes."""
+    """How the experts of a graph are made: router, activation, biases, the order of the first columns, sizes."""
 
     router: str = "softmax-topk"
     activation: str = "silu"
