@@ -19,6 +19,7 @@ from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import Lifted
 from dscc.pipeline import Pipeline
 from dscc.plugins import registry
+from dscc.schedule.experts.facts import mixture_of, parameters, routing
 from dscc.targets.base import Target
 from dscc.targets.device import DeviceTarget
 
@@ -56,6 +57,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             "weight_bytes": sum(weight.nbytes for weight in lifted.weights.values()),
             "fallback": tuple(str(region) for region in elsewhere),
             "may_be_empty": [str(name) for name in main.attrs.get("dscc.may_be_empty") or ()],
+            **({"parameters": counted} if (counted := parameters(lifted)) else {}),
             **ctx.facts,
         },
         kernels={"functions": _functions(lifted.mod), "calls": _calls(lifted.mod)},
@@ -76,12 +78,16 @@ def _device(lifted: Lifted, target: Target) -> dict[str, Any]:
 
 
 def _functions(mod: tvm.IRModule) -> dict[str, dict[str, Any]]:
-    """Every kernel: the rule that scheduled it, and its `flops` and `dims` (dscc/schedule/cost.py) where known."""
+    """Every kernel: the rule that scheduled it, its `flops` and `dims` (dscc/schedule/cost.py) where known, and the
+    routing of a `mixture` (dscc/schedule/experts/facts.py).
+    """
     found = {}
     for gvar, func in mod.functions.items():
         if isinstance(func, tirx.PrimFunc) and func.attrs and "dscc.rule" in func.attrs:
             cost = str(func.attrs["dscc.arithmetic"])
-            found[gvar.name_hint] = {"rule": str(func.attrs["dscc.rule"]), **(json.loads(cost) if cost else {})}
+            known = {"rule": str(func.attrs["dscc.rule"]), **(json.loads(cost) if cost else {})}
+            mixture = mixture_of(func)
+            found[gvar.name_hint] = {**known, **({"mixture": routing(mixture)} if mixture else {})}
     return dict(sorted(found.items()))
 
 

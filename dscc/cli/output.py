@@ -43,6 +43,14 @@ def size(count_bytes: float) -> str:
     return f"{count_bytes:.2f} GB"
 
 
+def number(value: float) -> str:
+    """`46.7 billion`, `12.9 million`, `4096`."""
+    for least, word in ((1e9, "billion"), (1e6, "million")):
+        if value >= least:
+            return f"{value / least:.3g} {word}"
+    return f"{value:.0f}"
+
+
 def milliseconds(value_ms: float) -> str:
     """Three significant digits: `0.123 ms`, `12.3 ms`, `1.23 s`."""
     if value_ms >= 1000:
@@ -74,6 +82,9 @@ def summary(artifact: Artifact, written: Path, seconds: float) -> None:
     if others := sum(applied.values()) - sum(fused.values()):
         lines.append(f"simplified: {count(others, 'place')}")
     lines.append(f"{count(found.get('kernels', 0), 'kernel')}, {size(found.get('weight_bytes', 0))} of weights")
+    if parameters := found.get("parameters"):
+        total, per_token = (number(parameters[key]) for key in ("total", "per_token"))
+        lines.append(f"{total} parameters, {per_token} of them for a token")
     fallback: Sequence[str] = found.get("fallback", ())
     lines.append(f"fell back: {', '.join(fallback)}" if fallback else "nothing fell back")
     lines.append(f"compiled in {seconds:.1f} s")

@@ -23,8 +23,8 @@ from dscc.runtime.session import Session
 if TYPE_CHECKING:
     from dscc.artifact import Artifact
 
-_VALUE = ctypes.sizeof(ffi.Value)
-_HEADER = 4  # arguments of the instrument before those of the call: function, name, before or after, result
+VALUE = ctypes.sizeof(ffi.Value)
+HEADER = 4  # arguments of the instrument before those of the call: function, name, before or after, result
 _BEFORE = 2  # which of them says that the call is still to come
 
 
@@ -108,20 +108,26 @@ class Profiler:
         if self._device is not None:
             self._device.wait()  # launches return before their kernels are done
         now = time.perf_counter_ns()
-        if ffi.Value.from_address(arguments + _BEFORE * _VALUE).bits:
+        if is_before(arguments):
             self._open.append(time.perf_counter_ns())
             return
         begin = self._open.pop()
         self._least_ns = min(self._least_ns, now - begin)
-        name = ffi.text_of(arguments + _VALUE)
+        name = ffi.text_of(arguments + VALUE)
         if name in self._kernels:
-            values = [ffi.Value.from_address(arguments + i * _VALUE) for i in range(_HEADER, count)]
-            sizes = tuple(_sizes(value) for value in values)
+            values = [ffi.Value.from_address(arguments + i * VALUE) for i in range(HEADER, count)]
+            sizes = tuple(sizes_of(value) for value in values)
             moved = sum(_bytes(value) for value in values)
             self._calls.append(Call(name, begin, now - begin, moved, sizes))
 
 
-def _sizes(value: ffi.Value) -> tuple[int, ...]:
+def is_before(arguments: int) -> bool:
+    """Whether the instrument, with these arguments, is called before the kernel."""
+    return bool(ffi.Value.from_address(arguments + _BEFORE * VALUE).bits)
+
+
+def sizes_of(value: ffi.Value) -> tuple[int, ...]:
+    """A tensor's shape, (n,) for a number."""
     if value.kind == ffi.TENSOR:
         tensor = ffi.tensor_of(value.bits)
         return tuple((ctypes.c_int64 * tensor.ndim).from_address(tensor.shape)) if tensor.ndim else ()
@@ -132,7 +138,7 @@ def _bytes(value: ffi.Value) -> int:
     if value.kind != ffi.TENSOR:
         return 0
     dtype = ffi.tensor_of(value.bits).dtype
-    return math.prod(_sizes(value)) * ((dtype.bits * dtype.lanes + 7) // 8)
+    return math.prod(sizes_of(value)) * ((dtype.bits * dtype.lanes + 7) // 8)
 
 
 _BINARY: Mapping[type[ast.operator], Callable[[int, int], int]] = {
