@@ -25,6 +25,7 @@ from dscc.passes.lower.fuse_weight_casts import FuseWeightCasts
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
 from dscc.passes.moe.fuse_experts import FuseExperts
+from dscc.passes.moe.moe_partition import MoePartition
 from dscc.passes.precision.lower_precision import LowerPrecision
 from dscc.passes.precision.multiply_halves import MultiplyHalves
 from dscc.passes.quantize.gather_stored import GatherStored
@@ -39,6 +40,7 @@ PASSES: tuple[type[Pass], ...] = (
     EliminateCommonSubexpressions,
     EliminateDeadCode,
     FuseExperts,
+    MoePartition,
     FuseSoftmax,
     FuseLayerNorm,
     FuseRmsNorm,

@@ -8,4 +8,5 @@ trace.py            from the value of every operand to that of the result
 routes.py           the same for sorting, counting, one-hot masks and scattering
 merge.py            one formula out of those of all experts
 build.py            from a complete sum to the operator
+moe_partition.py    the other pass: every device has some of the experts
 """

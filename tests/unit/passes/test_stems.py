@@ -31,4 +31,5 @@ def test_the_docstring_shows_before_and_after(cls: type[Pass]) -> None:
 
 def test_every_pass_is_in_a_preset_or_in_the_lowering() -> None:
     in_presets = {name for preset in pipeline.PRESETS for name in preset}
-    assert {cls.name for cls in PASSES if cls.stage in ("graph", "layout")} <= in_presets
+    asked_for = {"moe-partition"}  # nobody knows but the user how many devices there are
+    assert {cls.name for cls in PASSES if cls.stage in ("graph", "layout")} - asked_for <= in_presets
