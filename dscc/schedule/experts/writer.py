@@ -29,6 +29,7 @@ from dscc.schedule.experts.tiles import Sums, Weight, write_rows
 from dscc.schedule.lanes import lift
 
 _APART = 16  # floats between rows, so that rows of a power of two do not compete for the same lines of the L1 cache
+_TASKS = 16  # enough to keep many threads busy
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ class Writer:
         count = weight.panels.count
         one = 2 * weight.depth * weight.panels.width  # operations of a row with a panel
         worth = tirx.max(index(1), quotient(index(self.plan.task_flops), self.routes.kept * one + 1))
-        group = self.code.opaque("group", tirx.min(index(count), worth))
+        # Panels of one expert lie side by side: a task reads as many in a row as leave enough tasks.
+        group = self.code.opaque("group", tirx.min(index(count), tirx.max(worth, index(count // _TASKS))))
         return self.code.opaque("tasks", quotient(index(count) + group - 1, group)), group
 
     def _first(self) -> None:

@@ -28,8 +28,8 @@ SUM = "runtime.disco.allreduce"
 
 
 def disco() -> ModuleType:
-    """TVM's module of that name. TVM 0.27 imports it before the library that it needs, and then goes without: `python -c
-    "import tvm; print(tvm.runtime.disco)"` says None. Once the library is there it can be imported.
+    """TVM's module of that name. TVM 0.27 imports it before the library that it needs, and then goes without:
+    `python -c "import tvm; print(tvm.runtime.disco)"` says None. Once the library is there it can be imported.
     """
     sys.modules.pop("tvm.runtime.disco._ffi_api", None)
     return importlib.import_module("tvm.runtime.disco")
