@@ -83,7 +83,7 @@ class ExpertPacking(Packing):
     def pack(self, weight: np.ndarray) -> np.ndarray:
         panels, depth = self.panels, self.stored
         experts, per = weight.shape[0], np.dtype(self.dtype).itemsize // weight.dtype.itemsize
-        if per > 1:
+        if weight.dtype != self.dtype:
             filled = np.pad(weight, [(0, 0), (0, 0), (0, -weight.shape[2] % per)])
             weight = np.ascontiguousarray(filled).view(np.dtype(self.dtype).newbyteorder("<")).astype(self.dtype)
         parts = weight.reshape(experts, panels.parts, panels.units, -1)

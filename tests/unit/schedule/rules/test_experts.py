@@ -52,6 +52,10 @@ for bits in (8, 4, 2):
     CASES[f"{bits} bits in blocks with zeros"] = dataclasses.replace(
         BASE, operands=(*coded, "z1", "z2"), first=Storage(bits, 16), second=Storage(bits, 16)
     )
+for bits in (4, 2):  # codes in words of 16 bits and of 8
+    CASES[f"{bits} bits in short blocks"] = dataclasses.replace(
+        BASE, operands=coded, first=Storage(bits, 4, 2), second=Storage(bits, 4, 1)
+    )
 
 
 def draw(m: Mixture, tokens: int, seed: int = 0) -> dict[str, Array]:
@@ -172,6 +176,20 @@ def test_weights_that_are_computed_leave_the_function_as_it_is() -> None:
     func = define(BASE)
     plan = Experts().apply(func, frozenset(), MACHINES["avx2"], Decisions())
     assert plan is not None and plan.func is func
+
+
+def test_blocks_that_end_within_a_byte_leave_the_function_as_it_is() -> None:
+    func = define(dataclasses.replace(BASE, operands=coded, first=Storage(4, 3), second=Storage(4, 3)))
+    plan = Experts().apply(func, frozenset(range(3, 7)), MACHINES["avx2"], Decisions())
+    assert plan is not None and plan.func is func
+
+
+@pytest.mark.parametrize("case", ["gated", "long", "4 bits in blocks with zeros"])
+def test_every_number_of_rows_has_its_tile(case: str) -> None:
+    for tokens in range(1, 30):
+        given = draw(CASES[case], tokens, tokens)
+        given["ids"][:] = [[2, 4]]  # all rows belong to the same experts
+        check(CASES[case], kernel(case, "avx2"), given)
 
 
 def test_text_says_everything() -> None:
