@@ -28,7 +28,7 @@ def draw(loads: Sequence[Load], path: Path) -> None:
     shares = np.full((len(loads), most), np.nan)  # layers may have different numbers of experts
     for row, load in enumerate(loads):
         shares[row, : len(load.chosen)] = np.array(load.chosen) * len(load.chosen) / max(1, sum(load.chosen))
-    figure, axes = pyplot.subplots(figsize=(2.5 + min(12.0, 0.3 * most + 2), 1.5 + 0.3 * len(loads)))
+    figure, axes = pyplot.subplots(figsize=(2.5 + min(12.0, 0.3 * most + 2), max(2.8, 1.5 + 0.3 * len(loads))))
     image = axes.imshow(shares, cmap="viridis", aspect="auto", vmin=0.0, interpolation="nearest")
     names = [f"{load.layer[-40:]}  ({load.imbalance:.2f})" for load in loads]
     axes.set_yticks(range(len(loads)), names, fontsize=7)
