@@ -83,6 +83,10 @@ EXECUTED = {
     "cuda": "Compiled in every test run and looked at with ptxas and the disassembler. Executed "
     "where there is a device: products, convolutions, attention and models on an NVIDIA H200 in November 2026.",
     "oneapi": "`oneapi:cpu` is executed in every test run.",
+    "rocm": "Compiled in every test run, and what the code objects say of themselves is read: architecture, matrix "
+    "instructions, registers, spills. Their elementary functions are executed on the host's processor, and the runtime "
+    "over a stand-in for HIP. Not yet executed on a device of AMD's; products, convolutions, softmax and elementwise "
+    "kernels for gfx950, gfx1100 and gfx1201 were right on an emulator of their instructions in November 2026.",
     "x86": "Executed in every test run, on the processor of the machine that tests.",
 }
 
@@ -93,6 +97,7 @@ def targets() -> str:
     from dscc.targets.cpu.rules import RULES
     from dscc.targets.cuda.rules import RULES as CUDA_RULES
     from dscc.targets.oneapi.rules import RULES as DEVICE_RULES
+    from dscc.targets.rocm.rules import RULES as ROCM_RULES
 
     parts = ["# Targets", NOTE]
     for cls in dscc_targets():
@@ -101,6 +106,7 @@ def targets() -> str:
         "Rules of CPUs": RULES,
         "Rules of CUDA's devices": CUDA_RULES,
         "Rules of oneAPI's devices": DEVICE_RULES,
+        "Rules of ROCm's devices": ROCM_RULES,
     }.items():
         rows = [[str(index), f"`{rule.name}`", _first_line(type(rule))] for index, rule in enumerate(rules, 1)]
         parts += [f"## {title}", "In the order in which they are asked:", table(["", "rule", "takes"], rows)]

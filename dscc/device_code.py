@@ -27,6 +27,7 @@ def compile_kernels(mod: tvm.IRModule, target: DeviceTarget, passes: str) -> tvm
     Args:
         passes: TVM's pipeline for what has blocks, ours for what has none.
     """
+    mod = tvm.IRModule({gvar: target.prepare(func) for gvar, func in mod.functions.items()})
     mod = tvm.tirx.transform.BindTarget(target.tvm_target)(mod)
     lower, finish_host, finish_device = (
         kernel_pipeline.for_devices()
@@ -58,11 +59,11 @@ def pack(executable: tvm.runtime.Module, target: DeviceTarget, path: Path, jobs:
 
 
 def _finished(kind: str, content: bytes | None, target: DeviceTarget) -> tuple[str, bytes | None]:
-    if kind != target.module or content is None:
+    if kind != target.tvm_device["kind"] or content is None:
         return kind, content
     signatures, source = _opened(content)
     binary = target.finish(source.decode())
-    return kind, _text(binary.format.encode()) + signatures + _text(binary.code)
+    return target.module, _text(binary.format.encode()) + signatures + _text(binary.code)
 
 
 # What TVM's modules of device code are written as: format, signatures, code. A signature: name, name again, types of

@@ -87,7 +87,18 @@ def _cuda(library: ffi.Library, needs: Mapping[str, Any], wanted: str) -> str:
     return cuda.open_device(library, needs, wanted)
 
 
-OPENERS: Mapping[str, Callable[[ffi.Library, Mapping[str, Any], str], str]] = {"opencl": _opencl, "cuda": _cuda}
+def _rocm(library: ffi.Library, needs: Mapping[str, Any], wanted: str) -> str:
+    """Open the AMD device that HIP lists first, or the first one with `wanted` in its name."""
+    from dscc.runtime import hip
+
+    return hip.open_device(library, needs, wanted)
+
+
+OPENERS: Mapping[str, Callable[[ffi.Library, Mapping[str, Any], str], str]] = {
+    "opencl": _opencl,
+    "cuda": _cuda,
+    "rocm": _rocm,
+}
 """For every kind of device how its runtime is loaded and the device is found; each gives the device's name."""
 
 _lock = threading.Lock()

@@ -18,9 +18,10 @@ def dscc_targets() -> list[type[Target]]:
     from dscc.targets.arm.target import Arm
     from dscc.targets.cuda.target import Cuda
     from dscc.targets.oneapi.target import OneAPI
+    from dscc.targets.rocm.target import Rocm
     from dscc.targets.x86.target import X86
 
-    return [Arm, Cuda, OneAPI, X86]
+    return [Arm, Cuda, OneAPI, Rocm, X86]
 
 
 def resolve(text: str | None) -> Target:

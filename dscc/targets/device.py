@@ -14,6 +14,7 @@ from dscc.targets.base import Target
 
 if TYPE_CHECKING:
     import tvm
+    from tvm import tirx
 
 HOST_ARCHITECTURE = "x86-64-v3"  # what every machine has that devices of the last ten years are in
 
@@ -35,7 +36,7 @@ class DeviceTarget(Target):
     """A device and its host. Kernels of the device's rules become its code, everything else the host's."""
 
     module: ClassVar[str]
-    """TVM's name of the device's modules, of its code generator (`target.build.NAME`) and of its device API."""
+    """TVM's name of the device's modules and of its device API; the kind of `tvm_device` is its code generator's."""
     device_type: ClassVar[int]
     """DLPack's number of the device type."""
 
@@ -43,6 +44,10 @@ class DeviceTarget(Target):
     @abstractmethod
     def tvm_device(self) -> Mapping[str, Any]:
         """TVM's description of the device, without its host."""
+
+    def prepare(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
+        """A scheduled kernel as the code generator can write it."""
+        return func
 
     @property
     @abstractmethod

@@ -166,8 +166,8 @@ def _vanishes(expr: Expr, leaves: Leaves) -> bool:
     """Whether a formula is zero where the share is."""
     zero = {v: tirx.const(0.0, "float32") for v in variables_of(expr) if isinstance(leaves.get(v), Share)}
     left = tvm.sym.Analyzer().simplify(with_leaves(expr, zero))
-    return (
-        (isinstance(left, tirx.FloatImm) and float(left.value) == 0.0) or _is_product_with_zero(with_leaves(expr, zero))
+    return (isinstance(left, tirx.FloatImm) and float(left.value) == 0.0) or _is_product_with_zero(
+        with_leaves(expr, zero)
     )
 
 

@@ -13,8 +13,7 @@ from dscc.runtime import ffi, sidecar
 from dscc.runtime.opencl import locate
 
 _FOLDER = Path(__file__).parent
-SOURCES = (_FOLDER / "runtime.cc", _FOLDER / "opencl.h")
-
+SOURCES = (_FOLDER / "runtime.cc", _FOLDER / "opencl.h", _FOLDER.parent / "kernels.h")
 
 _TYPES = {"cpu": 2, "gpu": 4}  # CL_DEVICE_TYPE_CPU and _GPU
 

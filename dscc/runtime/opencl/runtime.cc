@@ -4,20 +4,18 @@
 // wants them. All commands go through one in-order queue. `dscc.opencl.open` chooses the device; it is called before
 // anything else, once a process.
 //
-// Modules are the bytes that dscc/device_code.py writes: a format, the kernels' signatures, and the code. The formats are
-// `bin`, what the device's own compiler made of it, and `spv`, SPIR-V.
+// The formats of its code are `bin`, what the device's own compiler made of it, and `spv`, SPIR-V.
 
 #include <tvm/ffi/extra/module.h>
 #include <tvm/ffi/reflection/registry.h>
 #include <tvm/ffi/tvm_ffi.h>
 #include <tvm/runtime/device_api.h>
 
-#include <cstring>
 #include <memory>
 #include <mutex>
-#include <unordered_map>
 #include <vector>
 
+#include "../kernels.h"
 #include "opencl.h"
 
 namespace {
@@ -152,67 +150,18 @@ class OpenCL final : public tvm::runtime::DeviceAPI {
   }
 };
 
-// What dscc/device_code.py writes: numbers in 8 bytes, texts with their length before them.
-class Reader {
- public:
-  Reader(const char* data, size_t size) : at_(data), end_(data + size) {}
-
-  template <class T>
-  T Get() {
-    T value;
-    memcpy(&value, Take(sizeof value), sizeof value);
-    return value;
-  }
-
-  std::string Text() {
-    size_t size = Get<uint64_t>();
-    return std::string(Take(size), size);
-  }
-
- private:
-  const char* Take(size_t size) {
-    if (size > static_cast<size_t>(end_ - at_)) TVM_FFI_THROW(RuntimeError) << "the device code is cut off";
-    const char* taken = at_;
-    at_ += size;
-    return taken;
-  }
-
-  const char *at_, *end_;
-};
-
-struct Signature {
-  std::vector<DLDataType> arguments;
-  std::vector<int> extents;  // what the numbers behind the arguments are: groups in x, y, z, then threads in x, y, z
-};
-
 class Kernels final : public ffi::ModuleObj {
  public:
-  explicit Kernels(const ffi::Bytes& bytes) : bytes_(bytes.data(), bytes.size()) {
-    Reader reader(bytes_.data(), bytes_.size());
-    format_ = reader.Text();
-    auto count = reader.Get<uint64_t>();
-    for (uint64_t i = 0; i < count; ++i) {
-      std::string key = reader.Text();
-      Signature signature;
-      reader.Text();  // the name once more
-      signature.arguments.resize(reader.Get<uint64_t>());
-      for (auto& type : signature.arguments) type = reader.Get<DLDataType>();
-      auto tags = reader.Get<uint64_t>();
-      for (uint64_t j = 0; j < tags; ++j) signature.extents.push_back(Extent(reader.Text()));
-      auto extra = reader.Get<uint64_t>();
-      for (uint64_t j = 0; j < extra; ++j) reader.Get<int32_t>();
-      signatures_[key] = signature;
-    }
-    code_ = reader.Text();
-  }
+  explicit Kernels(const ffi::Bytes& bytes)
+      : bytes_(bytes.data(), bytes.size()), read_(bytes_.data(), bytes_.size()) {}
 
   const char* kind() const final { return "opencl"; }
   int GetPropertyMask() const final { return ffi::Module::kBinarySerializable | ffi::Module::kRunnable; }
   ffi::Bytes SaveToBytes() const final { return ffi::Bytes(bytes_); }
 
   ffi::Optional<ffi::Function> GetFunction(const ffi::String& name) final {
-    auto found = signatures_.find(std::string(name));
-    if (found == signatures_.end()) return std::nullopt;
+    auto found = read_.signatures.find(std::string(name));
+    if (found == read_.signatures.end()) return std::nullopt;
     Device& d = Current();
     Code code;
     Handle kernel;
@@ -235,32 +184,14 @@ class Kernels final : public ffi::ModuleObj {
   }
 
  private:
-  static int Extent(const std::string& tag) {
-    int axis = tag.empty() ? 3 : tag.back() - 'x';
-    if (axis >= 0 && axis < 3) {
-      if (tag.rfind("blockIdx.", 0) == 0) return axis;
-      if (tag.rfind("threadIdx.", 0) == 0) return 3 + axis;
-    }
-    TVM_FFI_THROW(RuntimeError) << "OpenCL kernels have no " << tag;
-  }
-
-  static void Launch(Handle kernel, const Signature& signature, const TVMFFIAny* args, int32_t count) {
+  static void Launch(Handle kernel, const dscc::Signature& signature, const TVMFFIAny* args, int32_t count) {
     Device& d = Current();
-    size_t extents[6] = {1, 1, 1, 1, 1, 1};
-    const size_t given = signature.arguments.size();
-    if (static_cast<size_t>(count) != given + signature.extents.size()) {
-      TVM_FFI_THROW(RuntimeError) << "a kernel got " << count << " arguments";
-    }
-    for (size_t i = 0; i < signature.extents.size(); ++i) {
-      extents[signature.extents[i]] = static_cast<size_t>(args[given + i].v_int64);
-    }
+    size_t extents[6];
+    if (!signature.Extents(args, count, extents)) return;
     size_t threads[3];
-    for (int i = 0; i < 3; ++i) {
-      threads[i] = extents[i] * extents[3 + i];
-      if (threads[i] == 0) return;  // a tensor without elements
-    }
+    for (int i = 0; i < 3; ++i) threads[i] = extents[i] * extents[3 + i];
     std::lock_guard<std::mutex> lock(d.mutex);
-    for (size_t i = 0; i < given; ++i) {
+    for (size_t i = 0; i < signature.arguments.size(); ++i) {
       DLDataType type = signature.arguments[i];
       uint32_t at = static_cast<uint32_t>(i);
       if (type.code == kDLOpaqueHandle) {
@@ -280,15 +211,15 @@ class Kernels final : public ffi::ModuleObj {
     if (program_ != nullptr) return;
     Device& d = Current();
     Code code;
-    size_t size = code_.size();
-    if (format_ == "bin") {
+    size_t size = read_.code.size();
+    if (read_.format == "bin") {
       Code status;
-      const auto* data = reinterpret_cast<const unsigned char*>(code_.data());
+      const auto* data = reinterpret_cast<const unsigned char*>(read_.code.data());
       program_ = d.cl.clCreateProgramWithBinary(d.context, 1, &d.device, &size, &data, &status, &code);
-    } else if (format_ == "spv") {
-      program_ = d.cl.clCreateProgramWithIL(d.context, code_.data(), size, &code);
+    } else if (read_.format == "spv") {
+      program_ = d.cl.clCreateProgramWithIL(d.context, read_.code.data(), size, &code);
     } else {
-      TVM_FFI_THROW(RuntimeError) << "there is no OpenCL code of format '" << format_ << "'";
+      TVM_FFI_THROW(RuntimeError) << "there is no OpenCL code of format '" << read_.format << "'";
     }
     if (code == opencl::SUCCESS) code = d.cl.clBuildProgram(program_, 1, &d.device, "", nullptr, nullptr);
     if (code == opencl::SUCCESS) return;
@@ -305,8 +236,8 @@ class Kernels final : public ffi::ModuleObj {
                                 << code << ": " << log.c_str();
   }
 
-  std::string bytes_, format_, code_;
-  std::unordered_map<std::string, Signature> signatures_;
+  std::string bytes_;
+  dscc::DeviceCode read_;
   Handle program_ = nullptr;
 };
 

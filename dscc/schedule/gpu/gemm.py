@@ -70,6 +70,7 @@ class Gemm:
         store: the statements for (batch, row, column, sum).
         left_dtype, right_dtype, dtype: of the operands in shared memory, and of the sums.
         left_runs, right_runs: whether neighbours along the depth are neighbours in memory.
+        run: where they are, how many of them at least, from a multiple of this number on.
     """
 
     rows: Index
@@ -84,6 +85,7 @@ class Gemm:
     dtype: str
     left_runs: bool = True
     right_runs: bool = False
+    run: int = 1
 
 
 def choose(gemm: Gemm, device: Device, decisions: Decisions) -> Tile:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dscc.errors import TargetError, unknown
 from dscc.runtime.opencl import locate
@@ -22,7 +22,11 @@ from dscc.targets.device import Binary, DeviceTarget
 from dscc.targets.oneapi import compilers, opencl
 from dscc.targets.oneapi.devices import ARCHITECTURES, CPU, GPUS
 from dscc.targets.oneapi.rules import RULES
+from dscc.targets.opencl import UNKNOWN_TO_TVM, by_name, with_functions
 from dscc.targets.requirements import Requirement
+
+if TYPE_CHECKING:
+    from tvm import tirx
 
 
 class OneAPI(DeviceTarget):
@@ -83,6 +87,9 @@ class OneAPI(DeviceTarget):
             float64="cl_khr_fp64" in cl.extensions,
             float16="cl_khr_fp16" in cl.extensions,
         )
+
+    def prepare(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
+        return with_functions(func, by_name(UNKNOWN_TO_TVM))
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -41,12 +41,18 @@ class Conv(DeviceRule):
     """Dense and grouped two-dimensional convolutions; see the module."""
 
     name: ClassVar[str] = "conv"
+    depth_last: ClassVar[bool] = False  # constant weights are left as they are, the depth last
+
+    def write(self, code: Kernel, gemm: Gemm, device: Device, decisions: Decisions) -> bool:
+        """Write the launch; False if this rule does not take such a product."""
+        write(code, gemm, choose(gemm, device, decisions))
+        return True
 
     def schedule(
         self, func: tirx.PrimFunc, constants: frozenset[int], device: Device, decisions: Decisions
     ) -> Scheduled | None:
         fused = Fused.of(func)
-        conv = None if fused is None else Convolution.of(fused)
+        conv = None if fused is None else Convolution.of(fused, converted=True)
         if fused is None or conv is None or conv.inputs * conv.outputs == 1:
             return None
         params = list(func.params)
@@ -56,14 +62,16 @@ class Conv(DeviceRule):
         code = Kernel()
         depth = conv.height.kernel * conv.width.kernel * conv.inputs
         packings: dict[int, Packing] = {}
-        if which in constants:
+        turned = which in constants and not self.depth_last
+        dtypes = str(conv.data.ty.dtype), str(conv.weight.source.dtype)
+        if turned:
             shape = [index(n) for n in (conv.groups, depth, conv.outputs)]
-            params[which] = tirx.decl_buffer(shape, "float32", conv.weight.source.name)
+            params[which] = tirx.decl_buffer(shape, dtypes[1], conv.weight.source.name)
             packings[which] = ByDepth(conv.groups)
         packed = params[which]
 
         def right(group: Expr, column: Expr) -> Element:
-            if which in constants:
+            if turned:
                 return lambda k: tirx.BufferLoad(packed, [group, k, column])
             return lambda k: tirx.BufferLoad(packed, [group * conv.outputs + column, *_taps(conv, k)])
 
@@ -78,12 +86,14 @@ class Conv(DeviceRule):
             left=lambda group, row: _window(code, conv, group, row),
             right=right,
             store=store,
-            left_dtype="float32",
-            right_dtype="float32",
+            left_dtype=dtypes[0],
+            right_dtype=dtypes[1],
             dtype="float32",
-            right_runs=which not in constants,
+            right_runs=not turned,
+            run=conv.inputs,
         )
-        write(code, gemm, choose(gemm, device, decisions))
+        if not self.write(code, gemm, device, decisions):
+            return None
         return Scheduled(tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs), packings)
 
 

@@ -17,7 +17,7 @@ from tvm.ir import TensorLoad as Load
 from tvm.sym import Analyzer
 
 from dscc.schedule.base import Packing, Scheduled
-from dscc.schedule.code import product
+from dscc.schedule.code import constant, product
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.gpu.device import Device, DeviceRule
@@ -33,10 +33,10 @@ SUMS = ("float32", "float64", "int32")
 
 @dataclass(frozen=True)
 class Turned(Packing):
-    """A matrix as [depth][column].
+    """A matrix with its axes in another order.
 
     Attributes:
-        axes: of the weight, the depth and the column last.
+        axes: of the weight, the two of the matrix last.
     """
 
     axes: tuple[int, ...]
@@ -50,6 +50,12 @@ class Matmul(DeviceRule):
     """Products of matrices, batched or not; see the module."""
 
     name: ClassVar[str] = "matmul"
+    depth_last: ClassVar[bool] = False  # constant weights are stored as [column][depth], not as [depth][column]
+
+    def write(self, code: Kernel, gemm: Gemm, device: Device, decisions: Decisions) -> bool:
+        """Write the launch; False if this rule does not take such a product."""
+        write(code, gemm, choose(gemm, device, decisions))
+        return True
 
     def schedule(
         self, func: tirx.PrimFunc, constants: frozenset[int], device: Device, decisions: Decisions
@@ -63,16 +69,18 @@ class Matmul(DeviceRule):
         extents = fused.anchor.extents
         code = Kernel()
         merge = Merge(found.rows, [extents[var] for var in found.rows], code)
-        left, right = merge.expr(found.left), found.right
+        left, right = stored(merge.expr(found.left)), stored(found.right)
         params = list(func.params)
         packings: dict[int, Packing] = {}
         which = params.index(right.source) if isinstance(right, Load) and right.source in params else -1
         axes = packed_axes(right, found.depth, found.column) if which in constants and not found.batch else None
+        matrix = [found.depth, found.column]
+        if axes is not None and self.depth_last:
+            axes, matrix = (*axes[:-2], axes[-1], axes[-2]), [found.column, found.depth]
         if axes is not None and axes != tuple(sorted(axes)):
             packings[which] = Turned(axes)
-            shape = [extents[found.depth], extents[found.column]]
-            params[which] = tirx.decl_buffer(shape, right.source.dtype, right.source.name)
-            right = tirx.BufferLoad(params[which], [found.depth, found.column])
+            params[which] = tirx.decl_buffer([extents[var] for var in matrix], right.source.dtype, right.source.name)
+            right = tirx.BufferLoad(params[which], matrix)
         view = merge.fused(fused)
         shape = [extents[var] for var in found.batch]
 
@@ -95,9 +103,16 @@ class Matmul(DeviceRule):
             dtype=str(fused.anchor.buffer.dtype),
             left_runs=_runs(left, found.depth),
             right_runs=_runs(right, found.depth),
+            run=constant(extents[found.depth]) or 1,
         )
-        write(code, gemm, choose(gemm, device, decisions))
+        if not self.write(code, gemm, device, decisions):
+            return None
         return Scheduled(tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs), packings)
+
+
+def stored(factor: Expr) -> Expr:
+    """A factor of halves without its conversion to the type of the sum, which comes after shared memory."""
+    return factor.value if isinstance(factor, tirx.Cast) and str(factor.value.ty.dtype) == "float16" else factor
 
 
 def _runs(factor: Expr, depth: Var) -> bool:

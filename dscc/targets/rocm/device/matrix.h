@@ -1,0 +1,24 @@
+// Products of 16 x 16 by the matrix instructions, the same name for all: sums + left x right, each as the lanes hold them
+// (dscc/targets/rocm/matrix.py says how). AMD's "Matrix Instruction Calculator" and the manuals of CDNA3, RDNA3, RDNA4.
+
+#ifndef DSCC_MATRIX_H_
+#define DSCC_MATRIX_H_
+
+#if defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__)
+DSCC_FUNCTION float4 dscc_multiply(half4 left, half4 right, float4 sums) {
+  return __builtin_amdgcn_mfma_f32_16x16x16f16(left, right, sums, 0, 0, 0);
+}
+DSCC_FUNCTION float4 dscc_multiply(float left, float right, float4 sums) {
+  return __builtin_amdgcn_mfma_f32_16x16x4f32(left, right, sums, 0, 0, 0);
+}
+#elif defined(__gfx1200__) || defined(__gfx1201__)
+DSCC_FUNCTION float8 dscc_multiply(half8 left, half8 right, float8 sums) {
+  return __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(left, right, sums);
+}
+#elif defined(__gfx1100__) || defined(__gfx1101__) || defined(__gfx1102__) || defined(__gfx1151__)
+DSCC_FUNCTION float8 dscc_multiply(half16 left, half16 right, float8 sums) {
+  return __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(left, right, sums);
+}
+#endif
+
+#endif  // DSCC_MATRIX_H_
