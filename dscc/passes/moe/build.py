@@ -207,6 +207,8 @@ def _stacked(constants: Sequence[relax.Expr], experts: int, rank: int) -> np.nda
     if len(arrays) > 1:
         arrays = [array.reshape(array.shape[-(rank - 1) :]) for array in arrays]
     whole = np.stack(arrays) if len(arrays) > 1 else arrays[0]
+    if rank == 2 and whole.ndim == 3:  # (experts, 1, columns), beside rows of all experts
+        whole = whole.reshape(whole.shape[0], -1)
     if whole.ndim != rank or (rank > 1 and whole.shape[0] != experts):
         raise Refused(f"a weight has shape {tuple(whole.shape)}, which is not that of {experts} experts")
     return whole

@@ -1,10 +1,10 @@
-"""Put one operator in the place of a mixture of experts, in the forms that exporters write: grouped, and batched.
+"""Put one operator in the place of a mixture of experts, in any of the forms that exporters write.
 
     ids, shares = R.topk(..)                         the router stays as it is, with softmax or sigmoid or groups
     sorted by expert, a product for every segment    -> \\
     matrices looked up for every token               ->  R.call_tir(experts, (x, ids, shares, w1, w2, ..))
-
-Not yet: the forms that loop over experts, and those that multiply all of them with mostly zeros.
+    the tokens of every expert, added up in a loop   -> /
+    all experts for all tokens, times mostly zeros   -> /
 
 What counts is how values flow: every value is followed as rows of slots, of one expert or of all, with a formula for
 its elements (trace.py, routes.py); the sum over the choices of a token is where a mixture is complete. The operator

@@ -5,14 +5,17 @@ They are known by what they compute, not by their names: one block `out[i, j] = 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import ir, relax, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
+from dscc.passes.moe.merge import is_number
 from dscc.schedule.stages import Stage, is_zero, loads, stages, variables
 
 _CALL_TIR = ir.Op.get("relax.call_tir")
@@ -157,8 +160,8 @@ class Formula:
     extents: tuple[Expr, ...]
 
 
-def formula(kernel: Kernel) -> Formula | None:
-    """The kernel as a formula, or None if it reads elements at computed places."""
+def formula(kernel: Kernel, constants: Sequence[np.ndarray | None]) -> Formula | None:
+    """The kernel as a formula, or None if it reads elements at computed places; `constants`: what arguments hold."""
     stage = kernel.stage
     axis_of = {at: axis for axis, at in enumerate(stage.indices) if isinstance(at, Var)}
     value = unwrapped(stage.value)
@@ -168,6 +171,8 @@ def formula(kernel: Kernel) -> Formula | None:
     def leaf(load: Load) -> Expr:
         which = kernel.argument(load.source)
         places = [axis_of.get(at) if isinstance(at, Var) else None for at in load.indices]
+        if which is not None and (content := constants[which]) is not None and all(map(is_number, load.indices)):
+            return tirx.const(content[tuple(int(at.value) for at in load.indices)].item(), load.ty.dtype)
         plain = all(place is not None or is_zero(at) for place, at in zip(places, load.indices, strict=True))
         if which is None or not plain:
             return load

@@ -50,9 +50,12 @@ def top_k(trace: Trace, node: Node) -> Value | None:
 
 
 def packed(trace: Trace, node: Node) -> Value | None:
-    """Sorting in one of our own functions: of all slots by expert, or of a permutation, which inverts it."""
+    """One of our own functions: sorting all slots by expert, sorting a permutation, which inverts it, or NonZero."""
     call = node.value
-    if not isinstance(call.args[0], relax.ExternFunc) or str(call.args[0].global_symbol) != "dscc.top_k":
+    name = str(call.args[0].global_symbol) if isinstance(call.args[0], relax.ExternFunc) else ""
+    if name == "dscc.nonzero":
+        return where(trace, call.args[1])
+    if name != "dscc.top_k":
         return None
     value, (count, largest) = trace.value(call.args[1]), call.args[2].values
     routing = value.routing if value is not None else None
@@ -93,7 +96,7 @@ def kernel(trace: Trace, node: Node) -> Value | None:
         if index is None:
             return None
         return lookup(trace, node, data, index, looked.axis, looked.coordinates, looked.layout)
-    formula = kernels.formula(found)
+    formula = kernels.formula(found, [constant(trace.graph.value(arg)) for arg in found.args])
     return None if formula is None else of_formula(trace, node, found, formula)
 
 
@@ -334,8 +337,10 @@ def cumsum(trace: Trace, node: Node) -> Value | None:
 def scatter(trace: Trace, node: Node) -> Value | None:
     """Inverting a permutation, counting, the shares of all experts, adding rows to those of their tokens."""
     data, indices, updates = node.value.args
-    index, shape, axis = trace.value(indices), dims(data), attr(node.value, "axis")
+    shape, axis = dims(data), attr(node.value, "axis")
     adds = attr(node.value, "reduction") == "add"
+    # Rows are added by the places of their elements in a flat tensor, which is a reshape of them.
+    index = trace.value(indices) or (trace.value(trace.bare(indices)) if adds else None)
     if index is None or index.routing is None or shape is None:
         return None
     routing = index.routing
@@ -396,8 +401,12 @@ def _add_rows(
 
 
 def nonzero(trace: Trace, node: Node) -> Value | None:
+    return where(trace, node.value.args[0])
+
+
+def where(trace: Trace, mask_of: relax.Expr) -> Value | None:
     """The slots of one expert: where a mask over the choices is set."""
-    value = trace.value(node.value.args[0])
+    value = trace.value(mask_of)
     routing = value.routing if value is not None else None
     if value is None or routing is None or sorted(value.kinds) not in (["K", "T"], ["S"]):
         return None

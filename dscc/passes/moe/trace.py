@@ -129,7 +129,8 @@ class Trace:
             return
         used = used_vars(node.value)
         read = [self.values[var] for var in used if var in self.values]
-        if any(var in self.made for var in used) or any(self.has_product(value) for value in read):
+        routed = [value for value in read if value.routing is not None]
+        if any(var in self.made for var in used) or any(self.has_product(value) for value in routed):
             self.made.add(node.var)
         if read and isinstance(node.value, relax.Call):
             self.lost.append((node, read[0]))
@@ -195,9 +196,9 @@ class Trace:
         )
         kinds = "".join(axis.kind for axis in axes if axis.kind != "1")
         constant_ = self.const(expr)
-        if constant_ is not None and kinds == "N":
+        if constant_ is not None and kinds in ("N", "EN"):
             part = Part(0, 1, int(shape[[axis.kind for axis in axes].index("N")]))
-            return Value(axes, self.leaf("bias", Vector((constant_,), part)))
+            return Value(axes, self.leaf("bias", Vector((constant_,), part, kinds == "EN")))
         if kinds in ("S", "TK") and routing is not None and scalars.is_float(dtype(expr)):
             return Value(axes, self.leaf("share", Share(self.bare(expr))))
         return None
@@ -260,15 +261,18 @@ class Trace:
     def _dense(self, node: Node, known: Sequence[Value]) -> Value | None:
         """A product or quotient of shares of all experts with anything of their shape: again zero where they are."""
         first = known[0]
-        if node.op not in ("relax.multiply", "relax.divide", "relax.astype", "relax.where"):
+        if node.op not in ("relax.multiply", "relax.divide", "relax.astype"):
             return None
         shares = [value for value in known if "N" not in value.kinds and self._is_dense(value)]
         if not shares or "E" not in shares[0].kinds or any("N" in value.kinds for value in known):
             return None
         if node.op == "relax.divide" and first is not shares[0]:
             return None
-        if node.op == "relax.where":
+        shape = dims(node.var) or ()
+        if len(shape) != len(shares[0].axes):
             return None
+        if any(axis.kind == "1" and not same_dim(dim, 1) for axis, dim in zip(shares[0].axes, shape, strict=True)):
+            return None  # repeated along the other operand's axis
         leaf = self.leaves[variables_of(shares[0].formula)[0]]
         turned = shares[0].kinds == "ET"
         return Value(shares[0].axes, self.leaf("share", replace(leaf, source=node.var, turned=turned)))
@@ -449,9 +453,9 @@ class Trace:
         if shape is None or len(shape) < 2 or not scalars.is_float(dtype(left)):
             return None
         if value is None:
-            if sum(dim != 1 for dim in shape[:-1]) != 1 or not isinstance(shape[-1], int):
-                return None
             axes = (*(ONE if isinstance(dim, int) and dim == 1 else TOKENS for dim in shape[:-1]), ELEMENTS)
+            if axes.count(TOKENS) != 1 or not isinstance(shape[-1], int):
+                return None
             value = Value(axes, self.token_rows(left))
         if not value.axes or value.axes[-1].kind != "N" or value.terms or value.columns:
             return None
