@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PLUGINS := $(sort $(wildcard plugins/*/pyproject.toml))
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help venv test lint types lit unit arm-test oneapi-test device-test device-bench demo bench acceptance onnx-suite fuzz fuzz-files large docs changelog clean
+.PHONY: help venv test lint types lit unit arm-test oneapi-test device-test device-bench demo bench acceptance onnx-suite fuzz fuzz-files moe-exports large docs changelog clean
 
 help:            ## what there is
 	@sed -n 's/^\([a-z-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -67,6 +67,10 @@ fuzz: venv       ## random graphs against onnxruntime and the reference, for SEC
 
 fuzz-files: venv ## ten minutes of altered model files: each is read, or refused in one line
 	$(BIN)/python -m benchmarks.fuzz_files --seconds 600 --bases made suite real
+
+moe-exports: venv  ## seven families of mixtures of experts as transformers exports them, recognised and compared
+	$(PIP) -e '.[exports,verify]'
+	$(BIN)/python -m benchmarks.moe_exports
 
 large: venv      ## compile a model with 3 GB of weights, and say what memory that took
 	$(BIN)/python -m benchmarks.large --folder $(or $(TMPDIR),/tmp)/dscc-large
