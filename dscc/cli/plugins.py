@@ -33,7 +33,7 @@ def command() -> None:
             state = f"failed: {plugin.error}"
         else:
             names = [name for hook in HOOKS for name in plugin.offers.get(hook, [])]
-            state = " ".join(names) if len(names) <= 4 else output.count(len(names), "name")
+            state = " ".join(names) if len(names) <= 6 else output.count(len(names), "name")
         rows.append([plugin.name, plugin.origin, source, state or "offers nothing"])
     output.table(["plug-in", "origin", "package", "offers"], rows)
     if clash:

@@ -3,7 +3,7 @@
     x * 1, x / 1, x + 0, x - 0, x ** 1       ->  x
     max(x, -inf), min(x, inf), astype(x, type of x)  ->  x
     x / c, x - c                             ->  x * (1 / c) unless it is rounded then, x + (-c)
-    (x + a) + b, (x * a) * b                 ->  x + (a + b), x * (a * b)
+    (x + a) + b, (x * a) * b                 ->  x + (a + b), x * (a * b) unless it is rounded then
     x ** 2, x ** 3, x ** 0.5, 1 / sqrt(x)    ->  x * x, x * x * x, sqrt(x), rsqrt(x)
     max(x, 0), min(max(x, a), b)             ->  relu(x), clip(x, a, b)
     sum(x, axes) * (1 / n)                   ->  mean(x, axes), where the axes have n elements
@@ -103,13 +103,13 @@ def _subtract_constant(node: Node, graph: Graph) -> relax.Expr | None:
 
 
 def _merge_constants(node: Node, graph: Graph) -> relax.Expr | None:
-    """Two constants in a row: `(x + a) + b`. Only where nothing else needs `x + a`."""
+    """Two constants in a row: `(x + a) + b`. Only where nothing else needs `x + a`, and the result is not rounded."""
     outer = _constant_operand(node, graph)
     inner = None if outer is None else graph.node(outer[0])
     if outer is None or inner is None or inner.op != node.op or graph.only_user(inner) is not node:
         return None
     first = _constant_operand(inner, graph)
-    if first is None or first[1].dtype.kind != "f":
+    if first is None or first[1].dtype.kind != "f" or _rounds(node, graph):
         return None
     combine = np.add if node.op == "relax.add" else np.multiply
     both = combine(first[1].astype("float64"), outer[1].astype("float64"))
