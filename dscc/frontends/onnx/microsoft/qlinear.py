@@ -25,8 +25,8 @@ def _quantized(op: Standard, y: Value, scale: Value, zero: Value | None, like: V
     return op.QuantizeLinear(y, scale, np.zeros((), like.dtype) if zero is None else zero)
 
 
-@contrib("QLinearAdd", "QLinearMul")
-def qlinear_binary(
+@contrib("QLinearAdd")
+def qlinear_add(
     node: Node,
     a: Value,
     a_scale: Value,
@@ -37,10 +37,42 @@ def qlinear_binary(
     scale: Value,
     zero: Value | None = None,
 ) -> Value:
+    """In the order of onnxruntime's kernel (MLAS), which decides ties: the zero points become one number to add."""
     op = Standard(node)
-    name = node.op.removeprefix("QLinear")
-    result = op.several(name, 1, _real(op, a, a_scale, a_zero), _real(op, b, b_scale, b_zero))[0]
-    return _quantized(op, result, scale, zero, a)
+    ratios = [op.Div(a_scale, scale), op.Div(b_scale, scale)]
+    offsets = [op.Mul(ratio, _number(op, z)) for ratio, z in zip(ratios, (a_zero, b_zero), strict=True)]
+    fixed = op.Sub(_number(op, zero), op.Add(*offsets))
+    right = op.Add(op.Mul(op.cast(b, "float32"), ratios[1]), fixed)
+    return _saturated(op, op.Add(op.Mul(op.cast(a, "float32"), ratios[0]), right), a.dtype)
+
+
+@contrib("QLinearMul")
+def qlinear_mul(
+    node: Node,
+    a: Value,
+    a_scale: Value,
+    a_zero: Value | None,
+    b: Value,
+    b_scale: Value,
+    b_zero: Value | None,
+    scale: Value,
+    zero: Value | None = None,
+) -> Value:
+    """In the order of onnxruntime's kernel (MLAS), which decides ties."""
+    op = Standard(node)
+    product = op.cast(mul_integer(node, a, a_zero, b, b_zero), "float32")
+    ratio = op.Div(op.Mul(a_scale, b_scale), scale)
+    return _saturated(op, op.Add(op.Mul(product, ratio), _number(op, zero)), a.dtype)
+
+
+def _number(op: Standard, zero: Value | None) -> Any:
+    return np.zeros((), np.float32) if zero is None else op.cast(zero, "float32")
+
+
+def _saturated(op: Standard, y: Value, dtype: str) -> Value:
+    """y rounded, ties to even, and held within the type. QuantizeLinear adds its zero point only after that."""
+    limits = np.iinfo(dtype)
+    return op.cast(op.Clip(op.Round(y), float(limits.min), float(limits.max)), dtype)
 
 
 @contrib("QLinearLeakyRelu", "QLinearSigmoid")

@@ -50,6 +50,21 @@ def test_binary(op: str, kind: Any, shape: tuple[int, ...]) -> None:
     compare(made, feed, off=OFF)
 
 
+def test_ties_are_rounded_after_the_zero_point_is_added() -> None:
+    """Found by benchmarks.fuzz: 43.5 + 3 is 46, where QuantizeLinear's round(43.5) + 3 is 47."""
+    feed = {
+        "a": np.arange(256, dtype=np.uint8),
+        "as": scale(1.0),
+        "az": zero(np.uint8, 128),
+        "b": zero(np.uint8, 121),
+        "bs": scale(0.5),
+        "bz": zero(np.uint8, 120),
+        "cs": scale(1.0),
+        "cz": zero(np.uint8, 3),
+    }
+    compare(model("QLinearMul", feed, {"a": ("n",)}, ["as", "az", "b", "bs", "bz", "cs", "cz"]), feed)
+
+
 @KINDS
 @pytest.mark.parametrize(
     ("op", "attributes"),
