@@ -46,6 +46,36 @@ def _vector_conditions() -> Any:
     return rewrite
 
 
+def _common_subexpressions() -> Any:
+    """CommonSubexprElim, but for functions with a quotient of integers as floats: such as the ratio of two sizes.
+
+    Where TVM 0.27 gives such a quotient a name it fails over its bounds, in `Combine<Div>` of int_set.cc: "IntImm
+    supports only int or uint or bool type, but float32 was supplied".
+    """
+    eliminate = tirx.transform.CommonSubexprElim()
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="dscc.common_subexpressions")
+    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        if _has_ratio(func.body):
+            return func
+        gvar = tvm.ir.GlobalVar("kernel")
+        return eliminate(tvm.IRModule({gvar: func}))["kernel"]
+
+    return rewrite
+
+
+def _has_ratio(body: Any) -> bool:
+    quotients: list[tirx.Div] = []
+    tvm_ffi.structural_walk(body, (tirx.Div, quotients.append))
+    return any(_is_of_integers(node) for node in quotients if str(node.ty.dtype) in ("float32", "float64"))
+
+
+def _is_of_integers(quotient: tirx.Div) -> bool:
+    casts: list[tirx.Cast] = []
+    tvm_ffi.structural_walk(quotient.b, (tirx.Cast, casts.append))
+    return any(str(cast.value.ty.dtype).startswith("int") for cast in casts)
+
+
 def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any, ...] = ()) -> tuple[Any, Any, Any]:
     """TVM's passes, with those that only kernels of one kind need.
 
@@ -65,7 +95,7 @@ def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any
         tirx.transform.RemoveNoOp(),
         s_tir.transform.RewriteUnsafeSelect(),
         *conditions,
-        tirx.transform.CommonSubexprElim(),
+        _common_subexpressions(),
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),

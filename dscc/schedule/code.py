@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr
 
@@ -56,6 +57,17 @@ def quotient(a: Index, b: Index) -> Expr:
 def remainder(a: Index, b: Index) -> Expr:
     """The remainder of a / b, for a >= 0 and b > 0; not floormod, for the reason that `quotient` gives."""
     return tirx.truncmod(index(a), index(b))
+
+
+def divisor(extent: Index) -> Expr:
+    """An extent to divide by: at least 1 where it has a bound, as the length of a slice may be 0.
+
+    TVM 0.27 throws "Divide by zero" where such a length is known to be 0 inside of a condition, though nothing is run.
+    """
+    bounded: list[Expr] = []
+    for kind in (tirx.Max, tirx.Min):
+        tvm_ffi.structural_walk(index(extent), (kind, bounded.append))
+    return tirx.max(index(extent), index(1)) if bounded else index(extent)
 
 
 def ceildiv(a: Index, b: Index) -> Index:

@@ -17,7 +17,7 @@ from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 from tvm.sym import Analyzer
 
-from dscc.schedule.code import Code, Index, constant, index, product
+from dscc.schedule.code import Code, Index, constant, divisor, index, product
 from dscc.schedule.collapse import Flattened, View, collapse
 from dscc.schedule.domain import Interval, bounded, pieces
 from dscc.schedule.machine import Machine
@@ -99,7 +99,7 @@ class nest:
         self._fuse = parallel and len(self._extents) > 1 and (first is None or first < 16)
         if self._fuse:
             self._extents[:2] = [product(self._extents[:2])]
-        self._second = index(extents[1]) if self._fuse else None
+        self._second = divisor(extents[1]) if self._fuse else None
         kinds = ["parallel" if parallel else "serial", *["serial"] * len(self._extents)]
         self._loops = [
             code.loop(extent, f"i{n}", kind) for n, (extent, kind) in enumerate(zip(self._extents, kinds, strict=False))

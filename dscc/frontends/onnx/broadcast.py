@@ -5,8 +5,9 @@ two cases:
 
 - one of them is computed from others, as in a residual around a stride (`(h + 1) // 2 * 2` and `h`): they have to be
   equal, the network makes no sense otherwise, and a `match_cast` checks it when the model runs
-- both are symbols of their own, or one is a number: either may be 1 when the model runs, so a kernel of ours reads
-  index 0 there, and the check allows 1
+- both are symbols of their own, or one is a number, or they are of the same symbols and differ wherever they were tried
+  (`min(n, 1)` and `n`): either may be 1 when the model runs, so a kernel of ours reads index 0 there, and the check
+  allows 1
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def _common(node: Node, a: Dim, b: Dim) -> Dim:
         return a
     if static(b) is not None:
         return b
-    if is_bare(a) and is_bare(b):
+    if (is_bare(a) and is_bare(b)) or dims.differ(a, b):
         return dims.simplify(tirx.Select(equals(a, 1), b, a))
     return a if is_bare(a) or not is_bare(b) else b
 
@@ -64,7 +65,8 @@ def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
     for axis, (dim, wanted) in enumerate(zip(shape, goal, strict=True)):
         if static(dim) == 1 or node.dims.equal(dim, wanted):
             continue
-        if isinstance(dim, tirx.Var) and (static(wanted) is not None or isinstance(wanted, tirx.Select)):
+        chosen = isinstance(wanted, tirx.Select)
+        if (isinstance(dim, tirx.Var) and (static(wanted) is not None or chosen)) or node.dims.differ(dim, wanted):
             stretched = True
             node.require_equal(tirx.Select(equals(dim, 1), int64(wanted), dim), wanted, "a broadcast dimension")
         else:

@@ -178,7 +178,11 @@ def _interpolate(node: Node, x: Expr, along: Axis, by: Filter) -> Expr:
             return tirx.if_then_else(target[axis] > 1, many, one)
 
         def scaled(i: Any) -> Any:
-            return i / real(steer[0](along.row, 0)) if steer else i * inverse
+            if steer:
+                return i / real(steer[0](along.row, 0))
+            if by.method == "nearest":  # whole numbers and halves must come out as such: they are rounded
+                return i / (growth(0) if scale is None else tirx.const(scale, working))
+            return i * inverse
 
         def coordinate(i: Any) -> Any:
             i = real(i)
@@ -200,8 +204,6 @@ def _interpolate(node: Node, x: Expr, along: Axis, by: Filter) -> Expr:
                     start, end = (tirx.const(bound, working) for bound in along.window or (0.0, 1.0))
                 moved = start * reach(0) + i * (end - start) * reach(0) / steps(0)
                 return spread(moved, (start + end) / 2 * reach(0))
-            if mode == "half_pixel" and by.method == "nearest" and scale is None and not steer:
-                return (i + 0.5) / growth(0) - 0.5  # halves must come out as halves: they are rounded
             if mode == "half_pixel":
                 return scaled(i + 0.5) - 0.5
             raise node.error(f"coordinate_transformation_mode is '{mode}'; the standard has no such one")

@@ -23,6 +23,9 @@ from dscc.frontends.onnx.values import Dim, plain, static
 MAX_DIM = 10**9
 
 
+_TRIED = (2, 3, 4, 6, 8, 9, 16, 30, 64, 99, 1024)
+
+
 class Dims:
     """Dimension arithmetic under what is known of the model's symbols."""
 
@@ -50,9 +53,7 @@ class Dims:
         """Take dim >= minimum for granted from here on, where dim is a symbol plus a number: a check has just been
         written that refuses anything else when the model runs.
         """
-        found: list[tirx.Var] = []
-        if isinstance(dim, tvm.ir.Expr):
-            tvm_ffi.structural_walk(dim, (tirx.Var, found.append))
+        found = symbols(dim)
         if len(found) != 1 or found[0] not in self._least:
             return
         rest = static(self.simplify(dim - found[0]))
@@ -89,6 +90,17 @@ class Dims:
         if static(a) is not None and static(b) is not None:
             return static(a) == static(b)
         return bool(self._analyzer.can_prove_equal(int64(a), int64(b)))
+
+    def differ(self, a: Dim, b: Dim) -> bool:
+        """Whether two dimensions are computed from the same symbols and differ wherever they are tried and not 1."""
+        used = [set(symbols(dim)) for dim in (a, b)]
+        if not used[0] or used[0] != used[1]:
+            return False
+        for size in _TRIED:
+            left, right = (static(self.simplify(_with_size(dim, size))) for dim in (a, b))
+            if left is None or (left == right and left != 1):
+                return False
+        return True
 
     def proved(self, condition: Any) -> bool:
         return bool(condition) if isinstance(condition, bool | int) else bool(self._analyzer.can_prove(condition))
@@ -144,6 +156,20 @@ class Dims:
 def int64(dim: Dim) -> tvm.ir.Expr:
     """A dimension as an expression; TVM would make a Python int an int32, which compares with no int64."""
     return dim if isinstance(dim, tvm.ir.Expr) else tirx.IntImm("int64", int(dim))
+
+
+def symbols(dim: Dim) -> list[tirx.Var]:
+    """The symbols that a dimension mentions, each as often as it does."""
+    found: list[tirx.Var] = []
+    if isinstance(dim, tvm.ir.Expr):
+        tvm_ffi.structural_walk(dim, (tirx.Var, found.append))
+    return found
+
+
+def _with_size(dim: Dim, size: int) -> Dim:
+    """A dimension where each symbol is `size`."""
+    number = tirx.IntImm("int64", size)
+    return tvm_ffi.structural_map(dim, (tirx.Var, lambda var: number)) if isinstance(dim, tvm.ir.Expr) else dim
 
 
 def equals(a: Dim, b: Dim) -> tvm.ir.Expr:

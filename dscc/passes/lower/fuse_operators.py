@@ -9,13 +9,13 @@ block, multiplied with every pixel): the consumer is the larger work, and would 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import relax, tirx
+from tvm import relax, sym, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes import origins
@@ -35,7 +35,7 @@ class FuseOperators(Pass):
     stage = "lower"
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
-        mod = relax.transform.AnnotateTIROpPattern()(constants_last(mod))
+        mod = relax.transform.AnnotateTIROpPattern()(simplest_sizes(mod))
         single = mutated(mod, _KeepApart(mod))
         fused = origins.of_groups(single, relax.transform.FuseOps(fuse_opt_level=2)(single))
         kernels = relax.transform.FuseTIR()(define_first(join_symbols(fused)))
@@ -65,23 +65,44 @@ def _is_judged(func: tirx.PrimFunc) -> bool:
     return True
 
 
-def constants_last(mod: tvm.IRModule) -> tvm.IRModule:
-    """The sums in the shapes of kernels as TVM's simplifier writes them, `n + 1`.
+def simplest_sizes(mod: tvm.IRModule) -> tvm.IRModule:
+    """The sums in shapes as TVM's simplifier writes them: `n + 1`, and `n * 2 + 2` for `n + 2 + n`.
 
     FuseTIR of TVM 0.27 compares the shapes of a value in the function that makes it and in the one that reads it by
-    structure: "Inconsistent buffers" says that one of them has `1 + n`.
+    structure: "Inconsistent buffers" says that one of them has `1 + n`, "used before its definition" that one has
+    `n + 2 + n`, in which it finds no n.
     """
+    analyzer = sym.Analyzer()
     out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
     for gvar, func in mod.functions.items():
-        if isinstance(func, tirx.PrimFunc):
+        if isinstance(func, relax.Function):
+            out[gvar] = _mapped(func, analyzer.simplify)
+        elif isinstance(func, tirx.PrimFunc):
             dims = [dim for param in func.params if tirx.is_buffer_var(param) for dim in param.shape]
-            if any(isinstance(dim, tirx.Add) and isinstance(dim.a, tirx.IntImm) for dim in dims):
-                out[gvar] = tvm_ffi.structural_map(func, (tirx.Add, _constant_last))
+            sizes = [var for dim in dims for var in tirx.analysis.undefined_vars(dim)]
+            sums = [dim for dim in dims if isinstance(dim, tirx.Add | tirx.Sub)]
+            if any(not tvm_ffi.structural_equal(dim, analyzer.simplify(dim)) for dim in sums):
+                out[gvar] = _mapped(func, _Simplest(analyzer, sizes))
     return out
 
 
-def _constant_last(node: tirx.Add) -> tvm.ir.Expr:
-    return tirx.Add(node.b, node.a) if isinstance(node.a, tirx.IntImm) else node
+def _mapped(func: Any, simplest: Callable[[Any], Any]) -> Any:
+    for kind in (tirx.Add, tirx.Sub):
+        func = tvm_ffi.structural_map(func, (kind, simplest))
+    return func
+
+
+class _Simplest:
+    """Simplifies what consists of sizes."""
+
+    def __init__(self, analyzer: sym.Analyzer, sizes: Sequence[tirx.Var]):
+        self._analyzer = analyzer
+        self._sizes = sizes
+
+    def __call__(self, node: Any) -> tvm.ir.Expr:
+        used = tirx.analysis.undefined_vars(node)
+        known = all(any(var.same_as(size) for size in self._sizes) for var in used)
+        return self._analyzer.simplify(node) if known else node
 
 
 def join_symbols(mod: tvm.IRModule) -> tvm.IRModule:

@@ -249,6 +249,8 @@ class _Resolver:
                 return a / b
             if isinstance(expr, ir.Call) and isinstance(expr.op, ir.Op) and expr.op.name == "prim.if_then_else":
                 raise NotRowwise  # it guards a load that a vector of lanes would do unguarded
+            if isinstance(expr, ir.StringImm):
+                raise NotRowwise  # a function of C, which has no vectors
             if isinstance(expr, ir.Call) and is_below_max(expr, at, self._by_buffer):
                 expr = ir.Call(expr.op, list(expr.args), {BELOW_ONE: True}, expr.ty_args, expr.span, expr.ty)
             out = with_parts(expr, [visit(part, at) for part in parts_of(expr)])

@@ -10,7 +10,7 @@ from typing import ClassVar
 from tvm import tirx
 from tvm.ir import Expr, Var
 
-from dscc.schedule.code import Code, Flat, Index, broadcast, constant, index, product
+from dscc.schedule.code import Code, Flat, Index, broadcast, constant, divisor, index, product
 from dscc.schedule.lanes import lift
 from dscc.schedule.machine import Machine
 from dscc.schedule.rowwise.program import COMBINE, Access, Axis, Fold, Rows, Sweep
@@ -54,8 +54,8 @@ class Writer:
             if axis is axes[0]:
                 values[axis.var] = self.code.bind(axis.var.name, left)
             else:
-                values[axis.var] = self.code.bind(axis.var.name, left % index(axis.extent))
-                left = self.code.bind("row", left // index(axis.extent))
+                values[axis.var] = self.code.bind(axis.var.name, left % divisor(axis.extent))
+                left = self.code.bind("row", left // divisor(axis.extent))
         return values, inner
 
     def _evaluate(self, steps: Sequence[tuple[Var, Access | Expr]], values: dict[Var, Expr], lanes: Lanes) -> None:

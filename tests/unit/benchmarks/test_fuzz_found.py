@@ -30,6 +30,62 @@ FOUND = {
         t = Trilu<upper = 0>(x) y = Conv<group = 4, pads = [1, 1, 1, 1], strides = [3, 3]>(t, w) }""",
         {"x": (2, 4, 16, 17), "w": (4, 1, 3, 3)},
     ),
+    # A call of a function of C was evaluated for a vector of lanes.
+    "a remainder inside of a row": (
+        "(float[n, 8] x, float[1, 8] d) => (float[n, 8] y) { m = Mod<fmod = 1>(x, d) y = LogSoftmax(m) }",
+        {"x": (5, 8), "d": (1, 8)},
+    ),
+    # TVM takes the bounds of a quotient of floats for integers, where it is computed twice and gets a name.
+    "nearest pixels of an open height, for three channels": (
+        """(float[1, 17, n, 3] x) => (float[a, b, c, d] y)
+        <int64[1] two = {2}, int64[1] zero = {0}, int64[1] three = {3}, int64[1] end = {6}> {
+        s = Shape(x) head = Slice(s, zero, two) h = Slice(s, two, three) wide = Mul(h, two)
+        all = Concat<axis = 0>(head, wide, end)
+        y = Resize<coordinate_transformation_mode = "asymmetric">(x, , , all) }""",
+        {"x": (1, 17, 7, 3)},
+    ),
+    # 1.5 / 3 - 0.5 is 0, where 1.5 * 0.33333334 - 0.5 is more: rounded up, the neighbour.
+    "pixels rounded up at three times the size": (
+        """(float[2, 6, n] x) => (float[2, 6, m] y) <float[3] s = {1, 1, 3}> {
+        y = Resize<nearest_mode = "ceil">(x, , s) }""",
+        {"x": (2, 6, 33)},
+    ),
+    # FuseTIR finds no n in the shape `n + 2 + n`, nor in `n * 8 - 1 + 2 + 1 - 2`.
+    "a triangle of a sum of sizes": (
+        """(float[n, 8] x, float[2, 8] w) => (float[m, 8] y) {
+        c = Concat<axis = 0>(x, w, x) t = Trilu(c) y = Mul(t, t) }""",
+        {"x": (3, 8), "w": (2, 8)},
+    ),
+    "a transposed convolution that is cropped to its input": (
+        """(float[1, 1, n] x) => (float[1, 2, m] y)
+        <int64[1] every = {-1}, int64[2] axes = {0, 1}, float[1, 2, 3] w = {0.2, -0.2, 0.1, 0.6, 0.1, -0.1}> {
+        flat = Reshape(x, every) long = Concat<axis = 0>(flat, flat) made = Unsqueeze(long, axes)
+        y = ConvTranspose<pads = [0, 2]>(made, w) }""",
+        {"x": (1, 1, 13)},
+    ),
+    # `min(n, 1)` and `n` were taken for sizes that have to be equal.
+    "the first of those found for all of them": (
+        """(float[n] x) => (int64[1, m] y) <int64[1] zero = {0}, int64[1] one = {1}> {
+        found = NonZero(x) s = Shape(found) first = Slice(found, zero, one, one) y = Expand(first, s) }""",
+        {"x": (4,)},
+    ),
+    # Where s1 >= 16 the slice has no rows, and TVM divides by their number.
+    "rows that only small images have": (
+        """(float[n, m, m] x) => (float[n, k, m] y) <int64[1] from = {-6}, int64[1] to = {4}, int64[1] axis = {1},
+        int64[1] step = {2}> { y = Slice(x, from, to, axis, step) }""",
+        {"x": (3, 7, 7)},
+    ),
+    # Relax's split has no part without elements.
+    "parts without elements": (
+        """(float[3, 4, 2] x) => (float[3, 0, 2] a, float[3, 4, 2] b) <int64[2] parts = {0, 4}> {
+        a, b = Split<axis = 1>(x, parts) }""",
+        {"x": (3, 4, 2)},
+    ),
+    # TVM's search in the index of a scan takes minutes for four symbols.
+    "running sums over four open axes": (
+        "(float[a, b, c, d] x) => (float[a, b, c, d] y) <int64 axis = {2}> { y = CumSum<reverse = 1>(x, axis) }",
+        {"x": (2, 3, 5, 4)},
+    ),
 }
 
 

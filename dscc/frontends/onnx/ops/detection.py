@@ -28,7 +28,8 @@ def non_max_suppression(
     numbers = [_single(node, value) for value in (overlap, least)]
     options = shape_expr([count, node.attr("center_point_box", 0), least is not None])
     args = [as_type(node, boxes.expr, "float32"), as_type(node, scores.expr, "float32"), *numbers, options]
-    return library.call("non_max_suppression", args, relax.TensorType(ndim=2, dtype="int64"))
+    found = node.bb.emit(library.call("non_max_suppression", args, relax.TensorType(ndim=2, dtype="int64")))
+    return node.bb.match_cast(found, relax.TensorType(shape_expr([node.dims.symbol("selected", 0), 3]), "int64"))
 
 
 def _single(node: Node, value: Value | None) -> Expr:

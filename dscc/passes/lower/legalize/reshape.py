@@ -54,10 +54,11 @@ def runs(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[list[int], list[i
 
 
 def _same_size(analyzer: sym.Analyzer, old: Sequence[Any], new: Sequence[Any]) -> bool:
-    return bool(analyzer.can_prove_equal(_product(old), _product(new)))
+    return bool(analyzer.can_prove_equal(product(old), product(new)))
 
 
-def _product(extents: Sequence[Any]) -> Any:
+def product(extents: Sequence[Any]) -> Any:
+    """The number of elements that axes of these extents hold."""
     total: Any = tirx.const(1, "int64")
     for extent in extents:
         total = total * extent
