@@ -14,6 +14,11 @@ Array = np.ndarray[Any, Any]
 Imports = Sequence[onnx.OperatorSetIdProto]
 
 
+_OF_GATES = {"activations", "activation_alpha", "activation_beta", "clip"}
+# Attributes of which the evaluator of ONNX 1.23 takes no notice.
+_IGNORED = {"LSTM": _OF_GATES | {"input_forget"}, "GRU": _OF_GATES, "RNN": {"clip"}}
+
+
 class Refused(Exception):
     """The engine does not take the nodes, or not these operands."""
 
@@ -40,8 +45,11 @@ def by_evaluator(
 
 def _misread(node: onnx.NodeProto) -> str:
     """What the evaluator makes of a node, or of one inside of it, instead of what the standard says; or nothing."""
-    if node.op_type == "LSTM" and any(a.name == "input_forget" and a.i for a in node.attribute):
-        return "ignores input_forget"
+    ignored = _IGNORED.get(node.op_type, set()).intersection(a.name for a in node.attribute)
+    if ignored:
+        return f"ignores {', '.join(sorted(ignored))}"
+    if node.op_type == "GlobalMaxPool":
+        return "takes all data for images"
     if node.op_type == "Loop" and len(node.output) > max(len(node.input) - 2, 0):
         return "joins what a Loop collects by numpy.vstack, which is right for vectors alone"
     if node.op_type == "Loop" and (len(node.input) < 2 or not node.input[1]):

@@ -27,6 +27,11 @@ from dscc.errors import DsccError
 RELATIVE = {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OF_LARGEST = {"float64": 1e-7, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 ULP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+SMALLEST = {
+    "float64": 2.0**-1022,
+    "float32": 2.0**-126,
+    "bfloat16": 2.0**-126,
+}  # normal numbers
 PERTURBED_RUNS = 12
 
 
@@ -123,12 +128,13 @@ def interpret(
     second: Callable[..., list[list[Any]]] = engines.by_runtime,
 ) -> dict[str, Any]:
     """Every value of the graph by name, node by node: by the engine `first`, or `second` where that refuses; `touch` is
-    applied to the results of each. A list stands for a sequence.
+    applied to the weights and to the results of each. A list stands for a sequence.
 
     Raises:
         Refused: both engines refused a node.
     """
-    values: dict[str, Any] = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer} | dict(feeds)
+    weights = {t.name: touch(onnx.numpy_helper.to_array(t)) for t in model.graph.initializer}
+    values: dict[str, Any] = weights | dict(feeds)
     for node in model.graph.node:
         used = [name for name in values if name in node.input or any(a.HasField("g") for a in node.attribute)]
         made = [name for name in node.output if name]
@@ -212,9 +218,8 @@ def close(got: Array, want: Array) -> Array:
     with np.errstate(all="ignore"):
         finite = np.abs(b[np.isfinite(b)])
         allowed = RELATIVE[got.dtype.name] * np.abs(b) + OF_LARGEST[got.dtype.name] * finite.max(initial=0.0)
-        return np.asarray(
-            (a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= allowed + np.finfo(np.float64).tiny)
-        )
+        allowed += SMALLEST.get(got.dtype.name, 0.0)
+        return np.asarray((a == b) | (np.isnan(a) & np.isnan(b)) | (np.abs(a - b) <= allowed))
 
 
 def _moved(case: Case, run: int, name: str) -> list[Array]:

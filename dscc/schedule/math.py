@@ -267,7 +267,10 @@ def _split_exponent(let: _Lets, x: Expr) -> tuple[Expr, Expr]:
     integer = _like(x, "int32")
     denormal = x < _const(_SMALLEST_NORMAL, x)
     bits = let(tirx.reinterpret(integer, tirx.Select(denormal, x * _const(2.0**23, x), x)))
-    e = let((bits - tirx.const(_SQRT_HALF_BITS, integer)) >> tirx.const(23, integer))
+    # There and back, so that its bounds are those of the type: NarrowDataType of TVM 0.27 compares the bounds of a
+    # variable with and without its Let, where the result is cast to integers ("conflicts with memorization").
+    shifted = (bits - tirx.const(_SQRT_HALF_BITS, integer)) >> tirx.const(23, integer)
+    e = let(tirx.reinterpret(integer, tirx.reinterpret(_dtype(x), shifted)))
     mantissa = let(tirx.reinterpret(_dtype(x), bits - (e << tirx.const(23, integer))))
     return mantissa, let(e.astype(_dtype(x)) - tirx.Select(denormal, _const(23.0, x), _const(0.0, x)))
 

@@ -99,3 +99,14 @@ def expand(node: Node, x: Value, shape: Sequence[Dim]) -> relax.Expr:
     target = broadcast_shape(node, [x.shape, shape])
     fitted = fit(node, x.expr, target)
     return relax.op.broadcast_to(fitted, shape_expr(target))
+
+
+def joined(node: Node, parts: Sequence[Value], axis: int) -> relax.Expr:
+    """The parts one after the other along `axis`; their other dimensions have to be equal."""
+    stated = [parts[0].expr]
+    for part in parts[1:]:
+        if part.ndim != parts[0].ndim:
+            raise node.error(f"inputs of rank {parts[0].ndim} and {part.ndim} cannot be joined")
+        wanted = [dim if at == axis else parts[0].shape[at] for at, dim in enumerate(part.shape)]
+        stated.append(node.restate(part.expr, wanted, "an input"))
+    return relax.op.concat(stated, axis)

@@ -11,7 +11,7 @@ from tvm import relax
 
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx.shapes import Dims, int64, require_equal, restate, shape_expr
-from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, tensor_array
+from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, static, tensor_array
 
 if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
@@ -126,6 +126,10 @@ class Node:
         only the rank of the result, its dimensions become symbols, taken from the tensor.
         """
         hint = identifier(name or next(filter(None, self.proto.output), ""))
+        if not isinstance(expr, relax.Var):
+            expr = self.bb.normalize(expr)
+            if _is_empty(expr.ty):  # there is nothing to compute, and few of TVM's operators have thought of that
+                expr = relax.op.zeros(expr.ty.shape, str(expr.ty.dtype))
         var = self.bb.emit(expr, hint) if not isinstance(expr, relax.Var) else expr
         if isinstance(var.ty, relax.TensorType) and var.ty.shape is None:
             if var.ty.ndim < 0:
@@ -194,3 +198,8 @@ class Node:
         if not -ndim <= axis < max(ndim, 1):
             raise self.error(f"axis {axis} is out of range for rank {ndim}; allowed: {-ndim} to {ndim - 1}")
         return axis + ndim if axis < 0 else axis
+
+
+def _is_empty(ty: Any) -> bool:
+    """Whether a tensor of this type has no elements, whatever the sizes of the inputs are."""
+    return isinstance(ty, relax.TensorType) and isinstance(ty.shape, relax.ShapeExpr) and 0 in map(static, ty.shape)

@@ -81,6 +81,23 @@ FOUND = {
         a, b = Split<axis = 1>(x, parts) }""",
         {"x": (3, 4, 2)},
     ),
+    # The bounds of an integer inside of the logarithm were compared with and without its definition.
+    "logarithms and powers as integers": (
+        """(float[n, 20] x, float[20] b) => (int32[n, 20] y) {
+        a = Abs(x) l = Log(a) p = Pow(a, b) s = Add(l, p) t = Add(s, b) y = Cast<to = 6>(t) }""",
+        {"x": (3, 20), "b": (20,)},
+    ),
+    # What is joined has shapes of which it is not proved that they are equal.
+    "two of three parts of a sequence": (
+        """(float[n, 6] x) => (float[m, 12] y) {
+        a, b, c = Split<num_outputs = 3>(x) s = SequenceConstruct(b, c) y = ConcatFromSequence<axis = -1>(s) }""",
+        {"x": (9, 6)},
+    ),
+    # In the target of Relax's reshape, 0 stands for the dimension that was there.
+    "new axes before one without elements": (
+        "(float[4, 0, 4] x) => (float[a, b, c, d, e] y) <int64[2] axes = {0, 1}> { y = Unsqueeze(x, axes) }",
+        {"x": (4, 0, 4)},
+    ),
     # TVM's search in the index of a scan takes minutes for four symbols.
     "running sums over four open axes": (
         "(float[a, b, c, d] x) => (float[a, b, c, d] y) <int64 axis = {2}> { y = CumSum<reverse = 1>(x, axis) }",

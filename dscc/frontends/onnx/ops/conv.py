@@ -146,7 +146,4 @@ def conv_transpose(node: Node, x: Value, weight: Value, bias: Value | None = Non
             [o - p for o, p in zip(over, cropped[rank:], strict=True)],
         )
         result = pad_spatial(node, node.emit(result), negative, 0.0)
-    result = node.emit(result)
-    if any(static(dim) == 0 for dim in result.ty.shape.values):  # nothing is left after the padding is cut off
-        return R.zeros(result.ty.shape, str(result.ty.dtype))
     return with_bias(node, result, bias, x.ndim)

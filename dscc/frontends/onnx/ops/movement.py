@@ -8,6 +8,7 @@ from tvm import relax, te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
+from dscc.frontends.onnx.broadcast import joined
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
@@ -26,13 +27,7 @@ def concat(node: Node, *xs: Value) -> Expr | Value:
     parts = [x for x in xs if static(x.shape[axis]) != 0] or list(xs[:1])
     if len(parts) == 1:
         return parts[0]
-    stated = [parts[0].expr]
-    for part in parts[1:]:
-        if part.ndim != parts[0].ndim:
-            raise node.error(f"inputs of rank {parts[0].ndim} and {part.ndim} cannot be joined")
-        wanted = [dim if at == axis else parts[0].shape[at] for at, dim in enumerate(part.shape)]
-        stated.append(node.restate(part.expr, wanted, "an input"))
-    return R.concat(stated, axis)
+    return joined(node, parts, axis)
 
 
 @converter("Split")

@@ -31,10 +31,14 @@ def pad_inputs(
     amounts = node.ints(pads, "the pads")
     if axes is not None:
         where = [node.axis(int(axis), x.ndim) for axis in node.numbers(axes, "the axes")]
+        if len(amounts) != 2 * len(where):
+            raise node.error(f"the pads are {len(amounts)} numbers for {len(where)} axes; they must be twice as many")
         full: list[Dim] = [0] * (2 * x.ndim)
         for index, axis in enumerate(where):
             full[axis], full[axis + x.ndim] = amounts[index], amounts[index + len(where)]
         amounts = full
+    if len(amounts) != 2 * x.ndim:
+        raise node.error(f"the pads are {len(amounts)} numbers; rank {x.ndim} has {2 * x.ndim}")
     if all(static(amount) == 0 for amount in amounts):
         return x
     known = 0.0 if value is None else value.constant.item() if value.constant is not None else None

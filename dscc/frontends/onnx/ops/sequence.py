@@ -11,6 +11,7 @@ import onnx
 from tvm import relax
 
 from dscc import library
+from dscc.frontends.onnx.broadcast import joined
 from dscc.frontends.onnx.kinds import (
     Container,
     OptionalKind,
@@ -127,11 +128,11 @@ def concat(node: Node, values: Value) -> Value:
     if given.items is not None and given.items:
         ndim = given.items[0].ndim + stacks
         axis = node.axis(node.required("axis"), ndim)
-        parts = [item.expr for item in given.items]
+        parts = list(given.items)
         if stacks:
-            shape = given.items[0].shape
-            parts = [node.emit(relax.op.reshape(p, shape_expr([*shape[:axis], 1, *shape[axis:]]))) for p in parts]
-        return node.retype(relax.op.concat(parts, axis=axis), given.items[0].element)
+            long = [shape_expr([*item.shape[:axis], 1, *item.shape[axis:]]) for item in parts]
+            parts = [node.value(relax.op.reshape(p.expr, shape)) for p, shape in zip(parts, long, strict=True)]
+        return node.retype(joined(node, parts, axis), given.items[0].element)
     if (
         not isinstance(kind, TensorKind)
         or kind.dims is None
@@ -140,9 +141,9 @@ def concat(node: Node, values: Value) -> Value:
         raise node.error(f"it joins a {given.kind}, whose rank is not known while compiling; it has to be")
     axis = node.axis(node.required("axis"), len(kind.dims) + stacks)
     dims = [*kind.dims[:axis], None, *kind.dims[axis + (not stacks) :]]
-    joined = TensorKind(kind.dtype, tuple(dims))
-    call = library.call("sequence_concat", [given.expr, shape_expr([axis, int(stacks)])], result_type(joined))
-    return wrap(node.bb, node.dims, joined, node.bb.emit(call), node.proto.output[0])
+    whole = TensorKind(kind.dtype, tuple(dims))
+    call = library.call("sequence_concat", [given.expr, shape_expr([axis, int(stacks)])], result_type(whole))
+    return wrap(node.bb, node.dims, whole, node.bb.emit(call), node.proto.output[0])
 
 
 def _sequence(node: Node, value: Value) -> Container:
