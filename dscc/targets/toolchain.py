@@ -77,9 +77,10 @@ def link(
     for source in sources:
         compiled.append(library.with_name(f"{source.stem}.c.o"))
         compiled[-1].write_bytes(_compiled(source, linker))
-    # Without a build id and with sections in the order given, the same objects give the same bytes.
+    # Without a build id and with sections in the order given, the same objects give the same bytes. The debug
+    # information that TVM writes is half of a small library, and has no source to point to.
     inputs = map(str, [*objects, *compiled])
-    _run(linker, ["-shared", "-fPIC", "-o", str(library), *inputs, "-Wl,--build-id=none", *flags], "linker")
+    _run(linker, ["-shared", "-fPIC", "-o", str(library), *inputs, "-Wl,--build-id=none,--strip-debug", *flags], "linker")
 
 
 @cache
