@@ -61,7 +61,9 @@ class Kernel:
                 arguments.append(Argument(str(param.ty.dtype), size, "number"))
             else:
                 role = "constant" if i in constants else "output" if param in written else "input"
-                shape = tuple(int(extent) for extent in param.shape) if role == "constant" else size
+                # What the artifact has of a constant is packed; one of open sizes is not.
+                known = all(isinstance(extent, tirx.IntImm) for extent in param.shape)
+                shape = tuple(int(extent) for extent in param.shape) if role == "constant" and known else size
                 arguments.append(Argument(str(param.dtype), shape, role))
         return Kernel(name, tvm.ir.save_json(func), tuple(arguments), target)
 

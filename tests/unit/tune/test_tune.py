@@ -11,7 +11,7 @@ import pytest
 import dscc
 from dscc.errors import TuneError
 from dscc.tune.database import Database, Trial
-from dscc.tune.kernel import Built, build, space
+from dscc.tune.kernel import Built, Kernel, build, space
 from dscc.tune.measure import TOLERANCE, Measured, measure
 from dscc.tune.search import Task, propose, search
 from dscc.tune.workers import Builder, Failed, LocalBuilder, LocalRunner, Runner
@@ -20,6 +20,14 @@ from dscc.tune.workers import Builder, Failed, LocalBuilder, LocalRunner, Runner
 @pytest.fixture
 def database(tmp_path, found):
     return Database(tmp_path / "t.db", found[2], "this machine")
+
+
+def test_a_constant_of_open_sizes_has_those_of_the_call(found):
+    func, _, target = found
+    sizes = ((5, 24), (24, 40), (40,), (5, 40))
+    kernel = Kernel.of("fused", func, frozenset({0, 1}), sizes, target)
+    assert kernel.sizes[:2] == ((5, 24), (24, 40))
+    assert kernel.constants == {0, 1}
 
 
 def test_roles_of_arguments(kernel):
