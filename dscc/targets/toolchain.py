@@ -79,8 +79,8 @@ def link(
         compiled[-1].write_bytes(_compiled(source, linker))
     # Without a build id and with sections in the order given, the same objects give the same bytes. The debug
     # information that TVM writes is half of a small library, and has no source to point to.
-    inputs = map(str, [*objects, *compiled])
-    _run(linker, ["-shared", "-fPIC", "-o", str(library), *inputs, "-Wl,--build-id=none,--strip-debug", *flags], "linker")
+    options = ["-shared", "-fPIC", "-Wl,--build-id=none,--strip-debug"]
+    _run(linker, [*options, "-o", str(library), *map(str, [*objects, *compiled]), *flags], "linker")
 
 
 @cache
