@@ -32,11 +32,14 @@ def remarks(made: onnx.ModelProto) -> list[str]:
     return [text for text in ctx.remarks if text.startswith("fuse-experts")]
 
 
-def compare(made: onnx.ModelProto, hidden: int, *tokens: int) -> None:
+def tokens(count: int, hidden: int) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal((count, hidden)).astype(np.float32)
+
+
+def compare(made: onnx.ModelProto, *rows: np.ndarray) -> None:
     run = dscc.compile(made, jobs=1, opt_level=3).load().run
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    for count in tokens:
-        x = np.random.default_rng(count).standard_normal((count, hidden)).astype(np.float32)
+    for x in rows:
         want = session.run(None, {"x": x})[0]
         np.testing.assert_allclose(run(None, {"x": x})[0], want, atol=1e-5 * float(np.abs(want).max()), rtol=0)
 
@@ -50,4 +53,10 @@ def test_the_form_is_recognised(form: str, style: str) -> None:
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("form", FORMS)
 def test_it_computes_the_same(form: str, style: str) -> None:
-    compare(model(FORMS[form], STYLES[style]), STYLES[style].hidden, 1, 2, 9, 40)
+    compare(model(FORMS[form], STYLES[style]), *(tokens(count, STYLES[style].hidden) for count in (1, 2, 9, 40)))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_tokens_choose_the_same_experts_and_some_get_none(form: str) -> None:
+    style = STYLES["SwiGLU"]
+    compare(model(FORMS[form], style), np.repeat(tokens(1, style.hidden), 30, axis=0))
