@@ -17,7 +17,6 @@ always: what, the value in quotes, what was allowed, what to do.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 
@@ -84,6 +83,8 @@ def one_line(text: str) -> str:
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """The text for a name that is not known: `unknown pass 'fuse-slu'; did you mean 'fuse-silu'?`"""
     known = sorted(known)
+    import difflib  # only when something is wrong: it takes as long as loading a small model
+
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}"
     return f"unknown {kind} '{name}'; {hint}"

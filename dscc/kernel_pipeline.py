@@ -11,7 +11,7 @@ from typing import Any
 
 import tvm
 import tvm_ffi
-from tvm import s_tir, tirx
+from tvm import s_tir, sym, tirx
 from tvm.tirx import compilation_pipeline
 
 NAME = "dscc"
@@ -44,6 +44,36 @@ def _vector_conditions() -> Any:
         return func
 
     return rewrite
+
+
+def _remainders() -> Any:
+    """Remainders of what may be negative, `(7 - i) % 8`, become those of what is not, `(63 - i) % 8`.
+
+    FlattenBuffer of TVM 0.27 makes `56 - i` of `(63 - i) // 8 * 8 + (7 - i) % 8`, which is 63 - i: a flattened image
+    that is read from its end was read from elsewhere. It does not look into truncmod.
+    """
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="dscc.remainders")
+    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        analyzer = sym.Analyzer()
+        loops: list[tirx.For] = []
+        tvm_ffi.structural_walk(func.body, (tirx.For, loops.append))
+        for loop in loops:
+            analyzer.bind(loop.loop_var, tvm.ir.Range(loop.min, loop.min + loop.extent))
+
+        def positive(node: tirx.FloorMod) -> Any:
+            low = analyzer.const_int_bound(node.a).min_value
+            if not isinstance(node.b, tirx.IntImm) or not _LEAST < low < 0:
+                return node
+            by = int(node.b.value)
+            return tirx.truncmod(node.a + tirx.const(-(low // by) * by, node.a.ty.dtype), node.b)
+
+        return func.with_body(tvm_ffi.structural_map(func.body, (tirx.FloorMod, positive)))
+
+    return rewrite
+
+
+_LEAST = -(1 << 40)  # less than this is no bound
 
 
 def _common_subexpressions() -> Any:
@@ -85,6 +115,7 @@ def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any
         conditions: what makes conditions of vectors into something that is generated code for.
     """
     passes = [
+        _remainders(),
         tirx.transform.FlattenBuffer(),
         tirx.transform.BF16ComputeLegalize(),
         tirx.transform.NarrowDataType(32),

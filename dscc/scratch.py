@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import mmap
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
@@ -106,6 +105,8 @@ def _room(size: int) -> tuple[mmap.mmap, int] | None:
         try:
             if _segment is None or _segment[2] + size > _segment[3]:
                 length = max(size, _SEGMENT_BYTES)
+                import tempfile  # only here, as in artifact.py
+
                 with tempfile.TemporaryFile(prefix="dscc-") as file:
                     os.ftruncate(file.fileno(), length)
                     mapping = mmap.mmap(file.fileno(), length)

@@ -32,7 +32,8 @@ SMALLEST = {
     "float32": 2.0**-126,
     "bfloat16": 2.0**-126,
 }  # normal numbers
-PERTURBED_RUNS = 12
+PERTURBED_RUNS = 16
+NOISE = (1.0, 4.0, 1.0, 32.0)  # units in the last place; more than one also of the largest in the tensor
 
 
 @dataclass(frozen=True)
@@ -231,9 +232,10 @@ def _moved(case: Case, run: int, name: str) -> list[Array]:
         def touch(array: Array) -> Array:
             if array.dtype.name not in ULP:
                 return array
-            step = ULP[array.dtype.name] * (4.0 if seed % 2 else 32.0)
+            units, ulp = NOISE[seed % len(NOISE)], ULP[array.dtype.name]
+            step = ulp * units
             wide = array.astype(np.float64)
-            floor = np.abs(wide[np.isfinite(wide)]).max(initial=0.0) * ULP[array.dtype.name]
+            floor = np.abs(wide[np.isfinite(wide)]).max(initial=0.0) * ulp if units > 1 else 0.0
             noise = rng.choice([-1.0, 0.0, 1.0], array.shape)
             return np.asarray(wide + noise * (step * np.abs(wide) + floor)).astype(array.dtype)
 

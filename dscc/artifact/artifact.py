@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -155,6 +154,8 @@ def _image(size: int, chunks: Sequence[bytes | memoryview]) -> memoryview:
     """
     try:
         if size >= scratch.LEAST_BYTES:
+            import tempfile  # only here: with what it imports it takes a quarter of the runtime's import
+
             with tempfile.TemporaryFile(prefix="dscc-") as file:
                 for chunk in chunks:
                     for piece in scratch.pieces(memoryview(chunk)):

@@ -157,11 +157,26 @@ class Code:
         return var
 
     def steps(self, value: Expr) -> Expr:
-        """The result of a chain `Let(a, .., Let(b, .., result))`, its variables bound here."""
+        """The result of a chain `Let(a, .., Let(b, .., result))`, its variables bound here.
+
+        It goes through memory, as every sixth variable does, through which TVM 0.27 does not look: its simplifier puts
+        the value of a bound variable in every place of it, which for a function of a function of a function takes
+        minutes. LLVM keeps registers.
+        """
+        if not isinstance(value, tirx.Let):
+            return value
+        count = 0
         while isinstance(value, tirx.Let):
-            self.add(tirx.Bind(value.var, value.value))
+            count += 1
+            self.add(tirx.Bind(value.var, value.value if count % 6 else self._remembered(value.value)))
             value = value.body
-        return value
+        return self._remembered(value)
+
+    def _remembered(self, value: Expr) -> Expr:
+        lanes = lanes_of(value)
+        memory = self.stack("made", lanes, str(value.ty.dtype).partition("x")[0])
+        memory.store(self, 0, value)
+        return memory.load(0, lanes)
 
     def opaque(self, name: str, value: Index) -> Expr:
         """Compute an index here, once, without telling TVM what it is; known indices are returned as they are.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from tvm import ir, tirx
+from tvm import ir
 from tvm.ir import Expr, Var
-from tvm.ir.prim.expr import BinaryOpExpr, CmpExpr
 
 from dscc.schedule.code import Code, broadcast, lanes_of
 from dscc.schedule.math import vector_call
+from dscc.schedule.operands import parts_of, with_parts
 
 
 def lift(code: Code, expr: Expr, values: Mapping[Var, Expr]) -> Expr:
@@ -25,35 +25,3 @@ def lift(code: Code, expr: Expr, values: Mapping[Var, Expr]) -> Expr:
     lanes = max((lanes_of(part) for part in parts), default=1)
     out = with_parts(expr, [broadcast(part, lanes) for part in parts])
     return code.steps(vector_call(out)) if isinstance(out, ir.Call) else out
-
-
-def with_parts(expr: Expr, parts: Sequence[Expr]) -> Expr:
-    """`expr` with other operands, which may be vectors; leaves are returned as they are."""
-    if not parts:
-        return expr
-    if isinstance(expr, BinaryOpExpr | CmpExpr | tirx.And | tirx.Or | tirx.Not | tirx.Select):
-        return type(expr)(*parts)
-    lanes = lanes_of(parts[0])
-    dtype = f"{expr.ty.dtype}x{lanes}" if lanes > 1 else str(expr.ty.dtype)
-    if isinstance(expr, tirx.Cast):
-        if str(parts[0].ty.dtype).startswith("boolx"):
-            # TVM 0.27 refuses to bind a variable to the cast of a comparison of vectors
-            zero, one = (broadcast(tirx.const(number, expr.ty.dtype), lanes) for number in (0, 1))
-            return tirx.Select(*parts, one, zero)
-        return tirx.Cast(dtype, *parts)
-    return ir.Call(expr.op, list(parts), expr.attrs, expr.ty_args, expr.span, dtype)
-
-
-def parts_of(expr: Expr) -> tuple[Expr, ...]:
-    """The operands of an expression without loads."""
-    if isinstance(expr, BinaryOpExpr | CmpExpr | tirx.And | tirx.Or):
-        return (expr.a, expr.b)
-    if isinstance(expr, tirx.Cast):
-        return (expr.value,)
-    if isinstance(expr, tirx.Not):
-        return (expr.a,)
-    if isinstance(expr, tirx.Select):
-        return (expr.condition, expr.true_value, expr.false_value)
-    if isinstance(expr, ir.Call):
-        return tuple(expr.args)
-    return ()

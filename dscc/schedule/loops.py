@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tvm_ffi
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
+from tvm.ir.prim.expr import BinaryOpExpr
 from tvm.sym import Analyzer
 
 from dscc.schedule.code import Code, Index, constant, divisor, index, product
@@ -42,13 +43,18 @@ def write_formula(code: Code, stage: Stage, view: View, machine: Machine) -> Non
 
 
 def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyzer) -> None:
-    def store(at: Sequence[Expr]) -> None:
-        code.add(tirx.BufferStore(flat.target.buffer, flat.value(at), [flat.place(at)]))
+    def store(at: Sequence[Expr], value: Expr | None = None) -> None:
+        code.add(tirx.BufferStore(flat.target.buffer, flat.value(at) if value is None else value, [flat.place(at)]))
 
     def vectors(at: Sequence[Expr]) -> Body:
         def write(base: Expr, width: int) -> None:
+            same = None
+            if _is_same_along(flat, at):  # VectorizeLoop of TVM 0.27 fails on a function of a scalar
+                memory = code.stack("same", 1, str(flat.target.buffer.dtype))
+                memory.store(code, 0, flat.value((*at, base)))
+                same = memory.load(0)
             with code.loop(width, "l", "vectorized") as lane:
-                store((*at, base if width == 1 else base + lane))
+                store((*at, base if width == 1 else base + lane), same)
 
         return write
 
@@ -79,6 +85,15 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
             else:
                 with code.loop(inner.extent, "i") as i:
                     store((*at, i))
+
+
+def _is_same_along(flat: Flattened, at: Sequence[Expr]) -> bool:
+    """Whether all that the innermost loop stores is the same function of what does not depend on it."""
+    probe = Var("probe", "int64")
+    value = flat.value((*at, probe))
+    return isinstance(value, ir.Call | BinaryOpExpr) and not any(
+        var.same_as(probe) for var in tirx.analysis.undefined_vars(value)
+    )
 
 
 def worth_threads(extents: Sequence[Index]) -> bool:

@@ -25,6 +25,7 @@ from tvm import ir, tirx
 from tvm.ir import Expr
 
 from dscc.schedule import elementary
+from dscc.schedule.operands import parts_of, with_parts
 
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; the first has 9 significant bits
 _LN2, _LOG2_E = 0.6931471805599453, 1.4426950408889634
@@ -110,14 +111,22 @@ class _Lets:
         self._bound: list[tuple[tirx.Var, Expr]] = []
 
     def __call__(self, value: Expr) -> Expr:
-        while isinstance(value, tirx.Let):
-            self._bound.append((value.var, value.value))
-            value = value.body
+        value = self._taken(value)
         if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm):
             return value
         var = tirx.Var("t", value.ty)
         self._bound.append((var, value))
         return var
+
+    def _taken(self, expr: Expr) -> Expr:
+        """`expr` with its Lets taken into this chain, but for those of a branch that may not be evaluated."""
+        if isinstance(expr, tirx.Let):
+            self._bound.append((expr.var, expr.value))
+            return self._taken(expr.body)
+        parts = () if isinstance(expr, ir.Call) else parts_of(expr)
+        taken = [self._taken(part) for part in parts]
+        same = all(new.same_as(old) for new, old in zip(taken, parts, strict=True))
+        return expr if same else with_parts(expr, taken)
 
     def close(self, result: Expr) -> Expr:
         for var, value in reversed(self._bound):
@@ -239,7 +248,9 @@ def _tanh(let: _Lets, x: Expr) -> Expr:
 
 def _hyperbolic(let: _Lets, x: Expr) -> tuple[Expr, Expr]:
     """e**|x| / 2 and e**-|x| / 2; by the root, so that the first is finite wherever cosh is."""
-    root = let(_exp(let, let(_const(0.5, x) * tirx.max(x, _const(0.0, x) - x))))
+    exp = _exp(let, let(_const(0.5, x) * tirx.max(x, _const(0.0, x) - x)))
+    # Opaque: TVM 0.27 looks for the bounds of a quotient through the values of all variables, at each of their uses.
+    root = let(_opaque(exp, _like(x, "int32")))
     return let(root * (root * _const(0.5, x))), let(_const(0.5, x) / (root * root))
 
 
@@ -262,15 +273,19 @@ def _erf(let: _Lets, x: Expr) -> Expr:
     return c * _horner(_ERF_ABOVE, s) / _horner(_ERF_BELOW, s)
 
 
+def _opaque(x: Expr, other: str) -> Expr:
+    """x, of which TVM knows nothing: as bits of type `other` and back, for which there are no instructions."""
+    return tirx.reinterpret(_dtype(x), tirx.reinterpret(other, x))
+
+
 def _split_exponent(let: _Lets, x: Expr) -> tuple[Expr, Expr]:
     """(m, e) with x = m * 2**e and sqrt(1/2) <= m < sqrt(2), for positive finite x, denormals too; both are float32."""
     integer = _like(x, "int32")
     denormal = x < _const(_SMALLEST_NORMAL, x)
     bits = let(tirx.reinterpret(integer, tirx.Select(denormal, x * _const(2.0**23, x), x)))
-    # There and back, so that its bounds are those of the type: NarrowDataType of TVM 0.27 compares the bounds of a
-    # variable with and without its Let, where the result is cast to integers ("conflicts with memorization").
-    shifted = (bits - tirx.const(_SQRT_HALF_BITS, integer)) >> tirx.const(23, integer)
-    e = let(tirx.reinterpret(integer, tirx.reinterpret(_dtype(x), shifted)))
+    # NarrowDataType of TVM 0.27 compares the bounds of a variable with and without its Let, where the result is cast to
+    # integers ("conflicts with memorization").
+    e = let(_opaque((bits - tirx.const(_SQRT_HALF_BITS, integer)) >> tirx.const(23, integer), _dtype(x)))
     mantissa = let(tirx.reinterpret(_dtype(x), bits - (e << tirx.const(23, integer))))
     return mantissa, let(e.astype(_dtype(x)) - tirx.Select(denormal, _const(23.0, x), _const(0.0, x)))
 

@@ -52,9 +52,16 @@ def _common(node: Node, a: Dim, b: Dim) -> Dim:
         return a
     if static(b) is not None:
         return b
+    for chosen, other in ((a, b), (b, a)):  # the common dimension of two that `other` is one of
+        if isinstance(chosen, tirx.Select) and any(dims.equal(each, other) for each in _choices(chosen)):
+            return chosen
     if (is_bare(a) and is_bare(b)) or dims.differ(a, b):
         return dims.simplify(tirx.Select(equals(a, 1), b, a))
     return a if is_bare(a) or not is_bare(b) else b
+
+
+def _choices(dim: tirx.Select) -> tuple[Dim, Dim]:
+    return dim.true_value, dim.false_value
 
 
 def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:

@@ -56,16 +56,22 @@ class Node:
             return default
         value: Any = onnx.helper.get_attribute_value(attribute)
         if isinstance(value, bytes):
-            value = value.decode()
+            value = self._text(name, value)
         elif isinstance(value, onnx.TensorProto):
             value = tensor_array(value, f"{self.label}: attribute '{name}'")
         elif attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
             value = list(value)
         elif attribute.type == onnx.AttributeProto.STRINGS:
-            value = [text.decode() for text in value]
+            value = [self._text(name, text) for text in value]
         if self.domain not in ("", "ai.onnx") and default is not None:
             self._require_kind(name, value, type(default))
         return value
+
+    def _text(self, name: str, value: bytes) -> str:
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise self.error(f"attribute '{name}' is no text in UTF-8") from None
 
     def required(self, name: str, kind: type | None = None) -> Any:
         """An attribute that the operator cannot do without.

@@ -209,7 +209,8 @@ def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Seque
         return None
     if not pairs:
         return x
-    if not any(isinstance(wanted, tirx.Var) for _, wanted in pairs):
+    # CanonicalizeBindings of TVM 0.27 puts a constant in the place of its match_cast, and the shape is lost.
+    if isinstance(x, relax.Var) and not any(isinstance(wanted, tirx.Var) for _, wanted in pairs):
         return builder.match_cast(x, relax.TensorType(shape_expr(shape), str(x.ty.dtype)))
     for dim, wanted in pairs:  # a match_cast to a lone symbol would crash: see `require_equal`
         require_equal(builder, dims, dim, wanted)

@@ -117,12 +117,16 @@ class Forms:
         fixed = constant(self.graph.value(value))
         if fixed is not None:
             return const(np.transpose(fixed, order))
-        found = self._without_moving(value, forms, order)
+        have, expr = next(iter(forms.items()))
+        defined = order == identity(len(order)) and self.graph.node(value) is not None
+        found = self._without_moving(value, {have: expr} if defined else forms, order)
+        if found is None and defined:  # forms that were made later come behind the place where it was computed before
+            found = self._without_moving(value, forms, order)
+            defined = found is None
         if found is None:
-            have, expr = next(iter(forms.items()))
             found = relax.op.permute_dims(expr, [have.index(axis) for axis in order])
         self._forms.setdefault(value, dict(forms))
-        if order == identity(len(order)) and self.graph.node(value) is not None:
+        if defined:
             return self._define(value, found)  # under its own name, where it was computed before
         made = self.graph.emit(before, found, value.name)
         self._forms[value][order] = made

@@ -10,7 +10,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from dscc.passes.moe.routed import Core, Input, Leaves, Product, Share, Vector
-from dscc.schedule.lanes import parts_of, with_parts
+from dscc.schedule.operands import parts_of, with_parts
 
 
 class Differ(Exception):

@@ -18,7 +18,7 @@ from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
 from dscc.passes.values import Dim, same_dim
-from dscc.schedule.lanes import parts_of
+from dscc.schedule.operands import parts_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from tvm import ir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir.prim.expr import BinaryOpExpr, CmpExpr
 
-from dscc.schedule.lanes import parts_of
+from dscc.schedule.operands import parts_of
 
 _KINDS = (
     "Add", "Sub", "Mul", "Div", "Mod", "FloorDiv", "FloorMod", "Min", "Max",

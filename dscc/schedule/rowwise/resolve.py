@@ -10,8 +10,8 @@ from tvm import ir, sym, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
-from dscc.schedule.lanes import parts_of, with_parts
 from dscc.schedule.math import BELOW_ONE
+from dscc.schedule.operands import parts_of, with_parts
 from dscc.schedule.rowwise.collapse import collapse
 from dscc.schedule.rowwise.formulas import is_below_max, is_costly, operand, without_ones
 from dscc.schedule.rowwise.program import (

@@ -98,6 +98,30 @@ FOUND = {
         "(float[4, 0, 4] x) => (float[a, b, c, d, e] y) <int64[2] axes = {0, 1}> { y = Unsqueeze(x, axes) }",
         {"x": (4, 0, 4)},
     ),
+    # FlattenBuffer makes `56 - i` of `(63 - i) // 8 * 8 + (7 - i) % 8`.
+    "an image from its end": (
+        """(float[8, 8] x) => (float[n] y) <int64[1] flat = {-1}, int64 zero = {0}> {
+        v = Reshape(x, flat) y = CumSum<reverse = 1>(v, zero) }""",
+        {"x": (8, 8)},
+    ),
+    # What was read before a convolution turned it was defined by what the convolution reads.
+    "a permutation that is an output, and read by a convolution": (
+        """(float[2, 2, 2, 1] x, float[1, 1, 3, 3] w) => (float[a, b, c, d] y, float[e, f, g, h] t) {
+        t = Transpose<perm = [2, 3, 1, 0]>(x) y = ConvTranspose(t, w) }""",
+        {"x": (2, 2, 2, 1), "w": (1, 1, 3, 3)},
+    ),
+    # CanonicalizeBindings puts a constant in the place of its match_cast.
+    "a constant below columns that are as many": (
+        """(float[4, n] x) => (float[5, m] y) <int64[1] from = {2147483647}, int64[1] to = {-13}, int64[1] axis = {1},
+        int64[1] step = {-2}, float[1, 4] w = {0.5, 1.5, 2.5, 3.5}> {
+        s = Slice(x, from, to, axis, step) y = Concat<axis = 0>(s, w) }""",
+        {"x": (4, 8)},
+    ),
+    # The simplifier put a function of a function of a function into every place of its variable.
+    "a function of a function over rows of one": (
+        "(float[n, 1] x) => (float[n, 1] y) { c = Cosh(x) y = Softmax(c) }",
+        {"x": (9, 1)},
+    ),
     # TVM's search in the index of a scan takes minutes for four symbols.
     "running sums over four open axes": (
         "(float[a, b, c, d] x) => (float[a, b, c, d] y) <int64 axis = {2}> { y = CumSum<reverse = 1>(x, axis) }",

@@ -19,18 +19,19 @@ _WIDE = ("float32", "float64")
 
 @converter("Cast", patterns=True)
 def cast(node: Node, x: Value) -> Expr | Value:
-    return convert(
-        node,
-        x,
-        element_type(node.required("to"), node.label),
-        bool(node.attr("saturate", 1)),
-        node.attr("round_mode", "up"),
-    )
+    return convert(node, x, element_type(node.required("to"), node.label), *_rounding(node))
 
 
 @converter("CastLike", patterns=True)
 def cast_like(node: Node, x: Value, like: Value) -> Expr | Value:
-    return convert(node, x, like.element, bool(node.attr("saturate", 1)), node.attr("round_mode", "up"))
+    return convert(node, x, like.element, *_rounding(node))
+
+
+def _rounding(node: Node) -> tuple[bool, str]:
+    mode = node.attr("round_mode", "up")
+    if mode not in ("up", "down", "nearest"):
+        raise node.error(f"round_mode is '{mode}'; allowed: up, down, nearest")
+    return bool(node.attr("saturate", 1)), mode
 
 
 @converter("BitCast", patterns=True)

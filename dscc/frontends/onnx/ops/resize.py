@@ -108,6 +108,9 @@ def _resize(
     by: Filter,
     window: list[tuple[float, float]] | None = None,
 ) -> Expr | Value:
+    for scale in scales or []:
+        if isinstance(scale, int | float) and not 0 < scale < math.inf:
+            raise node.error(f"a scale is {scale}; scales are positive numbers")
     method, mode, nearest = by.method, by.mode, by.nearest
     shape = list(x.shape)
     factors: dict[int, Any] = {}

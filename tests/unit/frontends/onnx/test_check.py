@@ -199,3 +199,16 @@ def test_names_that_are_huge_or_no_text() -> None:
     refused(build([N("Relu", ["gone\n\x1b[2J"], ["y"])], X), "used before")
     damaged = build([N("Relu", ["x"], ["y"], name="abcd")], X).SerializeToString().replace(b"abcd", b"\xff\xfeab")
     refused(onnx.ModelProto.FromString(damaged), "is not UTF-8")
+
+
+@pytest.mark.parametrize(
+    ("node", "weights", "message"),
+    [
+        (N("Resize", ["x", "", "s"], ["y"]), {"s": np.float32([0, 1])}, "a scale is 0.0"),
+        (N("Pad", ["x", "p"], ["y"]), {"p": np.array([1, 1])}, "the pads are 2 numbers; rank 2 has 4"),
+        (N("Einsum", ["x"], ["y"], equation=b"\xff"), {}, "attribute 'equation' is no text in UTF-8"),
+        (N("Cast", ["x"], ["y"], to=24, round_mode="upup"), {}, "round_mode is 'upup'; allowed: up, down, nearest"),
+    ],
+)
+def test_what_altered_files_held(node: onnx.NodeProto, weights: dict[str, Any], message: str) -> None:
+    refused(build([node], X, weights, opset=24), message)
