@@ -159,16 +159,19 @@ class Code:
     def steps(self, value: Expr) -> Expr:
         """The result of a chain `Let(a, .., Let(b, .., result))`, its variables bound here.
 
-        It goes through memory, as every sixth variable does, through which TVM 0.27 does not look: its simplifier puts
-        the value of a bound variable in every place of it, which for a function of a function of a function takes
-        minutes. LLVM keeps registers.
+        It goes through memory, as every sixth variable and every choice do, through which TVM 0.27 does not look: its
+        simplifier puts the value of a bound variable in every place of it, and goes through a choice three times, which
+        for a function of a function of a function takes minutes. LLVM keeps registers.
         """
         if not isinstance(value, tirx.Let):
             return value
         count = 0
         while isinstance(value, tirx.Let):
             count += 1
-            self.add(tirx.Bind(value.var, value.value if count % 6 else self._remembered(value.value)))
+            choices: list[Expr] = []
+            tvm_ffi.structural_walk(value.value, (tirx.Select, choices.append))
+            far = count % 6 == 0 or bool(choices)
+            self.add(tirx.Bind(value.var, self._remembered(value.value) if far else value.value))
             value = value.body
         return self._remembered(value)
 

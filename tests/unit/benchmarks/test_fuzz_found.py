@@ -122,6 +122,11 @@ FOUND = {
         "(float[n, 1] x) => (float[n, 1] y) { c = Cosh(x) y = Softmax(c) }",
         {"x": (9, 1)},
     ),
+    "a product of powers along an open axis": (
+        """(float[3, a, b, c] x) => (float[3, a, d, c] y) <float p = {2.5}, int64[1] axis = {2}> {
+        z = Abs(x) e = Pow(z, p) y = ReduceProd(e, axis) }""",
+        {"x": (3, 2, 5, 20)},
+    ),
     # TVM's search in the index of a scan takes minutes for four symbols.
     "running sums over four open axes": (
         "(float[a, b, c, d] x) => (float[a, b, c, d] y) <int64 axis = {2}> { y = CumSum<reverse = 1>(x, axis) }",
