@@ -73,7 +73,7 @@ def _remainders() -> Any:
     return rewrite
 
 
-_LEAST = -(1 << 40)  # less than this is no bound
+_LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
 
 
 def _common_subexpressions() -> Any:
