@@ -48,10 +48,22 @@ def measure(case: str, args: argparse.Namespace, folder: Path) -> Record:
     return raced(record, artifact, args)
 
 
+def current(path: Path) -> bool:
+    """Whether there is an artifact, and no source of dscc is newer."""
+    return path.exists() and path.stat().st_mtime > max(source.stat().st_mtime for source in sources())
+
+
+def sources() -> list[Path]:
+    """What an artifact is made by."""
+    found = (Path(report.FOLDER).parent / "dscc").rglob("*.*")
+    kept = (path for path in found if path.suffix in (".py", ".c", ".h"))
+    return sorted(path for path in kept if "bench" not in path.parts and "cli" not in path.parts)
+
+
 def obtain(name: str, record: Record, folder: Path) -> Path:
-    """The artifact of a model, the one in the folder or a new one; the record gets what compiling took."""
+    """The artifact of a model, a current one in the folder or a new one; the record gets what compiling took."""
     path = folder / f"{name}.dscc"
-    if path.exists():
+    if current(path):
         record.compiled = {"size_bytes": path.stat().st_size}
     else:
         made = compile_model(name, folder)
@@ -139,9 +151,8 @@ def progress(text: str) -> None:
 def key(args: argparse.Namespace) -> str:
     """Of records that belong into one table: the same sources of dscc, engines, machine and way of measuring."""
     known = hashlib.sha256()
-    for path in sorted((Path(report.FOLDER).parent / "dscc").rglob("*.*")):
-        if path.suffix in (".py", ".c", ".h") and "bench" not in path.parts and "cli" not in path.parts:
-            known.update(path.read_bytes())
+    for path in sources():
+        known.update(path.read_bytes())
     engines = [version(ENGINES[engine]) for engine in args.engines if engine != "dscc"]
     place = report.machine()
     artifacts = str(args.compiled.resolve()) if args.compiled else ""
@@ -173,7 +184,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--turn-ms", type=float, default=200.0)
     parser.add_argument("--starts", type=int, default=5, help="new processes that loading is measured in")
     parser.add_argument(
-        "--compiled", type=Path, metavar="DIR", help="race the artifacts that are there; put others there"
+        "--compiled", type=Path, metavar="DIR", help="race the current artifacts that are there; put others there"
     )
     parser.add_argument("--prepare", action="store_true", help="only let the engines compile that do so ahead")
     parser.add_argument("--again", action="store_true", help="measure also what was measured")
@@ -214,7 +225,7 @@ def prepare_all(args: argparse.Namespace) -> None:
     """Have everything compiled ahead that the race would compile; what is refused is remembered."""
     for case in args.models:
         name, shape = models.case(case)
-        if args.compiled and not (args.compiled / f"{name}.dscc").exists():
+        if args.compiled and not current(args.compiled / f"{name}.dscc"):
             compile_model(name, args.compiled)
         taking, _ = able(name, args.engines)
         for entrant in contestants(name, [e for e in taking if ENGINES[e].ahead], None, [1], shape):
