@@ -11,13 +11,10 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from dscc.frontends.onnx.misread import misread
+
 Array = np.ndarray[Any, Any]
 Imports = Sequence[onnx.OperatorSetIdProto]
-
-
-_OF_GATES = {"activations", "activation_alpha", "activation_beta", "clip"}
-# Attributes of which the evaluator of ONNX 1.23 takes no notice.
-_IGNORED = {"LSTM": _OF_GATES | {"input_forget"}, "GRU": _OF_GATES, "RNN": {"clip"}}
 
 
 class Refused(Exception):
@@ -40,7 +37,7 @@ def by_evaluator(
         Refused: it raised something, or computes something else than the standard says.
     """
     for node in nodes:
-        if wrong := _misread(node):
+        if wrong := misread(node):
             raise Refused(f"{node.op_type}: the evaluator of ONNX 1.23 {wrong}")
     function = helper.make_function("fuzz", "f", list(runs[0]), list(made), list(nodes), list(imports))
     try:
@@ -49,21 +46,6 @@ def by_evaluator(
             return [list(evaluator.run(None, dict(feeds), attributes={})) for feeds in runs]
     except Exception as err:  # it raises anything for operands that do not fit, and for what it lacks
         raise Refused(f"{nodes[-1].op_type}: {err}") from err
-
-
-def _misread(node: onnx.NodeProto) -> str:
-    """What the evaluator makes of a node, or of one inside of it, instead of what the standard says; or nothing."""
-    ignored = _IGNORED.get(node.op_type, set()).intersection(a.name for a in node.attribute)
-    if ignored:
-        return f"ignores {', '.join(sorted(ignored))}"
-    if node.op_type == "GlobalMaxPool":
-        return "takes all data for images"
-    if node.op_type == "Loop" and len(node.output) > max(len(node.input) - 2, 0):
-        return "joins what a Loop collects by numpy.vstack, which is right for vectors alone"
-    if node.op_type == "Loop" and (len(node.input) < 2 or not node.input[1]):
-        return "does not begin a Loop without a condition"
-    inner = [a.g for a in node.attribute if a.HasField("g")]
-    return next((wrong for graph in inner for each in graph.node if (wrong := _misread(each))), "")
 
 
 def by_runtime(

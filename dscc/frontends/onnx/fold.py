@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from dscc.frontends.onnx.misread import misread
 from dscc.frontends.onnx.values import Array
 
 MAX_ELEMENTS = 4096
@@ -52,6 +53,8 @@ def fold(
     outputs = [f"o{index}" if name else "" for index, name in enumerate(node.output)]
     copy = onnx.helper.make_node(node.op_type, names, outputs)
     copy.attribute.extend(attributes)
+    if misread(copy):
+        return None
     function = onnx.helper.make_function(
         "dscc",
         "fold",

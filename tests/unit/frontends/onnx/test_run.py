@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
@@ -20,6 +21,7 @@ from .conftest import build, noise
 N = helper.make_node
 MATRIX = {"x": ("f", ("n", "m"))}
 X = noise(4, 6)
+LSTM = {"w": (3, 1, 4), "W": (1, 8, 4), "R": (1, 8, 2)}
 
 
 def compare(model: onnx.ModelProto, feeds: Sequence[Mapping[str, Any]]) -> None:
@@ -151,3 +153,24 @@ def test_quotients_are_rounded_as_quotients() -> None:
     compare(model, [{"x": x}])
     nodes = [N("Div", ["x", "s"], ["q"]), N("Floor", ["q"], ["y"])]
     compare(build(nodes, {"x": ("f", ("n", 16))}, {"s": np.float32(5)}), [{"x": np.round(x)}])
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shapes"),
+    [
+        ([N("GlobalMaxPool", ["w"], ["p"])], {"w": (2, 3, 5)}),
+        ([N("LSTM", ["w", "W", "R"], ["", "p"], hidden_size=2, input_forget=1)], LSTM),
+        ([N("LSTM", ["w", "W", "R"], ["", "p"], hidden_size=2, activations=["Relu", "Relu", "Tanh"])], LSTM),
+    ],
+)
+def test_constants_that_the_evaluator_misreads_are_not_folded_by_it(
+    nodes: list[onnx.NodeProto], shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """Against onnxruntime: the evaluator is what would be wrong."""
+    weights = {name: noise(*shape) for name, shape in shapes.items()}
+    model = build([*nodes, N("Add", ["p", "x"], ["y"])], {"x": ("f", (1,))}, weights)
+    feeds = {"x": np.ones(1, np.float32)}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    [want] = session.run(None, feeds)
+    [got] = dscc.compile(model, jobs=1).load().run(None, feeds)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
