@@ -15,6 +15,7 @@ from tvm import s_tir, sym, tirx
 from tvm.tirx import compilation_pipeline
 
 NAME = "dscc"
+_LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
 
 
 def has_blocks(func: tirx.PrimFunc) -> bool:
@@ -71,9 +72,6 @@ def _remainders() -> Any:
         return func.with_body(tvm_ffi.structural_map(func.body, (tirx.FloorMod, positive)))
 
     return rewrite
-
-
-_LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
 
 
 def _common_subexpressions() -> Any:

@@ -27,11 +27,7 @@ from dscc.errors import DsccError
 RELATIVE = {"float64": 1e-6, "float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
 OF_LARGEST = {"float64": 1e-7, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
 ULP = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
-SMALLEST = {
-    "float64": 2.0**-1022,
-    "float32": 2.0**-126,
-    "bfloat16": 2.0**-126,
-}  # normal numbers
+SMALLEST = {"float64": 2.0**-1022, "float32": 2.0**-126, "bfloat16": 2.0**-126}  # that is normal
 PERTURBED_RUNS = 16
 NOISE = (1.0, 4.0, 1.0, 32.0)  # units in the last place; more than one also of the largest in the tensor
 

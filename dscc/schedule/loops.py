@@ -49,7 +49,7 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
     def vectors(at: Sequence[Expr]) -> Body:
         def write(base: Expr, width: int) -> None:
             same = None
-            if _is_same_along(flat, at):  # VectorizeLoop of TVM 0.27 fails on a function of a scalar
+            if same_along:  # VectorizeLoop of TVM 0.27 fails on a function of a scalar
                 memory = code.stack("same", 1, str(flat.target.buffer.dtype))
                 memory.store(code, 0, flat.value((*at, base)))
                 same = memory.load(0)
@@ -65,6 +65,7 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
     lanes = machine.lanes(32)
     parallel = worth_threads([axis.extent for axis in flat.axes])
     vector = is_vector(flat, analyzer)
+    same_along = vector and _is_same_along(flat)
     if not outer:
         if vector:
             chunked_lanes(code, inner.extent, lanes, parallel, vectors(()))
@@ -87,13 +88,12 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
                     store((*at, i))
 
 
-def _is_same_along(flat: Flattened, at: Sequence[Expr]) -> bool:
+def _is_same_along(flat: Flattened) -> bool:
     """Whether all that the innermost loop stores is the same function of what does not depend on it."""
-    probe = Var("probe", "int64")
-    value = flat.value((*at, probe))
-    return isinstance(value, ir.Call | BinaryOpExpr) and not any(
-        var.same_as(probe) for var in tirx.analysis.undefined_vars(value)
-    )
+    names = [Var(f"i{n}", "int64") for n in range(len(flat.axes))]
+    value = flat.value(names)
+    used = tirx.analysis.undefined_vars(value)
+    return isinstance(value, ir.Call | BinaryOpExpr) and not any(var.same_as(names[-1]) for var in used)
 
 
 def worth_threads(extents: Sequence[Index]) -> bool:

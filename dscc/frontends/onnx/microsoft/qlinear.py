@@ -25,8 +25,8 @@ def _quantized(op: Standard, y: Value, scale: Value, zero: Value | None, like: V
     return op.QuantizeLinear(y, scale, np.zeros((), like.dtype) if zero is None else zero)
 
 
-@contrib("QLinearAdd")
-def qlinear_add(
+@contrib("QLinearAdd", "QLinearMul")
+def qlinear_binary(
     node: Node,
     a: Value,
     a_scale: Value,
@@ -37,32 +37,17 @@ def qlinear_add(
     scale: Value,
     zero: Value | None = None,
 ) -> Value:
-    """In the order of onnxruntime's kernel (MLAS), which decides ties: the zero points become one number to add."""
+    """In the order of onnxruntime's kernels (MLAS), which decides ties: Add's makes one number of the zero points."""
     op = Standard(node)
+    if node.op == "QLinearMul":
+        product = op.cast(mul_integer(node, a, a_zero, b, b_zero), "float32")
+        ratio = op.Div(op.Mul(a_scale, b_scale), scale)
+        return _saturated(op, op.Add(op.Mul(product, ratio), _number(op, zero)), a.dtype)
     ratios = [op.Div(a_scale, scale), op.Div(b_scale, scale)]
     offsets = [op.Mul(ratio, _number(op, z)) for ratio, z in zip(ratios, (a_zero, b_zero), strict=True)]
     fixed = op.Sub(_number(op, zero), op.Add(*offsets))
     right = op.Add(op.Mul(op.cast(b, "float32"), ratios[1]), fixed)
     return _saturated(op, op.Add(op.Mul(op.cast(a, "float32"), ratios[0]), right), a.dtype)
-
-
-@contrib("QLinearMul")
-def qlinear_mul(
-    node: Node,
-    a: Value,
-    a_scale: Value,
-    a_zero: Value | None,
-    b: Value,
-    b_scale: Value,
-    b_zero: Value | None,
-    scale: Value,
-    zero: Value | None = None,
-) -> Value:
-    """In the order of onnxruntime's kernel (MLAS), which decides ties."""
-    op = Standard(node)
-    product = op.cast(mul_integer(node, a, a_zero, b, b_zero), "float32")
-    ratio = op.Div(op.Mul(a_scale, b_scale), scale)
-    return _saturated(op, op.Add(op.Mul(product, ratio), _number(op, zero)), a.dtype)
 
 
 def _number(op: Standard, zero: Value | None) -> Any:

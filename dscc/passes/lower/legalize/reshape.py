@@ -54,11 +54,10 @@ def runs(old: Sequence[Any], new: Sequence[Any]) -> list[tuple[list[int], list[i
 
 
 def _same_size(analyzer: sym.Analyzer, old: Sequence[Any], new: Sequence[Any]) -> bool:
-    return bool(analyzer.can_prove_equal(product(old), product(new)))
+    return bool(analyzer.can_prove_equal(_product(old), _product(new)))
 
 
-def product(extents: Sequence[Any]) -> Any:
-    """The number of elements that axes of these extents hold."""
+def _product(extents: Sequence[Any]) -> Any:
     total: Any = tirx.const(1, "int64")
     for extent in extents:
         total = total * extent

@@ -10,7 +10,8 @@ from typing import Any
 from tvm import relax, topi
 
 from dscc.passes.lower.legalize import legalize
-from dscc.passes.lower.legalize.reshape import product, reshape
+from dscc.passes.lower.legalize.reshape import reshape
+from dscc.schedule.code import product
 from dscc.schedule.stages import is_zero
 
 _OPAQUE = {"op_pattern": 8}  # TVM's pattern kind of what nothing is fused with
