@@ -25,13 +25,13 @@ from dscc.options import CompileOptions
 MACHINE = "riscv64"
 HEADER = '<ir_version: 10, opset_import: ["": 17]>\n'
 installed = pytest.mark.skipif(bool(cross.missing(MACHINE)), reason="qemu-user and g++-riscv64-linux-gnu are needed")
-NORMAL = np.random.default_rng(0).standard_normal
+RNG = np.random.default_rng(0)
 
 
 def build(text: str, **weights: tuple[int, ...]) -> ModelProto:
     """The model of a graph in onnx's text form, with random weights of these shapes."""
     model = parser.parse_model(HEADER + text)
-    arrays = {name: NORMAL(shape).astype("float32") / 4 for name, shape in weights.items()}
+    arrays = {name: RNG.standard_normal(shape).astype("float32") / 4 for name, shape in weights.items()}
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in arrays.items())
     return model
 
@@ -102,7 +102,7 @@ def test_a_kernel_agrees(make: Any, target: str, cpu: str, program: Path) -> Non
     assert artifact.manifest.plugins == {"target-riscv": "1.0.0"}
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for shape in shapes:
-        x = NORMAL(shape).astype("float32")
+        x = RNG.standard_normal(shape).astype("float32")
         (want,) = session.run(None, {"x": x})
         assert cross.error(run(program, artifact, x, want.shape, cpu), want) <= 1e-5
 
@@ -111,7 +111,8 @@ def test_a_kernel_agrees(make: Any, target: str, cpu: str, program: Path) -> Non
 def test_without_vectors_the_kernel_stops(program: Path) -> None:
     model, _ = product()
     with pytest.raises(AssertionError, match="-4"):
-        run(program, dscc.compile(model, target="riscv"), NORMAL((3, 45)).astype("float32"), (3, 37), "rv64,v=false")
+        x = RNG.standard_normal((3, 45)).astype("float32")
+        run(program, dscc.compile(model, target="riscv"), x, (3, 37), "rv64,v=false")
 
 
 def test_its_code_uses_vectors() -> None:

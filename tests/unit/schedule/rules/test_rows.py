@@ -135,7 +135,9 @@ def test_reductions(name, axis, compile_one):
     reference = {"variance": np.var, "prod": np.prod}.get(name) or getattr(np, name)
     for shape in ((3, 5, 35), (1, 1, 1), (2, 17, 16)):
         x = normal(*shape) if name != "prod" else (1 + 0.1 * normal(*shape)).astype("float32")
-        close(run(x), np.asarray(reference(x.astype("float64"), axis=tuple(axis) if isinstance(axis, list) else axis)))
+        want = np.asarray(reference(x.astype("float64"), axis=tuple(axis) if isinstance(axis, list) else axis))
+        # Each factor of a product adds a rounding of half a unit; those of a sum are small beside its terms.
+        close(run(x), want, 2e-6 if name != "prod" else max(2e-6, x.size / want.size * 2**-24))
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
