@@ -11,7 +11,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from dscc.frontends.onnx.misread import misread
+from dscc.evaluator import misread
 
 Array = np.ndarray[Any, Any]
 Imports = Sequence[onnx.OperatorSetIdProto]

@@ -97,6 +97,15 @@ def test_reference_refuses(tmp_path: Path) -> None:
     bad.write_text("hello")
     with pytest.raises(FrontendError, match=r"cannot read '.*bad\.onnx'"):
         verify.reference(bad)
+    text = (
+        '<ir_version: 10, opset_import: ["": 20]> g (float[n, 3, 5] x) => (float[n, 3, 1] y) { y = GlobalMaxPool (x) }'
+    )
+    misread = tmp_path / "misread.onnx"
+    onnx.save(onnx.parser.parse_model(text), misread)
+    with pytest.raises(
+        FrontendError, match="onnx's reference evaluator is wrong at GlobalMaxPool 'y': it takes all data"
+    ):
+        verify.reference(misread, "onnx")
 
 
 class Engine:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from dscc.frontends.onnx.misread import misread
+from dscc.evaluator import misread
 from dscc.frontends.onnx.values import Array
 
 MAX_ELEMENTS = 4096

@@ -11,7 +11,7 @@ from tvm import relax
 
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx.shapes import Dims, int64, require_equal, restate, shape_expr
-from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, static, tensor_array
+from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, plain, static, tensor_array
 
 if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
@@ -190,7 +190,15 @@ class Node:
     def require_equal(self, actual: Dim, expected: Dim, what: str) -> None:
         """Refuse to go on unless actual == expected; what cannot be decided now is checked when the model runs."""
         if not require_equal(self.bb, self.dims, actual, expected):
-            raise self.error(f"{what} is {actual}, expected {expected}")
+            raise self.error(f"{what} is {plain(actual)}, expected {plain(expected)}")
+
+    def require_at_least(self, size: Dim, least: Dim, what: str) -> None:
+        """Refuse to go on unless size >= least, as `require_equal` does.
+
+        A kernel that takes a place modulo a size needs it: modulo 0 ends the process.
+        """
+        if not self.dims.at_least(size, least):
+            self.require_equal(self.dims.minimum(size, least), least, what)
 
     def restate(self, x: relax.Expr, shape: Sequence[Dim], what: str) -> relax.Expr:
         """x with its dimensions stated as `shape`, which is checked when the model runs where it cannot be proved."""

@@ -63,7 +63,7 @@ class Along(Writer):
                 if known is None or known < (g + 1) * self.lanes:
                     mask = first_lanes(index(left) - g * self.lanes, self.lanes)
             start = self.code.bind(self.lane.var.name, tile * (vectors * self.lanes) + g * self.lanes)
-            groups.append(Lanes(self.lane.var, start, self.lanes, mask))
+            groups.append(Lanes(self.lane.var, start, self.lanes, mask, g * self.lanes))
         self._side_by_side(groups, values)
 
     def _side_by_side(self, groups: list[Lanes], values: dict[Var, Expr]) -> None:
@@ -127,14 +127,13 @@ class Along(Writer):
         accumulators: list[list[Flat]],
     ) -> None:
         """One element of every row of the tile."""
-        for g, (lanes, known) in enumerate(zip(groups, values, strict=True)):
-            self._group = g
-            self._body(sweep, {**known, **coordinates}, lanes, accumulators[g])
+        for lanes, known, group in zip(groups, values, accumulators, strict=True):
+            self._body(sweep, {**known, **coordinates}, lanes, group)
 
     def _place(self, access: Access, values: dict[Var, Expr], lanes: Lanes) -> tuple[Flat, Expr, Expr | None]:
         if access.buffer not in self._rooms:
             return super()._place(access, values, lanes)
-        offset = index(self._group * self.lanes)
+        offset = index(lanes.place)
         for var, factors in access.strides.items():
             offset = offset + values[var] * index(product((*factors, index(self._width))))
         return self._rooms[access.buffer], offset, index(1)

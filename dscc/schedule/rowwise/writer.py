@@ -21,12 +21,15 @@ _SERIAL_BELOW = 16 * 1024  # elements; less is not worth waking a thread for
 
 @dataclass(frozen=True)
 class Lanes:
-    """Which elements one evaluation handles: those at `start` and after along `axis`, all of them or the masked."""
+    """Which elements one evaluation handles: those at `start` and after along `axis`, all of them or the masked. In
+    memory of the tile they begin at `place`.
+    """
 
     axis: Var | None
     start: Expr
     count: int
     mask: Expr | None = None
+    place: int = 0
 
 
 class Writer:

@@ -132,6 +132,19 @@ FOUND = {
         "(float[a, b, c, d] x) => (float[a, b, c, d] y) <int64 axis = {2}> { y = CumSum<reverse = 1>(x, axis) }",
         {"x": (2, 3, 5, 4)},
     ),
+    # What is kept for a row of one element was read from the last vector of rows.
+    "a softmax over rows of one": (
+        """(float[n, 1] x) => (float[n, 1] y) <float far = {9}> {
+        s = Mul(x, far) e = Exp(s) a = Add(e, s) y = Softmax(a) }""",
+        {"x": (77, 1)},
+    ),
+    # FuseTIR compares sizes by their form: a kernel had a symbol where its argument has `48 // n`.
+    "columns that follow from the rows of another": (
+        """(float[n, 4] x, float[2, 24] v) => (bfloat16[4, k] y) <int64[1] rest = {-1}> {
+        a = Cast<to = 16>(x) b = Cast<to = 16>(v) n = Shape<start = 0, end = 1>(a) s = Concat<axis = 0>(n, rest)
+        r = Reshape(b, s) t = Transpose(a) p = MatMul(t, r) y = Abs(p) }""",
+        {"x": (3, 4), "v": (2, 24)},
+    ),
 }
 
 

@@ -63,13 +63,15 @@ def with_bias(node: Node, result: Expr, bias: Value | None, ndim: int) -> Expr:
     """Add a bias (c,) to (n, c, *spatial)."""
     if bias is None:
         return result
+    result = node.emit(result)
+    node.require_equal(bias.shape[0], result.ty.shape.values[1], "the number of biases")
     channels = [1, bias.shape[0], *[1] * (ndim - 2)]
     shaped = (
         node.value(bias.constant.reshape(channels)).expr
         if bias.constant is not None
         else node.emit(R.reshape(bias.expr, shape_expr(channels)))
     )
-    return R.add(node.emit(result), shaped)
+    return R.add(result, shaped)
 
 
 def pad_spatial(node: Node, x: Expr, over: Windows, fill: float) -> Expr:

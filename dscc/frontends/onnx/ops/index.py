@@ -18,6 +18,8 @@ from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, scalar, static
 
+_INDEXED = "the part of the dimension that is indexed"
+
 
 @converter("Gather")
 def gather(node: Node, x: Value, indices: Value) -> Expr:
@@ -28,7 +30,7 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
     size = x.shape[axis]
     known = indices.constant
     if known is None:
-        _require(node, size, node.dims.minimum(node.dims.product(indices.shape), 1))
+        node.require_at_least(size, node.dims.minimum(node.dims.product(indices.shape), 1), _INDEXED)
         return R.take(x.expr, indices.expr, axis, mode="wrap")
     length = static(size)
     if length is not None and known.size and not (-length <= known.min() and known.max() < length):
@@ -43,16 +45,8 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
         inside = np.where(known < 0, known + length, known)
         return R.take(x.expr, node.value(inside).expr, axis, mode="fast")
     if known.size:
-        _require(node, size, max(int(known.max()) + 1, -int(known.min())))
+        node.require_at_least(size, max(int(known.max()) + 1, -int(known.min())), _INDEXED)
     return R.take(x.expr, indices.expr, axis, mode="wrap")
-
-
-def _require(node: Node, size: Dim, least: Dim) -> None:
-    """Check that a dimension that is indexed has this many elements, when the model runs if need be: an index into
-    nothing would be taken modulo 0, which ends the process.
-    """
-    if not node.dims.at_least(size, least):
-        node.require_equal(node.dims.minimum(size, least), least, "the part of the dimension that is indexed")
 
 
 def wrap(index: Any, size: Any) -> Any:

@@ -37,6 +37,8 @@ def split(node: Node, x: Value, sizes: Value | None = None) -> list[Expr]:
     given = node.ints(sizes, "the sizes", signed=False) if sizes is not None else node.attr("split", None)
     if given is None:
         part = node.dims.ceildiv(total, count)
+        if count > 2:  # of one element, two parts can be made, and no third
+            node.require_at_least(total, node.dims.simplify(part * (count - 1)), f"what is split into {count} parts")
         given = [part] * (count - 1)
         given.append(node.dims.simplify(total - part * (count - 1)))
     rest = total

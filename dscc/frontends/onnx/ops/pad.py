@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax, te, tirx
@@ -83,6 +84,7 @@ def _pad_computed(node: Node, x: Value, pads: Value, value: Value | None, axes: 
     lengths = node.value(node.te(plan, pads.expr, shape_expr(x.shape), shape_expr(where), name="pad_plan"), "length")
     shape = node.ints(lengths, "the lengths", signed=False)
     mode = _mode(node)
+    _require_elements(node, mode, x, shape)
 
     def compute(data: te.Tensor, fill: te.Tensor, by: te.Tensor, target: Any, given: Any) -> te.Tensor:
         def element(*index: Any) -> Any:
@@ -114,6 +116,7 @@ def _pad(node: Node, x: Value, pads: list[Dim], fill: Expr, known: float | None)
             x.expr, [int(amount) for pair in zip(before, after, strict=True) for amount in pair], pad_value=float(known)
         )
     shape = [node.dims.simplify(d + b + a) for d, b, a in zip(x.shape, before, after, strict=True)]
+    _require_elements(node, mode, x, shape)
 
     def compute(data: te.Tensor, value: te.Tensor, target: Any, low: Any) -> te.Tensor:
         def element(*index: Any) -> Any:
@@ -129,6 +132,14 @@ def _pad(node: Node, x: Value, pads: list[Dim], fill: Expr, known: float | None)
         return te.compute(list(target), element, name="pad")
 
     return node.te(compute, x.expr, fill, shape_expr(shape), shape_expr(before), name=f"pad_{mode}")
+
+
+def _require_elements(node: Node, mode: str, x: Value, shape: Sequence[Dim]) -> None:
+    """Where what is put outside comes from the inside, there has to be an inside."""
+    for axis, (size, wanted) in enumerate(zip(x.shape, shape, strict=True)):
+        if mode != "constant" and not node.dims.equal(size, wanted):
+            least = node.dims.minimum(wanted, 1)
+            node.require_at_least(size, least, f"dimension {axis}, which mode '{mode}' takes values from,")
 
 
 def _source(mode: str, i: Any, size: Any) -> Any:

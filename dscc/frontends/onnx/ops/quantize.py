@@ -14,7 +14,7 @@ from dscc.elements import BITS
 from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.cast import convert, number, number_as
-from dscc.frontends.onnx.ops.conv import convolve
+from dscc.frontends.onnx.ops.conv import convolve, with_bias
 from dscc.frontends.onnx.ops.linear import operands
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
@@ -367,10 +367,7 @@ def qlinear_conv(
     y_zero: Value,
     bias: Value | None = None,
 ) -> Value:
-    total = node.value(conv_integer(node, x, weight, x_zero, w_zero))
-    if bias is not None:
-        channels = [1, bias.shape[0], *[1] * (x.ndim - 2)]
-        total = node.value(R.add(total.expr, node.emit(R.reshape(bias.expr, shape_expr(channels)))))
+    total = node.value(with_bias(node, conv_integer(node, x, weight, x_zero, w_zero), bias, x.ndim))
     scale = _ratio(node, x_scale, w_scale, y_scale)
     if not _one(scale):
         channels = [1, scale.shape[0], *[1] * (x.ndim - 2)]

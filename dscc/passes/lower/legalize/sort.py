@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
-from tvm import relax, topi
+from tvm import relax, te, tirx, topi
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
 
 from dscc.passes.lower.legalize import legalize
 from dscc.passes.lower.legalize.reshape import reshape
 from dscc.schedule.code import product
-from dscc.schedule.stages import is_zero
 
 _OPAQUE = {"op_pattern": 8}  # TVM's pattern kind of what nothing is fused with
 
@@ -57,31 +60,41 @@ def argsort(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
 @legalize("relax.cumsum")
 def cumsum(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """Sums of all up to each element, along an axis."""
-    return _scan(bb, call, topi.cumsum)
+    return _scan(bb, call, "cumsum", operator.add, 0)
 
 
 @legalize("relax.cumprod")
 def cumprod(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """Products of all up to each element, along an axis."""
-    return _scan(bb, call, topi.cumprod)
+    return _scan(bb, call, "cumprod", operator.mul, 1)
 
 
-def _scan(bb: relax.BlockBuilder, call: relax.Call, function: Callable[..., Any]) -> relax.Expr:
-    """By topi on at most three axes: with four sizes that are symbols TVM 0.27 takes minutes over its index."""
-    at = call.attrs
-    axis = None if at.axis is None else int(at.axis)
-    if any(is_zero(dim) for dim in call.ty.shape.values):  # topi divides by the extents
-        return relax.op.zeros(call.ty.shape, _name(call.ty.dtype))
-    x, shape = call.args[0], list(call.args[0].ty.shape)
-    if axis is None or len(shape) <= 3:
-        return bb.call_te(function, x, axis, _name(call.ty.dtype), bool(at.exclusive), primfunc_attrs=_OPAQUE)
-    flat = _reshape(bb, x, [product(shape[:axis]), shape[axis], product(shape[axis:][1:])])
-    found = bb.call_te(function, flat, 1, _name(call.ty.dtype), bool(at.exclusive), primfunc_attrs=_OPAQUE)
-    return _reshape(bb, bb.emit(found), shape)
+def _scan(
+    bb: relax.BlockBuilder, call: relax.Call, name: str, combine: Callable[[Any, Any], Any], start: int
+) -> relax.Expr:
+    """Not by topi: in TVM 0.27 its loops write a first element where the axis has none, and divide by the extents."""
+    at, x = call.attrs, call.args[0]
+    if at.axis is None:
+        x = bb.emit(reshape(bb, bb.normalize(relax.op.reshape(x, [product(list(x.ty.shape))]))))
+    axis = 0 if at.axis is None else int(at.axis) % x.ty.ndim
+    dtype = _name(call.ty.dtype)
 
+    def loops(given: Any, made: Any) -> Any:
+        with IRBuilder() as ib, ExitStack() as nest:
+            data, out = T.buffer_proxy(given), T.buffer_proxy(made)
+            spread = T.parallel if axis > 0 else T.serial
+            index = [nest.enter_context((T.serial if i else spread)(0, d)) for i, d in enumerate(given.shape)]
+            before = [*index[:axis], tirx.max(index[axis] - 1, 0), *index[axis + 1 :]]
+            value = data[tuple(before if at.exclusive else index)].astype(dtype)
+            first = tirx.const(start, dtype) if at.exclusive else value
+            out[tuple(index)] = tirx.Select(index[axis] > 0, combine(out[tuple(before)], value), first)
+            nest.close()
+            return ib.get()
 
-def _reshape(bb: relax.BlockBuilder, x: relax.Expr, shape: list[Any]) -> relax.Var:
-    return bb.emit(reshape(bb, bb.normalize(relax.op.reshape(x, shape))))
+    def kernel(data: te.Tensor) -> te.Tensor:
+        return te.extern([data.shape], [data], lambda ins, outs: loops(ins[0], outs[0]), name=name, dtype=dtype)
+
+    return bb.call_te(kernel, x, primfunc_attrs=_OPAQUE)
 
 
 def _name(dtype: Any) -> str:

@@ -212,3 +212,11 @@ def test_names_that_are_huge_or_no_text() -> None:
 )
 def test_what_altered_files_held(node: onnx.NodeProto, weights: dict[str, Any], message: str) -> None:
     refused(build([node], X, weights, opset=24), message)
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_biases_that_are_not_one_for_each_channel(op: str) -> None:
+    """They were broadcast, so that a convolution to one channel gave eight."""
+    weights = {"w": np.ones((1, 1, 3), np.float32), "b": np.ones(8, np.float32)}
+    model = build([N(op, ["x", "w", "b"], ["y"], name="c")], {"x": ("f", (2, 1, 9))}, weights)
+    refused(model, "node 0 'c' .*the number of biases is 8, expected 1")

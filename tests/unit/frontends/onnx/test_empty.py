@@ -8,7 +8,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import dscc
-from dscc.errors import InputError
+from dscc.errors import FrontendError, InputError
 
 REDUCTIONS = ("Max", "Min", "Sum", "Prod", "Mean", "L1", "L2", "SumSquare", "LogSum", "LogSumExp")
 
@@ -54,3 +54,44 @@ def test_an_index_into_nothing_is_refused(indices: str) -> None:
     np.testing.assert_array_equal(module.run(None, {"x": np.arange(6, dtype=np.float32), "z": places})[0], [1, 4])
     with pytest.raises(InputError, match="cannot run on inputs 'x' \\(1,\\)"):
         module.run(None, {"x": np.ones(1, np.float32), "z": places})
+
+
+@pytest.mark.parametrize("mode", ["edge", "wrap", "reflect"])
+def test_padding_from_nothing_is_refused(mode: str) -> None:
+    """In mode "wrap", the place was taken modulo 0, which ended the process."""
+    text = f"""f (float[n] x) => (float[m] y) <int64[1] one = {{1}}, int64[1] most = {{99}}, int64[2] by = {{0, 1}}> {{
+        s = Slice(x, one, most) y = Pad<mode = "{mode}">(s, by) }}"""
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1).load()
+    assert module.run(None, {"x": np.arange(5, dtype=np.float32)})[0].shape == (5,)
+    with pytest.raises(InputError, match="cannot run on inputs 'x' \\(1,\\)"):
+        module.run(None, {"x": np.ones(1, np.float32)})
+    nothing = onnx.parser.parse_model(f"""<ir_version: 10, opset_import: ["": 20]> f (float[2, 0] x) => (float[2, m] y)
+        <int64[4] by = {{0, 1, 0, 1}}> {{ y = Pad<mode = "{mode}">(x, by) }}""")
+    with pytest.raises(FrontendError, match=f"dimension 1, which mode '{mode}' takes values from, is 0, expected 1"):
+        dscc.compile(nothing, jobs=1)
+
+
+@pytest.mark.parametrize("exclusive", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_running_sums_of_nothing(axis: int, exclusive: int) -> None:
+    """A first element was written where there is none, over what lay behind."""
+    text = f"""f (float[a, 5, c] x, int64[3] to) => (float[d, e, f] y)
+        <int64[3] zero = {{0, 0, 0}}, int64 axis = {{{axis}}}> {{
+        s = Slice(x, zero, to) y = CumSum<exclusive = {exclusive}>(s, axis) }}"""
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}')
+    module = dscc.compile(model, jobs=1).load()
+    x = np.arange(90, dtype=np.float32).reshape(3, 5, 6)
+    for to in ((3, 5, 6), (1, 1, 1), (0, 5, 6), (3, 0, 6), (3, 5, 0), (0, 0, 0)):
+        part = x[: to[0], : to[1], : to[2]]
+        [found] = module.run(None, {"x": x, "to": np.array(to)})
+        np.testing.assert_array_equal(found, np.cumsum(part, axis) - part * exclusive)
+
+
+def test_parts_that_would_be_less_than_nothing_are_refused() -> None:
+    """One element in three parts: 1, 1 and -1."""
+    text = "f (float[n] x) => (float[k] y) { a, b, y = Split<axis = 0, num_outputs = 3>(x) }"
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1).load()
+    for count, last in ((2, 0), (3, 1), (7, 1), (8, 2)):
+        assert module.run(None, {"x": np.ones(count, np.float32)})[0].shape == (last,)
+    with pytest.raises(InputError, match="cannot run on inputs 'x' \\(1,\\)"):
+        module.run(None, {"x": np.ones(1, np.float32)})

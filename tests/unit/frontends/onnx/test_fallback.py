@@ -259,3 +259,13 @@ def test_an_engine_that_is_not_installed(monkeypatch: pytest.MonkeyPatch, names:
         assert agrees(model, 1, x(5)).manifest.fallback[0]["engine"] == "reference"
     else:
         assert "onnxruntime is not installed; reference is not installed" in refused(model)
+
+
+def test_the_evaluator_is_not_used_where_it_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dscc.runtime import engines
+
+    monkeypatch.setattr(registry, "find", lambda domain, op, opset: None)
+    find = engines.importlib.util.find_spec
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    said = refused(build([node("GlobalMaxPool", ["x"], ["y"])], {"x": ("f", ("n", 3, 5))}))
+    assert "reference: onnx's reference evaluator is wrong at GlobalMaxPool 'y': it takes all data for images" in said
