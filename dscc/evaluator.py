@@ -5,16 +5,16 @@ To see one: fold a GlobalMaxPool of a constant of shape (2, 3, 5); its shape has
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import onnx
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
 
-_OF_GATES = frozenset({"activations", "activation_alpha", "activation_beta", "clip"})
-_IGNORED = {"LSTM": _OF_GATES | {"input_forget"}, "GRU": _OF_GATES, "RNN": frozenset({"clip"})}
+_Attributes = Mapping[str, Any]
+_Rule = Callable[[onnx.NodeProto, _Attributes], str]
 
 
 def trusted(model: onnx.ModelProto) -> ReferenceEvaluator:
@@ -36,26 +36,62 @@ def trusted(model: onnx.ModelProto) -> ReferenceEvaluator:
 
 def misread(node: onnx.NodeProto) -> str:
     """What the evaluator does wrong at a node, or at one inside of it, as what it does; empty if nothing."""
-    ignored = _IGNORED.get(node.op_type, frozenset()).intersection(a.name for a in node.attribute)
-    if ignored:
-        return f"ignores {', '.join(sorted(ignored))}"
-    if node.op_type == "GlobalMaxPool":
-        return "takes all data for images"
-    if node.op_type == "ConvTranspose" and any(a.name == "group" and a.i > 1 for a in node.attribute):
-        return "gives each group the first weights and biases"
-    if node.op_type in ("AveragePool", "LpPool", "MaxPool") and _steps_over(node):
-        return "begins inside of the data where auto_pad has nothing to add"
-    if node.op_type == "Loop" and len(node.output) > max(len(node.input) - 2, 0):
+    at = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    if node.op_type in _WRONG and (wrong := _WRONG[node.op_type](node, at)):
+        return wrong
+    graphs = [value for value in at.values() if isinstance(value, onnx.GraphProto)]
+    return next((wrong for graph in graphs for each in graph.node if (wrong := misread(each))), "")
+
+
+def _ignores(*names: str) -> _Rule:
+    """Attributes of which it takes no notice."""
+
+    def found(node: onnx.NodeProto, at: _Attributes) -> str:
+        ignored = [name for name in names if name in at]
+        return f"ignores {', '.join(ignored)}" if ignored else ""
+
+    return found
+
+
+def _conv_transpose(node: onnx.NodeProto, at: _Attributes) -> str:
+    return "gives each group the first weights and biases" if at.get("group", 1) > 1 else ""
+
+
+def _global_max_pool(node: onnx.NodeProto, at: _Attributes) -> str:
+    return "takes all data for images"
+
+
+def _loop(node: onnx.NodeProto, at: _Attributes) -> str:
+    if len(node.output) > max(len(node.input) - 2, 0):
         return "joins what a Loop collects by numpy.vstack, which is right for vectors alone"
-    if node.op_type == "Loop" and (len(node.input) < 2 or not node.input[1]):
-        return "does not begin a Loop without a condition"
-    inner: Iterable[onnx.NodeProto] = (each for a in node.attribute if a.HasField("g") for each in a.g.node)
-    return next((wrong for each in inner if (wrong := misread(each))), "")
+    return "" if len(node.input) > 1 and node.input[1] else "does not begin a Loop without a condition"
 
 
-def _steps_over(node: onnx.NodeProto) -> bool:
-    """Whether windows of a pool with auto_pad are further apart than they are long."""
-    at = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-    if not at.get("auto_pad", b"").startswith(b"SAME"):
-        return False
-    return any(stride > size for stride, size in zip(at.get("strides", ()), at.get("kernel_shape", ()), strict=False))
+def _pool(node: onnx.NodeProto, at: _Attributes) -> str:
+    apart = any(stride > size for stride, size in zip(at.get("strides", ()), at.get("kernel_shape", ()), strict=False))
+    same = at.get("auto_pad", b"").startswith(b"SAME")
+    return "begins inside of the data where auto_pad has nothing to add" if apart and same else ""
+
+
+def _sequence_insert(node: onnx.NodeProto, at: _Attributes) -> str:
+    return "puts first what a position puts last" if len(node.input) > 2 else ""
+
+
+def _unique(node: onnx.NodeProto, at: _Attributes) -> str:
+    return "sorts what is to stay in its order" if not at.get("sorted", 1) else ""
+
+
+_GATES = ("activation_alpha", "activation_beta", "activations", "clip")
+_WRONG: Mapping[str, _Rule] = {
+    "AveragePool": _pool,
+    "ConvTranspose": _conv_transpose,
+    "GRU": _ignores(*_GATES),
+    "GlobalMaxPool": _global_max_pool,
+    "LSTM": _ignores(*_GATES, "input_forget"),
+    "Loop": _loop,
+    "LpPool": _pool,
+    "MaxPool": _pool,
+    "RNN": _ignores("clip"),
+    "SequenceInsert": _sequence_insert,
+    "Unique": _unique,
+}

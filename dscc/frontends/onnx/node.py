@@ -134,7 +134,8 @@ class Node:
         hint = identifier(name or next(filter(None, self.proto.output), ""))
         if not isinstance(expr, relax.Var):
             expr = self.bb.normalize(expr)
-            if _is_empty(expr.ty):  # there is nothing to compute, and few of TVM's operators have thought of that
+            # There is nothing to compute, or to sum, and few of TVM's operators have thought of that.
+            if _is_empty(expr.ty) or _sums_nothing(expr):
                 expr = relax.op.zeros(expr.ty.shape, str(expr.ty.dtype))
         var = self.bb.emit(expr, hint) if not isinstance(expr, relax.Var) else expr
         if isinstance(var.ty, relax.TensorType) and var.ty.shape is None:
@@ -217,3 +218,9 @@ class Node:
 def _is_empty(ty: Any) -> bool:
     """Whether a tensor of this type has no elements, whatever the sizes of the inputs are."""
     return isinstance(ty, relax.TensorType) and isinstance(ty.shape, relax.ShapeExpr) and 0 in map(static, ty.shape)
+
+
+def _sums_nothing(expr: relax.Expr) -> bool:
+    """Whether this is a convolution over no channels, or with kernels of no elements."""
+    is_conv = isinstance(expr, relax.Call) and getattr(expr.op, "name", "").startswith("relax.nn.conv")
+    return is_conv and any(_is_empty(arg.ty) for arg in expr.args)

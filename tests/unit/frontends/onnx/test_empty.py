@@ -33,6 +33,18 @@ def test_a_product_over_nothing(behind: str) -> None:
     check(f"t = Transpose(x) p = MatMul(t, x) {behind}", "0,3", "3,3", np.zeros((0, 3), np.float32))
 
 
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_convolution_over_no_channels(op: str) -> None:
+    """It is the bias alone; the evaluator divides by the channels."""
+    weight = "8, 0, 2" if op == "Conv" else "0, 8, 2"
+    text = f"f (float[n, 0, 5] x, float[{weight}] w, float[8] b) => (float[n, 8, k] y) {{ y = {op}(x, w, b) }}"
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 22]> {text}'), jobs=1).load()
+    sizes, bias = [int(size) for size in weight.split(",")], np.arange(8, dtype=np.float32)
+    nothing = np.zeros((3, 0, 5), np.float32)
+    [found] = module.run(None, {"x": nothing, "w": np.zeros(sizes, np.float32), "b": bias})
+    np.testing.assert_array_equal(found, np.broadcast_to(bias[:, None], (3, 8, 4 if op == "Conv" else 6)))
+
+
 def test_a_softmax_of_nothing_is_nothing() -> None:
     check("y = Softmax<axis = 1>(x)", "2,0,4", "2,0,4", np.zeros((2, 0, 4), np.float32))
 
