@@ -26,6 +26,7 @@ from tvm.ir import Expr
 
 from dscc.schedule import elementary
 from dscc.schedule.operands import parts_of, with_parts
+from dscc.schedule.turns import in_turns
 
 _LN2_HIGH, _LN2_LOW = 0.693359375, -2.12194440e-4  # their sum is ln 2; the first has 9 significant bits
 _LN2, _LOG2_E = 0.6931471805599453, 1.4426950408889634
@@ -430,4 +431,10 @@ def vector_call(call: ir.Call) -> Expr:
 
 def vector_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with elementary functions of float32 and float16 (computed in float32) replaced by arithmetic."""
-    return tvm_ffi.structural_map(func, (ir.Call, vector_call))
+    return tvm_ffi.structural_map(in_turns(func, _is_chain), (ir.Call, vector_call))
+
+
+def _is_chain(call: ir.Call) -> bool:
+    """Whether `vector_call` writes more than a step for a call."""
+    name = call.op.name if isinstance(call.op, ir.Op) else ""
+    return name in _VECTOR or name.removeprefix("tirx.") in elementary.FUNCTIONS.keys() - elementary.ONCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import tvm
@@ -154,10 +155,12 @@ class _WithSizes(PyExprMutator):
 
 
 def define_first(mod: tvm.IRModule) -> tvm.IRModule:
-    """The bindings of each function in an order in which symbols are defined before they are used.
+    """The bindings of each function in an order in which symbols are defined before they are used, and what a
+    match_cast checks is checked at once.
 
-    FuseOps of TVM 0.27 heeds variables only, and may put a kernel whose shape is a symbol before the match_cast that
-    defines it; VMShapeLower then fails with "has not been computed".
+    FuseOps of TVM 0.27 heeds variables only. It may put a kernel whose shape is a symbol before the match_cast that
+    defines it; VMShapeLower then fails with "has not been computed". And it may put one whose shape would be negative
+    before the check that it is not.
     """
     out = tvm.IRModule(dict(mod.functions.items()), attrs=mod.attrs)
     for gvar, func in mod.functions.items():
@@ -183,20 +186,40 @@ def _in_order(func: relax.Function) -> relax.Function:
 def _ordered(bindings: Sequence[relax.Binding]) -> list[relax.Binding]:
     defines = [_defined(binding) for binding in bindings]
     missing = set().union(*defines)
-    waiting = [(binding, _used(binding) - made, made) for binding, made in zip(bindings, defines, strict=True)]
+    waiting = [_Waiting(binding, _used(binding) - made, made) for binding, made in zip(bindings, defines, strict=True)]
     done: list[relax.Binding] = []
+
+    def place(each: _Waiting) -> None:
+        done.append(each.binding)
+        missing.difference_update(each.made)
+        each.placed = True
+        for check in checks:
+            if not check.placed and each.made & check.used and not check.used & missing:
+                place(check)
+
+    checks = [each for each in waiting if isinstance(each.binding, relax.MatchCast)]
+    for check in checks:
+        if not check.placed and not check.used & missing:
+            place(check)
     while waiting:
-        held = []
-        for binding, used, made in waiting:
-            if used & missing:
-                held.append((binding, used, made))
-            else:
-                done.append(binding)
-                missing -= made
+        for each in waiting:
+            if not each.placed and not each.used & missing:
+                place(each)
+        held = [each for each in waiting if not each.placed]
         if len(held) == len(waiting):  # none can be first: leave it to TVM to say why
             return list(bindings)
         waiting = held
     return done
+
+
+@dataclass
+class _Waiting:
+    """A binding that has its place when what it uses has one."""
+
+    binding: relax.Binding
+    used: set[int]
+    made: set[int]
+    placed: bool = False
 
 
 def _defined(binding: relax.Binding) -> set[int]:

@@ -127,6 +127,11 @@ FOUND = {
         z = Abs(x) e = Pow(z, p) y = ReduceProd(e, axis) }""",
         {"x": (3, 2, 5, 20)},
     ),
+    "functions of functions under a permutation": (
+        """(float[a, b, c, d] x) => (float[c, b, a, d] y) {
+        e = Exp(x) t = Transpose<perm = [2, 1, 0, 3]>(e) s = Sin(t) y = Cosh(s) }""",
+        {"x": (2, 3, 4, 37)},
+    ),
     # TVM's search in the index of a scan takes minutes for four symbols.
     "running sums over four open axes": (
         "(float[a, b, c, d] x) => (float[a, b, c, d] y) <int64 axis = {2}> { y = CumSum<reverse = 1>(x, axis) }",

@@ -107,3 +107,14 @@ def test_parts_that_would_be_less_than_nothing_are_refused() -> None:
         assert module.run(None, {"x": np.ones(count, np.float32)})[0].shape == (last,)
     with pytest.raises(InputError, match="cannot run on inputs 'x' \\(1,\\)"):
         module.run(None, {"x": np.ones(1, np.float32)})
+
+
+def test_parts_are_checked_before_there_is_room_for_them() -> None:
+    """FuseOps of TVM 0.27 put the check behind the kernel, whose result would have had -2 rows."""
+    text = """f (float[n, 8] x, float[8, 8] w) => (float[k, 8] y) <int64[1] zero = {0}, int64[1] most = {12}> {
+        s = Slice(x, zero, most) a, b = Split<axis = 0, split = [10, 2]>(s) y = MatMul(b, w) }"""
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 11]> {text}'), jobs=1).load()
+    w = np.eye(8, dtype=np.float32)
+    np.testing.assert_array_equal(module.run(None, {"x": np.ones((31, 8), np.float32), "w": w})[0], np.ones((2, 8)))
+    with pytest.raises(InputError, match="cannot run on inputs 'x' \\(8, 8\\)"):
+        module.run(None, {"x": np.ones((8, 8), np.float32), "w": w})
