@@ -16,6 +16,8 @@ from tvm.tirx import compilation_pipeline
 
 NAME = "dscc"
 _LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
+_LANES = 256  # 64 bytes in four vectors
+_CHOICES = 8
 
 
 def has_blocks(func: tirx.PrimFunc) -> bool:
@@ -23,6 +25,40 @@ def has_blocks(func: tirx.PrimFunc) -> bool:
     found: list[Any] = []
     tvm_ffi.structural_walk(func.body, (s_tir.SBlock, found.append))
     return bool(found)
+
+
+def with_plain_bounds(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Parameters of `3 * n - 2` rows have `max(3 * n - 2, 0)`.
+
+    From that a size is not negative, TVM 0.27 concludes n >= 2 (MarkGlobalNonNegValue, arith/analyzer.cc, leaves the
+    factor out of account), and drops what is there for n = 1. It concludes nothing from a maximum.
+    """
+    analyzer = sym.Analyzer()
+    renamed = {}
+    for buffer in filter(tirx.is_buffer_var, func.params):
+        shape = [
+            tirx.max(dim, tirx.const(0, dim.ty.dtype)) if _misleads(dim, analyzer) else dim for dim in buffer.shape
+        ]
+        if any(not new.same_as(old) for new, old in zip(shape, buffer.shape, strict=True)):
+            renamed[buffer] = tirx.decl_buffer(shape, buffer.dtype, buffer.name)
+    if not renamed:
+        return func
+    body = tvm_ffi.structural_map(func.body, (tirx.Var, lambda var: renamed.get(var, var)))
+    return tirx.PrimFunc([renamed.get(param, param) for param in func.params], body, func.ret_type, func.attrs)
+
+
+def _misleads(dim: Any, analyzer: sym.Analyzer) -> bool:
+    """Whether this is a multiple of a symbol, less a number."""
+    symbols = tirx.analysis.undefined_vars(dim)
+    if len(symbols) != 1:
+        return False
+    parts = [analyzer.simplify(part) for part in sym.detect_linear_equation(dim, symbols)]
+    return (
+        len(parts) == 2
+        and all(isinstance(part, tirx.IntImm) for part in parts)
+        and int(parts[0]) > 1
+        and int(parts[1]) < 0
+    )
 
 
 def _vector_conditions() -> Any:
@@ -48,10 +84,13 @@ def _vector_conditions() -> Any:
 
 
 def _remainders() -> Any:
-    """Remainders of what may be negative, `(7 - i) % 8`, become those of what is not, `(63 - i) % 8`.
+    """Remainders of what may be negative, `(7 - i) % 8`, become those of what is not, `(63 - i) % 8`, and those that
+    begin inside, `(i + 15) % 16`, become choices: `i + 15 if i + 15 < 16 else i - 1`.
 
     FlattenBuffer of TVM 0.27 makes `56 - i` of `(63 - i) // 8 * 8 + (7 - i) % 8`, which is 63 - i: a flattened image
-    that is read from its end was read from elsewhere. It does not look into truncmod.
+    that is read from its end was read from elsewhere. It does not look into truncmod. And the loop vectorizer of LLVM
+    22 takes `(i + 15) & 15` for i + 15 where a vector has 16 lanes, as in `y[i0 * 95 + i * 5 + j] =
+    x[i0 % 8 * 32 + (i + 15) % 16 * 2 + (j + 1) % 2]` over 10, 19 and 5 steps.
     """
 
     @tirx.transform.prim_func_pass(opt_level=0, name="dscc.remainders")
@@ -61,17 +100,44 @@ def _remainders() -> Any:
         tvm_ffi.structural_walk(func.body, (tirx.For, loops.append))
         for loop in loops:
             analyzer.bind(loop.loop_var, tvm.ir.Range(loop.min, loop.min + loop.extent))
+        lanes = [loop.loop_var for loop in loops if loop.kind == tirx.ForKind.VECTORIZED]
 
         def positive(node: tirx.FloorMod) -> Any:
-            low = analyzer.const_int_bound(node.a).min_value
-            if not isinstance(node.b, tirx.IntImm) or not _LEAST < low < 0:
+            bound = analyzer.const_int_bound(node.a)
+            if not isinstance(node.b, tirx.IntImm) or not _LEAST < bound.min_value:
                 return node
-            by = int(node.b.value)
-            return tirx.truncmod(node.a + tirx.const(-(low // by) * by, node.a.ty.dtype), node.b)
+            by, low, high = int(node.b.value), bound.min_value, bound.max_value
+            used = tirx.analysis.undefined_vars(node.a)
+            if _begins_inside(node.a, by) and not any(var.same_as(lane) for var in used for lane in lanes):
+                first, last = low // by, high // by
+                if last - first <= _CHOICES:
+                    return _chosen(node.a, by, first, last)
+            return node if low >= 0 else tirx.truncmod(node.a + tirx.const(-(low // by) * by, node.a.ty.dtype), node.b)
 
         return func.with_body(tvm_ffi.structural_map(func.body, (tirx.FloorMod, positive)))
 
     return rewrite
+
+
+def _begins_inside(value: Any, by: int) -> bool:
+    """Whether this is a sum with a number that is no multiple of `by`, and `by` a power of two not above the lanes that
+    LLVM may use, times the vectors that it interleaves.
+    """
+    added = value.b if isinstance(value, tirx.Add | tirx.Sub) else None
+    return isinstance(added, tirx.IntImm) and int(added.value) % by != 0 and by & (by - 1) == 0 and 1 < by <= _LANES
+
+
+def _chosen(value: Any, by: int, first: int, last: int) -> Any:
+    """value % by, where value // by is from `first` to `last`."""
+
+    def less(times: int) -> Any:
+        return value - tirx.const(times * by, value.ty.dtype)
+
+    chosen = less(first)
+    for times in range(first + 1, last + 1):
+        begin = tirx.const(times * by, value.ty.dtype)
+        chosen = tirx.Select(value >= begin, less(times), chosen)
+    return chosen
 
 
 def _common_subexpressions() -> Any:

@@ -110,6 +110,18 @@ FOUND = {
         t = Transpose<perm = [2, 3, 1, 0]>(x) y = ConvTranspose(t, w) }""",
         {"x": (2, 2, 2, 1), "w": (1, 1, 3, 3)},
     ),
+    # From 3 * n - 2 rows TVM concludes n >= 2.
+    "one row of a transposed convolution with a stride of 3": (
+        """(float[1, 4, n, 4] x, float[4, 16, 1, 1] w) => (float[a, b, c, d] y) {
+        y = ConvTranspose<strides = [3, 2]>(x, w) }""",
+        {"x": (1, 4, 1, 4), "w": (4, 16, 1, 1)},
+    ),
+    # LLVM 22 loses the wrap of (i + 15) & 15 in vectors of 16.
+    "padding around 16 rows of two": (
+        """(float[8, 16, 2] x) => (float[a, b, c] y) <int64[6] by = {0, 1, 1, 2, 2, 2}> {
+        y = Pad<mode = "wrap">(x, by) }""",
+        {"x": (8, 16, 2)},
+    ),
     # CanonicalizeBindings puts a constant in the place of its match_cast.
     "a constant below columns that are as many": (
         """(float[4, n] x) => (float[5, m] y) <int64[1] from = {2147483647}, int64[1] to = {-13}, int64[1] axis = {1},
