@@ -186,7 +186,7 @@ def _in_order(func: relax.Function) -> relax.Function:
 def _ordered(bindings: Sequence[relax.Binding]) -> list[relax.Binding]:
     defines = [_defined(binding) for binding in bindings]
     missing = set().union(*defines)
-    waiting = [_Waiting(binding, _used(binding) - made, made) for binding, made in zip(bindings, defines, strict=True)]
+    waiting = [_Waiting(binding, _used(binding), made) for binding, made in zip(bindings, defines, strict=True)]
     done: list[relax.Binding] = []
 
     def place(each: _Waiting) -> None:
@@ -223,15 +223,23 @@ class _Waiting:
 
 
 def _defined(binding: relax.Binding) -> set[int]:
-    """The variable that a binding binds, and the symbols that stand alone in the shape it states."""
+    """The variable that a binding binds, and the symbols that stand alone in the shape it states; not those in what
+    it reads, which it checks.
+    """
     stated = _dims(binding) if isinstance(binding, relax.MatchCast) else []
-    return {hash(binding.var), *(hash(dim) for dim in stated if isinstance(dim, tvm.ir.Var))}
+    alone = {hash(dim) for dim in stated if isinstance(dim, tvm.ir.Var)}
+    return {hash(binding.var)} | (alone - _variables(binding.value))
 
 
 def _used(binding: relax.Binding) -> set[int]:
+    """The variables and symbols that have to be there before a binding."""
+    stated = _dims(binding) if isinstance(binding, relax.MatchCast) else []
+    return _variables(binding.value).union(*map(_variables, stated)) - _defined(binding)
+
+
+def _variables(part: Any) -> set[int]:
     found: list[tvm.ir.Var] = []
-    for part in [binding.value, *(_dims(binding) if isinstance(binding, relax.MatchCast) else [])]:
-        tvm_ffi.structural_walk(part, (tvm.ir.Var, found.append))
+    tvm_ffi.structural_walk(part, (tvm.ir.Var, found.append))
     return {hash(var) for var in found}
 
 
