@@ -15,6 +15,7 @@ from tvm import ir, tirx
 from tvm.ir import Expr, Var
 
 from dscc.schedule.code import Code, lanes_of
+from dscc.schedule.domain import is_if_then_else
 from dscc.schedule.stages import substitute
 
 _DEEP = 2  # functions within one another that stay where they are
@@ -48,16 +49,29 @@ class _Turns:
         self._code = Code()
 
     def stmt(self) -> tirx.Stmt:
-        names: list[tirx.Let] = []
-        tvm_ffi.structural_walk(self._store.value, (tirx.Let, names.append))
-        if names or not self._reaches(
-            self._store.value, _DEEP + 1
-        ):  # what is named in the value is not known before it
+        if self._stays() or not self._reaches(self._store.value, _DEEP + 1):
             return self._store if self._loop is None else self._loop
         value = tvm_ffi.structural_map(self._store.value, (ir.Call, self._call))
         store = tirx.BufferStore(self._store.buffer, value, self._store.indices)
         self._code.add(store if self._loop is None else _with_lane(self._loop, store, self._loop.loop_var))
         return self._code.stmt()
+
+    def _stays(self) -> bool:
+        """Whether a part of the value may not be computed before it: what has a name inside, or what is read only under
+        a condition.
+        """
+        names: list[tirx.Let] = []
+        chosen: list[Expr] = []
+
+        def call(node: ir.Call) -> None:
+            chosen.extend(node.args[1:] if is_if_then_else(node) else ())
+
+        def select(node: tirx.Select) -> None:
+            chosen.extend((node.true_value, node.false_value))
+
+        callbacks = [(tirx.Let, names.append), (tirx.Select, select), (ir.Call, call)]
+        tvm_ffi.structural_walk(self._store.value, callbacks)
+        return bool(names) or any(self._reaches(arm, _DEEP) for arm in chosen)
 
     def _reaches(self, value: Expr, depth: int) -> bool:
         """Whether there are `depth` functions within one another in `value`."""

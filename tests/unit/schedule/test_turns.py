@@ -1,0 +1,57 @@
+"""Functions of functions of functions in turns, by the statements that come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import tvm_ffi
+from tvm import tirx
+from tvm.ir import Expr
+
+from dscc.schedule.domain import is_if_then_else
+from dscc.schedule.turns import in_turns
+
+
+def kernel(value: Callable[[Expr, Expr], Expr], kind: tirx.ForKind) -> tirx.PrimFunc:
+    """y[i] = value(x, i) over 16 elements."""
+    x, y = (tirx.decl_buffer((16,), "float32", name) for name in "xy")
+    i = tirx.Var("i", "int64")
+    store = tirx.BufferStore(y, value(x, i), [i])
+    return tirx.PrimFunc([x, y], tirx.For(i, tirx.const(0, "int64"), tirx.const(16, "int64"), kind, store))
+
+
+def memories(func: tirx.PrimFunc) -> int:
+    found: list[tirx.AllocBuffer] = []
+    tvm_ffi.structural_walk(
+        in_turns(func, lambda call: not is_if_then_else(call)).body, (tirx.AllocBuffer, found.append)
+    )
+    return len(found)
+
+
+def read(x: Expr, i: Expr) -> Expr:
+    return tirx.BufferLoad(x, [i])
+
+
+KINDS = (tirx.ForKind.SERIAL, tirx.ForKind.VECTORIZED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_third_function_is_of_what_is_in_memory(kind: tirx.ForKind) -> None:
+    assert memories(kernel(lambda x, i: tirx.exp(tirx.sin(read(x, i))), kind)) == 0
+    assert memories(kernel(lambda x, i: tirx.exp(read(x, i)) + tirx.sin(read(x, i)) * tirx.cos(read(x, i)), kind)) == 0
+    assert memories(kernel(lambda x, i: tirx.exp(tirx.sin(tirx.cos(read(x, i)))), kind)) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_under_a_condition_stays_there(kind: tirx.ForKind) -> None:
+    """x[i - 1] does not exist for the first element."""
+
+    def deep(x: Expr, i: Expr) -> Expr:
+        return tirx.exp(tirx.sin(tirx.cos(read(x, i - 1))))
+
+    zero = tirx.const(0.0, "float32")
+    assert memories(kernel(lambda x, i: tirx.if_then_else(i > 0, deep(x, i), zero), kind)) == 0
+    assert memories(kernel(lambda x, i: tirx.Select(i > 0, deep(x, i), zero), kind)) == 0
+    shallow = kernel(lambda x, i: tirx.exp(tirx.sin(tirx.cos(tirx.Select(i > 0, read(x, i - 1), zero)))), kind)
+    assert memories(shallow) == 1
