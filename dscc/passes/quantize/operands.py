@@ -9,7 +9,7 @@ import numpy as np
 from tvm import relax
 from tvm.ir import GenericConst
 
-from dscc.passes.cleanup.evaluate import evaluate
+from dscc.passes.cleanup.evaluate import NotFoldable, evaluate
 from dscc.passes.values import const, constant, dims, dtype
 
 NARROW = ("int8", "uint8")
@@ -122,11 +122,12 @@ def weight_of(expr: relax.Expr, lookup: Lookup) -> Weight | None:
     if inner is None or name == "relax.astype":
         return inner
     if name in _MOVES:
-        moved = [
-            None if part is None else np.asarray(evaluate(call, [part, *call.args[1:]]))
-            for part in (inner.values, inner.scale)
-        ]
-        return None if moved[0] is None else Weight(moved[0], moved[1])
+        try:
+            values = np.asarray(evaluate(call, [inner.values, *call.args[1:]]))
+            scale = None if inner.scale is None else np.asarray(evaluate(call, [inner.scale, *call.args[1:]]))
+        except NotFoldable:  # to a shape of symbols
+            return None
+        return Weight(values, scale)
     other = constant(call.args[1])
     if other is None or inner.scale is not None:
         return None

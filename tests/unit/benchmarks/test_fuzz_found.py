@@ -110,6 +110,14 @@ FOUND = {
         t = Transpose<perm = [2, 3, 1, 0]>(x) y = ConvTranspose(t, w) }""",
         {"x": (2, 2, 2, 1), "w": (1, 1, 3, 3)},
     ),
+    # Integers of a weight were followed to a shape that is not known.
+    "quantized weights in a shape of symbols": (
+        """(float[n, 8] x) => (float[8, m] y) <float s = {0.1}, uint8 z = {128},
+        int8[4, 3] w = {9, 1, -5, 7, 2, 3, -8, 0, 4, 6, -1, 5}, int8 zero = {0}, int64[1] rest = {-1}> {
+        q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) t = Transpose(d) f = DequantizeLinear(w, s, zero)
+        n = Shape<start = 0, end = 1>(x) to = Concat<axis = 0>(n, rest) r = Reshape(f, to) y = MatMul(t, r) }""",
+        {"x": (6, 8)},
+    ),
     # From 3 * n - 2 rows TVM concludes n >= 2.
     "one row of a transposed convolution with a stride of 3": (
         """(float[1, 4, n, 4] x, float[4, 16, 1, 1] w) => (float[a, b, c, d] y) {
