@@ -35,14 +35,15 @@ def split(node: Node, x: Value, sizes: Value | None = None) -> list[Expr]:
     axis = node.axis(node.attr("axis", 0), x.ndim)
     total, count = x.shape[axis], len(node.proto.output)
     given = node.ints(sizes, "the sizes", signed=False) if sizes is not None else node.attr("split", None)
+    halves = given is None and count == 2  # which can be made of any size
     if given is None:
         part = node.dims.ceildiv(total, count)
-        if count > 2:  # of one element, two parts can be made, and no third
-            node.require_at_least(total, node.dims.simplify(part * (count - 1)), f"what is split into {count} parts")
         given = [part] * (count - 1)
         given.append(node.dims.simplify(total - part * (count - 1)))
     rest = total
-    for size in given:
+    for index, size in enumerate(given):
+        if not halves:
+            node.require_at_least(size, 0, f"part {index}")
         rest = rest - size
     node.require_equal(node.dims.simplify(total - rest), total, "the sum of the parts")
     if all(static(size) for size in given):  # TVM 0.27 has no parts without elements

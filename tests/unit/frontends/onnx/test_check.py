@@ -220,3 +220,8 @@ def test_biases_that_are_not_one_for_each_channel(op: str) -> None:
     weights = {"w": np.ones((1, 1, 3), np.float32), "b": np.ones(8, np.float32)}
     model = build([N(op, ["x", "w", "b"], ["y"], name="c")], {"x": ("f", (2, 1, 9))}, weights)
     refused(model, "node 0 'c' .*the number of biases is 8, expected 1")
+
+
+def test_a_part_of_less_than_nothing() -> None:
+    model = build([N("Split", ["x", "s"], ["a", "b"], name="s")], {"x": ("f", (8,))}, {"s": np.array([64, -56])})
+    refused(model, "node 0 's' .*part 1 is -56, expected 0")
