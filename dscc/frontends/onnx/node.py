@@ -198,8 +198,10 @@ class Node:
 
         A kernel that takes a place modulo a size needs it: modulo 0 ends the process.
         """
-        if not self.dims.at_least(size, least):
-            self.require_equal(self.dims.minimum(size, least), least, what)
+        if self.dims.at_least(size, least):
+            return
+        if not require_equal(self.bb, self.dims, self.dims.minimum(size, least), least):
+            raise self.error(f"{what} is {plain(size)}, expected at least {plain(least)}")
 
     def restate(self, x: relax.Expr, shape: Sequence[Dim], what: str) -> relax.Expr:
         """x with its dimensions stated as `shape`, which is checked when the model runs where it cannot be proved."""
