@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
 Scope = dict[str, Value]
 # What TVM raises for operands that do not fit (errors of its C++ are marked, see `_misfit`), and what Python does where
-# a dimension is asked for that an operand does not have. Anything else is a bug here.
-_MISFITS = (RuntimeError, ValueError, IndexError)
+# a dimension is asked for that an operand does not have, or something is divided by one of 0. Anything else is a bug
+# here.
+_MISFITS = (RuntimeError, ValueError, IndexError, ZeroDivisionError)
 
 
 class Importer:

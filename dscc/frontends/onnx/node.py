@@ -203,6 +203,13 @@ class Node:
         if not require_equal(self.bb, self.dims, self.dims.minimum(size, least), least):
             raise self.error(f"{what} is {plain(size)}, expected at least {plain(least)}")
 
+    def single(self, value: Value, what: str) -> relax.Expr:
+        """A tensor of one element as one of rank 0; `what` names it."""
+        if value.shape == ():
+            return value.expr
+        self.require_equal(self.dims.product(value.shape), 1, f"the number of elements of {what}")
+        return self.emit(relax.op.reshape(value.expr, relax.ShapeExpr([])))
+
     def restate(self, x: relax.Expr, shape: Sequence[Dim], what: str) -> relax.Expr:
         """x with its dimensions stated as `shape`, which is checked when the model runs where it cannot be proved."""
         stated = restate(self.bb, self.dims, x, shape)

@@ -202,8 +202,8 @@ def clip(node: Node, x: Value, low: Value | None = None, high: Value | None = No
         )
     result = x.expr
     if low is not None:
-        result = node.emit(R.maximum(result, low.expr))
-    return R.minimum(result, high.expr) if high is not None else node.value(result)
+        result = node.emit(R.maximum(result, node.single(low, "the lower bound")))
+    return R.minimum(result, node.single(high, "the upper bound")) if high is not None else node.value(result)
 
 
 def _clip(x: Value, low: float | None, high: float | None) -> Expr:

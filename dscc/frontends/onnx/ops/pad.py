@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tvm import relax, te, tirx
+from tvm import te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
@@ -50,7 +50,7 @@ def _fill(node: Node, x: Value, value: Value | None) -> Expr:
     """What is put outside, of rank 0."""
     if value is None:
         return scalar(0, x.dtype)
-    return value.expr if value.shape == () else node.emit(R.reshape(value.expr, relax.ShapeExpr([])))
+    return node.single(value, "the value that is put outside")
 
 
 def _pad_computed(node: Node, x: Value, pads: Value, value: Value | None, axes: Value | None) -> Expr:

@@ -225,3 +225,17 @@ def test_biases_that_are_not_one_for_each_channel(op: str) -> None:
 def test_a_part_of_less_than_nothing() -> None:
     model = build([N("Split", ["x", "s"], ["a", "b"], name="s")], {"x": ("f", (8,))}, {"s": np.array([64, -56])})
     refused(model, "node 0 's' .*part 1 is -56, expected at least 0")
+
+
+def test_a_bound_of_several_elements() -> None:
+    model = build([N("Clip", ["x", "low"], ["y"], name="c")], {"x": ("f", (3,)), "low": ("f", (2,))})
+    refused(model, "node 0 'c' .*the number of elements of the lower bound is 2, expected 1")
+
+
+def test_heads_of_no_size() -> None:
+    names = ["x", "ids", "cos", "sin"]
+    node = N("RotaryEmbedding", names, ["y"], name="r", domain="com.microsoft")
+    inputs = {"x": ("f", (1, 2, 8)), "ids": ("i", (1, 2)), "cos": ("f", (4, 0)), "sin": ("f", (4, 0))}
+    model = build([node], inputs)
+    model.opset_import.add(domain="com.microsoft", version=1)
+    refused(model, "node 0 'r' .*do not fit the operator: .*by zero")
