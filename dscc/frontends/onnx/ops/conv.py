@@ -64,12 +64,12 @@ def with_bias(node: Node, result: Expr, bias: Value | None, ndim: int) -> Expr:
     if bias is None:
         return result
     result = node.emit(result)
-    node.require_equal(bias.shape[0], result.ty.shape.values[1], "the number of biases")
-    channels = [1, bias.shape[0], *[1] * (ndim - 2)]
+    channels, ones = result.ty.shape.values[1], [1] * (ndim - 2)
+    node.require_equal(bias.shape[0], channels, "the number of biases")
     shaped = (
-        node.value(bias.constant.reshape(channels)).expr
+        node.value(bias.constant.reshape(1, -1, *ones)).expr
         if bias.constant is not None
-        else node.emit(R.reshape(bias.expr, shape_expr(channels)))
+        else node.emit(R.reshape(bias.expr, shape_expr([1, channels, *ones])))
     )
     return R.add(result, shaped)
 

@@ -118,3 +118,14 @@ def test_parts_are_checked_before_there_is_room_for_them() -> None:
     np.testing.assert_array_equal(module.run(None, {"x": np.ones((31, 8), np.float32), "w": w})[0], np.ones((2, 8)))
     with pytest.raises(InputError, match="cannot run on inputs 'x' \\(8, 8\\)"):
         module.run(None, {"x": np.ones((8, 8), np.float32), "w": w})
+
+
+def test_as_many_biases_as_channels_is_checked_when_the_model_runs() -> None:
+    """Relax does not add what has 2n channels to what has 4."""
+    text = "f (float[2, 1, 9] x, float[4, 1, 3] w, float[k] b) => (float[2, 4, 7] y) { y = Conv(x, w, b) }"
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 22]> {text}'), jobs=1).load()
+    x, w = np.ones((2, 1, 9), np.float32), np.ones((4, 1, 3), np.float32)
+    [found] = module.run(None, {"x": x, "w": w, "b": np.arange(4, dtype=np.float32)})
+    np.testing.assert_array_equal(found, np.broadcast_to(3 + np.arange(4)[:, None], (2, 4, 7)))
+    with pytest.raises(InputError, match="cannot run on inputs"):
+        module.run(None, {"x": x, "w": w, "b": np.ones(3, np.float32)})
