@@ -437,4 +437,4 @@ def vector_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
 def _is_chain(call: ir.Call) -> bool:
     """Whether `vector_call` writes more than a step for a call."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
-    return name in _VECTOR or name.removeprefix("tirx.") in elementary.FUNCTIONS.keys() - elementary.ONCE
+    return name in _VECTOR or (name in _OTHERS and name.removeprefix("tirx.") not in elementary.ONCE)

@@ -75,10 +75,11 @@ class _Turns:
 
     def _reaches(self, value: Expr, depth: int) -> bool:
         """Whether there are `depth` functions within one another in `value`."""
+        if depth == 0:
+            return True
         calls: list[ir.Call] = []
         tvm_ffi.structural_walk(value, (ir.Call, calls.append))
-        functions = [call for call in calls if self._is_function(call)]
-        return depth == 0 or any(self._reaches(arg, depth - 1) for call in functions for arg in call.args)
+        return any(self._reaches(arg, depth - 1) for call in calls if self._is_function(call) for arg in call.args)
 
     def _call(self, call: ir.Call) -> Expr:
         """Called from the inside to the outside."""
