@@ -11,7 +11,7 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from dscc.evaluator import misread
+from dscc.evaluator import default_opset, misread
 
 Array = np.ndarray[Any, Any]
 Imports = Sequence[onnx.OperatorSetIdProto]
@@ -37,7 +37,7 @@ def by_evaluator(
         Refused: it raised something, or computes something else than the standard says.
     """
     for node in nodes:
-        if wrong := misread(node):
+        if wrong := misread(node, default_opset(imports)):
             raise Refused(f"{node.op_type}: the evaluator of ONNX 1.23 {wrong}")
     function = helper.make_function("fuzz", "f", list(runs[0]), list(made), list(nodes), list(imports))
     try:
@@ -86,6 +86,9 @@ def run_model(
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
-        return [session.run(list(names), dict(feeds)) for feeds in runs]
+        results = [session.run(list(names), dict(feeds)) for feeds in runs]
     except Exception as err:  # its exceptions have no common base
         raise Refused(str(err)) from err
+    if any(value is None for result in results for value in result):
+        raise Refused("onnxruntime gave no value for an output")
+    return results

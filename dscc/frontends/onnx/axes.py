@@ -16,10 +16,9 @@ from typing import Any
 
 from tvm import te, tirx
 from tvm.relax import Expr
-from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, reshaped
 from dscc.frontends.onnx.values import Dim, Value
 
 
@@ -151,7 +150,7 @@ def view_shape(node: Node, shape: Sequence[Dim], axis: Dim) -> list[Dim]:
 
 def view(node: Node, x: Expr, axis: Dim) -> Expr:
     """x as (before, size, after)."""
-    return node.emit(R.reshape(x, shape_expr(view_shape(node, list(x.ty.shape.values), axis))))
+    return node.emit(reshaped(x, view_shape(node, list(x.ty.shape.values), axis)))
 
 
 def reduce_along(node: Node, x: Expr, axes: Sequence[Dim], keep: bool, function: Callable[[Expr], Expr]) -> Expr:
@@ -161,5 +160,5 @@ def reduce_along(node: Node, x: Expr, axes: Sequence[Dim], keep: bool, function:
     for count, axis in enumerate(axes, start=1):
         data = node.emit(function(view(node, data, axis)))
         if count < len(axes) or keep:
-            data = node.emit(R.reshape(data, shape_expr(kept(node, shape, axes[:count]))))
-    return data if keep else R.reshape(data, shape_expr(dropped(node, shape, axes)))
+            data = node.emit(reshaped(data, kept(node, shape, axes[:count])))
+    return data if keep else reshaped(data, dropped(node, shape, axes))

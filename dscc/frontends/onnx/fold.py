@@ -53,7 +53,7 @@ def fold(
     outputs = [f"o{index}" if name else "" for index, name in enumerate(node.output)]
     copy = onnx.helper.make_node(node.op_type, names, outputs)
     copy.attribute.extend(attributes)
-    if misread(copy):
+    if misread(copy, opsets[""]):
         return None
     function = onnx.helper.make_function(
         "dscc",

@@ -20,7 +20,7 @@ from tvm import relax
 from dscc import library
 from dscc.elements import STRING, carrier
 from dscc.errors import FrontendError
-from dscc.frontends.onnx.shapes import Dims, shape_expr
+from dscc.frontends.onnx.shapes import Dims, reshaped, shape_expr
 from dscc.frontends.onnx.values import DTYPES, Array, Dim, Value, constant, element_type, identifier, plain
 from dscc.runtime.strings import encode
 
@@ -264,7 +264,7 @@ def _restated(builder: relax.BlockBuilder, kind: TensorKind, expr: relax.Expr) -
     shape = [have if known is None else known for have, known in zip(found, kind.dims, strict=True)]
     if all(isinstance(dim, int | None) for dim in kind.dims):
         return expr
-    return builder.emit(relax.op.reshape(expr, shape_expr(shape)))
+    return builder.emit(reshaped(expr, shape))
 
 
 def describe(value: Value) -> str:

@@ -10,7 +10,7 @@ import onnx
 from tvm import relax
 
 from dscc.errors import FrontendError, UnsupportedError
-from dscc.frontends.onnx.shapes import Dims, int64, require_equal, restate, shape_expr
+from dscc.frontends.onnx.shapes import Dims, int64, require_equal, reshaped, restate, shape_expr
 from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, plain, static, tensor_array
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Node:
             return [self.dims.simplify(element) for element in value.data.reshape(-1).tolist()]
         if value.ndim > 1 or not isinstance(length := (value.shape[0] if value.ndim else 1), int):
             raise self.unsupported(f"{what} ('{value.name}') must be a list of known length, got shape {value.shape}")
-        tensor = value.expr if value.ndim else self.emit(relax.op.reshape(value.expr, shape_expr([1])))
+        tensor = value.expr if value.ndim else self.emit(reshaped(value.expr, [1]))
         if value.dtype != "int64":
             tensor = self.emit(relax.op.astype(tensor, "int64"))
         if length == 0:
@@ -208,7 +208,7 @@ class Node:
         if value.shape == ():
             return value.expr
         self.require_equal(self.dims.product(value.shape), 1, f"the number of elements of {what}")
-        return self.emit(relax.op.reshape(value.expr, relax.ShapeExpr([])))
+        return self.emit(reshaped(value.expr, []))
 
     def restate(self, x: relax.Expr, shape: Sequence[Dim], what: str) -> relax.Expr:
         """x with its dimensions stated as `shape`, which is checked when the model runs where it cannot be proved."""

@@ -181,6 +181,15 @@ def shape_expr(dims: Sequence[Dim]) -> relax.ShapeExpr:
     return relax.ShapeExpr([int64(dim) for dim in dims])
 
 
+def reshaped(x: relax.Expr, dims: Sequence[Dim]) -> relax.Call:
+    """`x` in the shape `dims`, of as many elements.
+
+    Relax's `reshape` of TVM 0.27 takes a 0 for what a 0 says in ONNX: as in the input. Of (n, 0) it makes (n,) when
+    asked for (0,); so the call is put together here.
+    """
+    return relax.Call(tvm.ir.Op.get("relax.reshape"), [x, shape_expr(dims)])
+
+
 def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected: Dim) -> bool:
     """Check actual == expected, now if it can be decided, else when the model runs. False: they are known to differ.
 
@@ -214,7 +223,7 @@ def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Seque
         return builder.match_cast(x, relax.TensorType(shape_expr(shape), str(x.ty.dtype)))
     for dim, wanted in pairs:  # a match_cast to a lone symbol would crash: see `require_equal`
         require_equal(builder, dims, dim, wanted)
-    return builder.emit(relax.op.reshape(x, shape_expr(shape)))
+    return builder.emit(reshaped(x, shape))
 
 
 def is_bare(dim: Dim) -> bool:

@@ -6,11 +6,10 @@ from functools import reduce
 from typing import Any
 
 from tvm import te, tirx
-from tvm.relax import op as R
 
 from dscc.frontends.onnx.interpolate import Axis, Filter, interpolate
 from dscc.frontends.onnx.node import Node
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, reshaped, shape_expr
 from dscc.frontends.onnx.values import Value
 
 _POLICIES = ("stretch", "not_larger", "not_smaller")
@@ -41,7 +40,7 @@ def computed(
     args = [given.expr, *([] if roi is None else [roi.expr]), lengths]
     steer = node.emit(node.te(_steering(scales is not None, count, policy(node)), *args, name="resize_steering"))
     plan = node.emit(node.te(_plan(scales is not None, count, by.support), steer, lengths, name="resize_plan"))
-    flat = node.value(R.reshape(plan, shape_expr([2 * count])), "size")
+    flat = node.value(reshaped(plan, [2 * count]), "size")
     numbers = node.ints(flat, "the sizes", signed=False)
     if sizes is not None and policy(node) == "stretch":
         numbers[:count] = node.ints(sizes, "the sizes", signed=False)

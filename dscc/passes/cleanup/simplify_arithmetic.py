@@ -72,8 +72,8 @@ def _divide_by_constant(node: Node, graph: Graph) -> relax.Expr | None:
 
 
 def _rounds(node: Node, graph: Graph, depth: int = 4) -> bool:
-    """Whether the value is soon rounded to whole numbers. There the last bit counts: 7.5 and 7.4999995 are a step
-    apart, and quotients are often exact where products with a reciprocal are not, unless it is a power of two.
+    """Whether the value is soon rounded to whole numbers, or compared. There the last bit counts: 7.5 and 7.4999995 are
+    a step apart, and quotients are often exact where products with a reciprocal are not, unless it is a power of two.
     """
     for user in graph.users(node.var):
         if user.op in _ROUNDING or (user.op == "relax.astype" and not str(dtype(user.var)).startswith(_FLOATS)):
@@ -84,9 +84,12 @@ def _rounds(node: Node, graph: Graph, depth: int = 4) -> bool:
 
 
 _FLOATS = ("float", "bfloat")
-_ROUNDING = frozenset({"relax.floor", "relax.ceil", "relax.round", "relax.trunc", "relax.call_tir"})
+_ROUNDING = frozenset({"relax.floor", "relax.ceil", "relax.round", "relax.trunc", "relax.call_tir",
+                       "relax.equal", "relax.not_equal", "relax.less", "relax.less_equal", "relax.greater",
+                       "relax.greater_equal"})  # fmt: skip
 _STEPS = frozenset({"relax.add", "relax.subtract", "relax.multiply", "relax.divide", "relax.clip", "relax.maximum",
-                    "relax.minimum", "relax.reshape", "relax.permute_dims", "relax.negative"})  # fmt: skip
+                    "relax.minimum", "relax.reshape", "relax.permute_dims", "relax.negative", "relax.where",
+                    "relax.expand_dims", "relax.squeeze", "relax.broadcast_to"})  # fmt: skip
 
 
 def _normal(fixed: np.ndarray) -> bool:

@@ -170,6 +170,14 @@ FOUND = {
         r = Reshape(b, s) t = Transpose(a) p = MatMul(t, r) y = Abs(p) }""",
         {"x": (3, 4), "v": (2, 24)},
     ),
+    # Relax's reshape of (k, 0) to (0,) gave (k,).
+    "nothing of a computed length": (
+        """(float[3, 1] x) => (float[n] y) <int64[2] low = {-3, 1}, int64[2] axes = {0, 1}, int64[1] one = {1},
+        int64[1] step = {3}, int64[1] rest = {-1}> {
+        m = ReduceMax<keepdims = 0>(x) i = Cast<to = 7>(m) f = Shape(x) e = Add(f, i) a = Slice(x, low, e, axes)
+        b = Slice(a, one, one, one, step) y = Reshape(b, rest) }""",
+        {"x": (3, 1)},
+    ),
 }
 
 

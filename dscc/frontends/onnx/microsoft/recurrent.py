@@ -10,7 +10,7 @@ from dscc.frontends.onnx.microsoft import contrib
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.quantize import dynamic_quantize
 from dscc.frontends.onnx.ops.recurrent import Operands, biases, cell_of, run, time_first
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value
 
 
@@ -68,7 +68,7 @@ def _centred(node: Node, weight: Value, zero: Value | None, shape: list[Dim]) ->
             return node.value(wide)
         centre = node.emit(R.astype(zero.expr, "float32"))
         each = [zero.shape[0], 1, zero.shape[1] if zero.ndim == 2 else 1]
-        return node.value(R.subtract(wide, node.emit(R.reshape(centre, shape_expr(each)))))
+        return node.value(R.subtract(wide, node.emit(reshaped(centre, each))))
     values = checked.constant.astype(np.int16) - known.astype(np.int16).reshape(shape[0], 1, -1)
     small = values.size == 0 or (values.min() >= -128 and values.max() <= 127)
     return node.value(values.astype(np.int8 if small else np.float32))
@@ -78,7 +78,7 @@ def _arranged(node: Node, weight: Value, axes: list[int], shape: list[Dim]) -> V
     """The weight with its axes in another order, then in another shape."""
     if weight.constant is not None:
         return node.value(np.ascontiguousarray(weight.constant.transpose(axes).reshape([int(n) for n in shape])))
-    return node.value(R.reshape(node.emit(R.permute_dims(weight.expr, axes)), shape_expr(shape)))
+    return node.value(reshaped(node.emit(R.permute_dims(weight.expr, axes)), shape))
 
 
 def _scales(node: Node, scale: Value, directions: int, rows: int, shape: list[int]) -> Value:
@@ -89,5 +89,5 @@ def _scales(node: Node, scale: Value, directions: int, rows: int, shape: list[in
             raise node.error(f"a scale has shape {list(scale.shape)}, expected {[directions]} or {list(full)}")
         each = scale.constant.reshape(directions, -1)
         return node.value(np.ascontiguousarray(np.broadcast_to(each, full).reshape(shape)))
-    two = node.emit(R.reshape(scale.expr, shape_expr([directions, scale.shape[1] if scale.ndim == 2 else 1])))
-    return node.value(R.reshape(node.emit(R.broadcast_to(two, shape_expr(full))), shape_expr(shape)))
+    two = node.emit(reshaped(scale.expr, [directions, scale.shape[1] if scale.ndim == 2 else 1]))
+    return node.value(reshaped(node.emit(R.broadcast_to(two, shape_expr(full))), shape))

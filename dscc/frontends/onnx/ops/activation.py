@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
+from typing import Any
 
-from tvm import relax
+from tvm import te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import equals, reshaped
 from dscc.frontends.onnx.values import Value, scalar
 
 
@@ -34,7 +35,7 @@ def leaky_relu(node: Node, x: Value) -> Expr:
 def prelu(node: Node, x: Value, slope: Value) -> Expr:
     """Before opset 7 the slopes were one for each channel."""
     if node.opset < 7 and slope.ndim == 1 and x.ndim > 2:
-        slope = node.value(R.reshape(slope.expr, shape_expr([slope.shape[0], *[1] * (x.ndim - 2)])))
+        slope = node.value(reshaped(slope.expr, [slope.shape[0], *[1] * (x.ndim - 2)]))
     a, b = broadcast(node, x, slope)
     return R.where(R.less(a, scalar(0, x.dtype)), R.multiply(a, b), a)
 
@@ -142,24 +143,32 @@ def log_softmax_flat(node: Node, x: Value) -> Expr:
     return _flat(node, x, R.nn.log_softmax)
 
 
-def _flat(node: Node, x: Value, function: object) -> Expr:
+def _flat(node: Node, x: Value, function: Callable[[Expr, int], Expr]) -> Expr:
     """Up to opset 12 the axes from `axis` on were one."""
     axis = node.axis(node.attr("axis", 1), x.ndim)
     if axis == x.ndim - 1:
-        return function(x.expr, axis)  # type: ignore[operator]
-    flat = node.emit(R.reshape(x.expr, shape_expr([*x.shape[:axis], node.dims.product(x.shape[axis:])])))
-    return R.reshape(node.emit(function(flat, axis)), shape_expr(x.shape))  # type: ignore[operator]
+        return function(x.expr, axis)
+    flat = node.emit(reshaped(x.expr, [*x.shape[:axis], node.dims.product(x.shape[axis:])]))
+    return reshaped(node.emit(function(flat, axis)), x.shape)
 
 
 @converter("Hardmax", since=13)
 def hardmax(node: Node, x: Value) -> Expr:
-    axis = node.axis(node.attr("axis", -1), x.ndim)
-    depth = x.shape[axis]
-    if not isinstance(depth, int):
-        raise node.unsupported(f"axis {axis} has symbolic size {depth}; Hardmax needs a fixed one")
-    hot = node.emit(R.one_hot(node.emit(R.argmax(x.expr, axis)), scalar_prim(1.0), scalar_prim(0.0), depth, axis))
-    return R.astype(hot, x.dtype)
+    return _hot(node, x.expr, node.axis(node.attr("axis", -1), x.ndim))
 
 
-def scalar_prim(value: float) -> Expr:
-    return relax.prim_value(value, "float32") if math.isfinite(value) else relax.prim_value(0.0, "float32")
+@converter("Hardmax", since=1)
+def hardmax_flat(node: Node, x: Value) -> Expr:
+    return _flat(node, x, lambda flat, axis: _hot(node, flat, axis))
+
+
+def _hot(node: Node, x: Expr, axis: int) -> Expr:
+    """1 at the first largest element along `axis`, 0 elsewhere, in the type of `x`."""
+    one, zero = (tirx.const(number, str(x.ty.dtype)) for number in (1, 0))
+
+    def compute(at: te.Tensor, shape: Any) -> te.Tensor:
+        return te.compute(
+            list(shape), lambda *i: tirx.Select(equals(at(*i[:axis], *i[axis + 1 :]), i[axis]), one, zero), name="hot"
+        )
+
+    return node.te(compute, node.emit(R.argmax(x, axis)), x.ty.shape, name="hardmax")

@@ -10,7 +10,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, static
 from dscc.frontends.onnx.windows import Windows, windows
 
@@ -69,7 +69,7 @@ def with_bias(node: Node, result: Expr, bias: Value | None, ndim: int) -> Expr:
     shaped = (
         node.value(bias.constant.reshape(1, -1, *ones)).expr
         if bias.constant is not None
-        else node.emit(R.reshape(bias.expr, shape_expr([1, channels, *ones])))
+        else node.emit(reshaped(bias.expr, [1, channels, *ones]))
     )
     return R.add(result, shaped)
 

@@ -10,7 +10,7 @@ from tvm.relax import op as R
 from dscc import library
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Value, numpy_dtype, scalar
 
 
@@ -67,7 +67,7 @@ def roi_align(node: Node, x: Value, rois: Value, images: Value) -> Expr:
 @converter("MaxRoiPool")
 def max_roi_pool(node: Node, x: Value, rois: Value) -> Expr:
     first = node.emit(R.strided_slice(rois.expr, [1], [0], [1]))
-    images = node.emit(R.astype(node.emit(R.reshape(first, shape_expr([rois.shape[0]]))), "int64"))
+    images = node.emit(R.astype(node.emit(reshaped(first, [rois.shape[0]])), "int64"))
     return _regions(node, "roi_pool", x, rois, images, node.required("pooled_shape"))
 
 

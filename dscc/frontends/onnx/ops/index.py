@@ -15,7 +15,7 @@ from dscc import library
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, shape_expr
+from dscc.frontends.onnx.shapes import equals, reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, scalar, static
 
 _INDEXED = "the part of the dimension that is indexed"
@@ -40,7 +40,7 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
     if known.ndim == 0:
         begin = node.dims.wrapped(int(known), size)
         part = node.emit(strided(node, x.expr, [axis], [begin], [node.dims.simplify(begin + 1)], [1]))
-        return R.reshape(part, shape_expr([dim for at, dim in enumerate(x.shape) if at != axis]))
+        return reshaped(part, [dim for at, dim in enumerate(x.shape) if at != axis])
     if length is not None:
         inside = np.where(known < 0, known + length, known)
         return R.take(x.expr, node.value(inside).expr, axis, mode="fast")
@@ -137,11 +137,10 @@ def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Expr:
 
     count = node.dims.product(shape)
     flat = node.emit(node.te(compute, indices.expr, shape_expr(x.shape), shape_expr(shape), name="flat_index"))
-    total = shape_expr([node.dims.product(x.shape)])
-    data = node.emit(R.reshape(x.expr, total))
-    at = node.emit(R.reshape(flat, shape_expr([count])))
-    values = node.emit(R.reshape(updates.expr, shape_expr([count])))
-    return R.reshape(node.emit(R.scatter_elements(data, at, values, 0, _reduction(node))), shape_expr(x.shape))
+    data = node.emit(reshaped(x.expr, [node.dims.product(x.shape)]))
+    at = node.emit(reshaped(flat, [count]))
+    values = node.emit(reshaped(updates.expr, [count]))
+    return reshaped(node.emit(R.scatter_elements(data, at, values, 0, _reduction(node))), x.shape)
 
 
 @converter("OneHot")
@@ -178,7 +177,7 @@ def compress(node: Node, x: Value, condition: Value) -> Expr:
     axis = node.attr("axis", None)
     data = x.expr
     if axis is None:
-        axis, data = 0, node.emit(R.reshape(x.expr, shape_expr([node.dims.product(x.shape)])))
+        axis, data = 0, node.emit(reshaped(x.expr, [node.dims.product(x.shape)]))
     axis = node.axis(axis, x.ndim)
     at = node.value(non_zero(node, condition))
-    return R.take(data, node.emit(R.reshape(at.expr, shape_expr([at.shape[1]]))), axis, mode="clip")
+    return R.take(data, node.emit(reshaped(at.expr, [at.shape[1]])), axis, mode="clip")

@@ -13,7 +13,7 @@ from dscc import library
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type, working_type
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Value, scalar, static
 
 
@@ -23,9 +23,9 @@ def det(node: Node, x: Value) -> Expr:
     *batch, rows, columns = x.shape
     node.require_equal(rows, columns, "the number of rows")
     working, count = working_type(x.dtype), node.dims.product(batch)
-    flat = node.emit(R.reshape(as_type(node, x.expr, working), shape_expr([count, rows, columns])))
+    flat = node.emit(reshaped(as_type(node, x.expr, working), [count, rows, columns]))
     found = node.emit(library.call("determinant", [flat], relax.TensorType(shape_expr([count]), working)))
-    return as_type(node, node.emit(R.reshape(found, shape_expr(batch))), x.dtype)
+    return as_type(node, node.emit(reshaped(found, batch)), x.dtype)
 
 
 @converter("LinearAttention", since=27)

@@ -8,7 +8,7 @@ from tvm.relax import op as R
 from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape, fit
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped
 from dscc.frontends.onnx.values import Value, is_float, scalar
 
 
@@ -100,10 +100,10 @@ def _product(node: Node, a: Value, b: Value, left: str, right: str, result: str)
         order = [term.index(letter) for group in groups for letter in group]
         moved = x.expr if order == sorted(order) else node.emit(R.permute_dims(x.expr, order))
         shape = [node.dims.product(size[letter] for letter in group) for group in groups]
-        return node.emit(R.reshape(moved, shape_expr(shape)))
+        return node.emit(reshaped(moved, shape))
 
     product = node.emit(R.matmul(arrange(a, left, [batch, rows, inner]), arrange(b, right, [batch, inner, columns])))
     letters = [*batch, *rows, *columns]
-    full = node.emit(R.reshape(product, shape_expr([size[letter] for letter in letters])))
+    full = node.emit(reshaped(product, [size[letter] for letter in letters]))
     order = [letters.index(letter) for letter in result]
     return R.permute_dims(full, order) if order != sorted(order) else full

@@ -16,7 +16,7 @@ from dscc.frontends.onnx.axes import axes_of, view
 from dscc.frontends.onnx.broadcast import broadcast, broadcast_shape
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Value, is_float, scalar, static
 
 
@@ -26,7 +26,7 @@ def legacy_operands(node: Node, a: Value, b: Value) -> tuple[Value, Value]:
     if node.opset >= 7 or not node.attr("broadcast", 0) or axis is None:
         return a, b
     trailing = a.ndim - node.axis(axis, a.ndim) - b.ndim
-    return a, node.value(R.reshape(b.expr, relax.ShapeExpr([*b.expr.ty.shape.values, *[1] * trailing])))
+    return a, node.value(reshaped(b.expr, [*b.expr.ty.shape.values, *[1] * trailing]))
 
 
 def _binary(function: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:
@@ -299,7 +299,7 @@ def _cumulative(function: Callable[..., Expr]) -> Callable[..., Any]:
 
         if isinstance(where, int):
             return run(x.expr, where)
-        return R.reshape(node.emit(run(view(node, x.expr, where), 1)), shape_expr(x.shape))
+        return reshaped(node.emit(run(view(node, x.expr, where), 1)), x.shape)
 
     return convert
 

@@ -12,7 +12,7 @@ from dscc.frontends.onnx.broadcast import joined
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.slice import strided
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import int64, shape_expr
+from dscc.frontends.onnx.shapes import int64, reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, numpy_dtype, static
 
 
@@ -85,9 +85,9 @@ def depth_to_space(node: Node, x: Value) -> Expr:
     node.require_equal(c, depth * block * block, "the number of channels")
     first = node.attr("mode", "DCR") == "DCR"
     split_shape = [n, block, block, depth, h, w] if first else [n, depth, block, block, h, w]
-    parts = node.emit(R.reshape(x.expr, shape_expr(split_shape)))
+    parts = node.emit(reshaped(x.expr, split_shape))
     moved = node.emit(R.permute_dims(parts, [0, 3, 4, 1, 5, 2] if first else [0, 1, 4, 2, 5, 3]))
-    return R.reshape(moved, shape_expr([n, depth, h * block, w * block]))
+    return reshaped(moved, [n, depth, h * block, w * block])
 
 
 @converter("SpaceToDepth")
@@ -97,10 +97,10 @@ def space_to_depth(node: Node, x: Value) -> Expr:
     high, wide = node.dims.floordiv(h, block), node.dims.floordiv(w, block)
     node.require_equal(h, high * block, "the height")
     node.require_equal(w, wide * block, "the width")
-    parts = node.emit(R.reshape(x.expr, shape_expr([n, c, high, block, wide, block])))
+    parts = node.emit(reshaped(x.expr, [n, c, high, block, wide, block]))
     first = node.attr("mode", "DCR") == "DCR"
     moved = node.emit(R.permute_dims(parts, [0, 3, 5, 1, 2, 4] if first else [0, 1, 3, 5, 2, 4]))
-    return R.reshape(moved, shape_expr([n, c * block * block, high, wide]))
+    return reshaped(moved, [n, c * block * block, high, wide])
 
 
 @converter("Trilu")

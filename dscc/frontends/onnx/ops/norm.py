@@ -10,7 +10,7 @@ from tvm.relax import op as R
 from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Value, scalar
 
 
@@ -52,8 +52,7 @@ def _batch_norm_of_batch(
     ]
     columns = [x.shape[1], *[1] * (x.ndim - 2)]
     factor, shift, low, wide = (
-        node.emit(R.reshape(R.astype(value, x.dtype), shape_expr(columns)))
-        for value in (scale.expr, bias.expr, average, spread)
+        node.emit(reshaped(R.astype(value, x.dtype), columns)) for value in (scale.expr, bias.expr, average, spread)
     )
     root = node.emit(R.sqrt(node.emit(R.add(wide, scalar(node.attr("epsilon", 1e-5), x.dtype)))))
     centred = node.emit(R.divide(node.emit(R.subtract(x.expr, low)), root))

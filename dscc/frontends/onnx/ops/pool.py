@@ -10,7 +10,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, is_float, numpy_dtype, scalar, static
 from dscc.frontends.onnx.windows import Windows, windows
 
@@ -201,9 +201,9 @@ def max_unpool(node: Node, x: Value, indices: Value, output_shape: Value | None 
     flat = node.emit(
         R.full(shape_expr([node.dims.product(inferred)]), scalar(numpy_dtype(x.dtype).type(0), x.dtype), x.dtype)
     )
-    count = shape_expr([node.dims.product(x.shape)])
-    at, values = node.emit(R.reshape(indices.expr, count)), node.emit(R.reshape(x.expr, count))
-    full = node.emit(R.reshape(node.emit(R.scatter_elements(flat, at, values, 0)), shape_expr(inferred)))
+    count = node.dims.product(x.shape)
+    at, values = node.emit(reshaped(indices.expr, [count])), node.emit(reshaped(x.expr, [count]))
+    full = node.emit(reshaped(node.emit(R.scatter_elements(flat, at, values, 0)), inferred))
     if all(node.dims.equal(a, b) for a, b in zip(shape, inferred, strict=True)):
         return full
     grown = Windows(

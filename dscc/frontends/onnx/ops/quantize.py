@@ -17,7 +17,7 @@ from dscc.frontends.onnx.ops.cast import convert, number, number_as
 from dscc.frontends.onnx.ops.conv import convolve, with_bias
 from dscc.frontends.onnx.ops.linear import operands
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped
 from dscc.frontends.onnx.values import Value, constant, element_type, is_float, numpy_dtype, scalar, static
 
 _LIMITS = {
@@ -78,7 +78,7 @@ def _per_axis(node: Node, parameter: Value, x: Value) -> Value:
         shape[_axis(node, x)] = parameter.shape[0]
     if parameter.constant is not None and all(isinstance(dim, int) for dim in shape):
         return node.value(parameter.constant.reshape(shape))
-    return node.value(R.reshape(parameter.expr, shape_expr(shape)))
+    return node.value(reshaped(parameter.expr, shape))
 
 
 def _numbers(node: Node, x: Value) -> Value:
@@ -254,7 +254,7 @@ def _centred(node: Node, x: Value, zero: Value | None, per_row: bool) -> Value:
         return wide
     shift = node.value(R.astype(zero.expr, "int32"))
     if shift.ndim == 1 and shift.shape != (1,) and per_row:
-        shift = node.value(R.reshape(shift.expr, shape_expr([shift.shape[0], 1])))
+        shift = node.value(reshaped(shift.expr, [shift.shape[0], 1]))
     return node.value(R.subtract(*broadcast(node, wide, shift)))
 
 
@@ -275,7 +275,7 @@ def conv_integer(
     if weight_zero is not None:
         shift = node.value(R.astype(weight_zero.expr, "int32"))
         if shift.ndim == 1:
-            shift = node.value(R.reshape(shift.expr, shape_expr([shift.shape[0], *[1] * (weight.ndim - 1)])))
+            shift = node.value(reshaped(shift.expr, [shift.shape[0], *[1] * (weight.ndim - 1)]))
         kernel = node.value(R.subtract(*broadcast(node, kernel, shift)))
     return convolve(node, _centred(node, x, x_zero, False).expr, kernel)
 
@@ -351,7 +351,7 @@ def _row(node: Node, scale: Value) -> Value:
         return scale
     if scale.constant is not None:
         return node.value(scale.constant.reshape(-1, 1))
-    return node.retype(R.reshape(scale.expr, shape_expr([scale.shape[0], 1])), scale.element)
+    return node.retype(reshaped(scale.expr, [scale.shape[0], 1]), scale.element)
 
 
 @converter("QLinearConv")
@@ -372,9 +372,7 @@ def qlinear_conv(
     if not _one(scale):
         channels = [1, scale.shape[0], *[1] * (x.ndim - 2)]
         known = scale.constant
-        scale = node.value(R.reshape(scale.expr, shape_expr(channels)) if known is None else known.reshape(channels))
+        scale = node.value(reshaped(scale.expr, channels) if known is None else known.reshape(channels))
     elif scale.ndim:
-        scale = node.value(
-            R.reshape(scale.expr, shape_expr([])) if scale.constant is None else scale.constant.reshape(())
-        )
+        scale = node.value(reshaped(scale.expr, []) if scale.constant is None else scale.constant.reshape(()))
     return _requantize(node, total, scale, y_zero)

@@ -15,7 +15,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, numpy_dtype
 from dscc.schedule.recurrent.activation import NAMES, Activation, choose
 from dscc.schedule.recurrent.cell import Cell
@@ -133,7 +133,7 @@ def turned(node: Node, w: Value, shape: list[Dim]) -> relax.Expr:
         node.require_equal(size, w.shape[2], "the last dimension of X")
         return node.value(np.ascontiguousarray(w.constant.reshape(-1, w.shape[2]).T)).expr
     checked = node.restate(w.expr, shape, "W")
-    flat = node.emit(R.reshape(checked, shape_expr([directions * columns, size])))
+    flat = node.emit(reshaped(checked, [directions * columns, size]))
     return node.emit(R.permute_dims(flat, [1, 0]))
 
 
@@ -154,7 +154,7 @@ def biases(node: Node, cell: Cell, b: Value | None) -> tuple[Value | None, Value
         bias = node.value((both[:, 0] + both[:, 1] * keep.astype(both.dtype)).reshape(-1))
         return bias, node.value(np.ascontiguousarray(both[:, 1, 2])) if cell.reset_after else None
     checked = node.restate(b.expr, [directions, 2 * gates * hidden], "B")
-    halves = node.emit(R.reshape(checked, shape_expr([directions, 2, gates, hidden])))
+    halves = node.emit(reshaped(checked, [directions, 2, gates, hidden]))
     first = node.emit(R.squeeze(node.emit(R.strided_slice(halves, [1], [0], [1])), [1]))
     second = node.emit(R.squeeze(node.emit(R.strided_slice(halves, [1], [1], [2])), [1]))
     late = None
@@ -162,7 +162,7 @@ def biases(node: Node, cell: Cell, b: Value | None) -> tuple[Value | None, Value
         late = node.value(R.squeeze(node.emit(R.strided_slice(second, [1], [2], [3])), [1]))
         second = node.emit(R.multiply(second, node.value(keep.astype(b.dtype)).expr))
     total = node.emit(R.add(first, second))
-    return node.value(R.reshape(total, shape_expr([directions * gates * hidden]))), late
+    return node.value(reshaped(total, [directions * gates * hidden])), late
 
 
 def run(node: Node, cell: Cell, given: Operands, columns: int, own: str) -> list[relax.Expr]:

@@ -15,7 +15,7 @@ from dscc.frontends.onnx.axes import axes_of, reduce_along, view
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, is_float, scalar, static
 
 
@@ -96,7 +96,7 @@ def reduce_log_sum_exp(node: Node, x: Value, axes: Value | None = None) -> Expr 
     result = _log_sum_exp(node, x.expr, where)
     if keep:
         return node.value(result)
-    return R.reshape(result, shape_expr([dim for axis, dim in enumerate(x.shape) if axis not in where]))
+    return reshaped(result, [dim for axis, dim in enumerate(x.shape) if axis not in where])
 
 
 def _log_sum_exp(node: Node, x: Expr, axes: list[Dim]) -> Expr:
@@ -175,7 +175,7 @@ def _computed_top_k(node: Node, x: Value, count: Dim, axis: int) -> tuple[Expr, 
         return te.compute(where.shape, lambda b, i, a: data(b, where(b, i, a), a), name="pick")
 
     values = node.emit(node.te(pick, lines, at, name="top_values"))
-    return R.reshape(values, shape_expr(shape)), R.reshape(at, shape_expr(shape))
+    return reshaped(values, shape), reshaped(at, shape)
 
 
 @converter("Unique")
@@ -184,7 +184,7 @@ def unique(node: Node, x: Value) -> tuple[Expr, ...]:
     axis = node.attr("axis", None)
     if axis is None:
         where = 0
-        flat = node.emit(R.reshape(x.expr, shape_expr([node.dims.product(x.shape)])))
+        flat = node.emit(reshaped(x.expr, [node.dims.product(x.shape)]))
     else:
         where, flat = node.axis(axis, x.ndim), x.expr
     lines = view(node, flat, where)

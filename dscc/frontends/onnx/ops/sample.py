@@ -18,7 +18,7 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.conv import with_bias
 from dscc.frontends.onnx.ops.detection import working_type
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, static
 
 _MODES = {"linear": "linear", "bilinear": "linear", "cubic": "cubic", "bicubic": "cubic", "nearest": "nearest"}
@@ -40,7 +40,7 @@ def grid_sample(node: Node, x: Value, grid: Value) -> Expr:
     node.require_equal(grid.shape[0], x.shape[0], "the batch of the grid")
     outer = list(grid.shape[1:-1])
     count = node.dims.product(outer)
-    points = node.emit(R.reshape(grid.expr, shape_expr([grid.shape[0], count, axes])))
+    points = node.emit(reshaped(grid.expr, [grid.shape[0], count, axes]))
     working = working_type(x.dtype)
     per_axis = _TAPS[method]
 
@@ -94,7 +94,7 @@ def grid_sample(node: Node, x: Value, grid: Value) -> Expr:
 
     taps = node.emit(node.te(compute, points, shape_expr(x.shape[2:]), name="grid_taps"))
     found = _read(node, x.expr, node.emit(TupleGetItem(taps, 0)), node.emit(TupleGetItem(taps, 1)))
-    return R.reshape(found, shape_expr([*x.shape[:2], *outer]))
+    return reshaped(found, [*x.shape[:2], *outer])
 
 
 def _real(value: float, dtype: str) -> Any:
@@ -121,7 +121,7 @@ def _weight(method: str, d: Any, dtype: str) -> Any:
 def _read(node: Node, x: Expr, at: Expr, weight: Expr) -> Expr:
     """x (n, c, ...) at taps (n, t, p): (n, c, p), of the type of x."""
     shape = list(x.ty.shape.values)
-    flat = node.emit(R.reshape(x, shape_expr([*shape[:2], node.dims.product(shape[2:])])))
+    flat = node.emit(reshaped(x, [*shape[:2], node.dims.product(shape[2:])]))
     single = static(at.ty.shape.values[1]) == 1
 
     def compute(data: te.Tensor, where: te.Tensor, factor: te.Tensor) -> te.Tensor:
@@ -163,8 +163,8 @@ def deform_conv(
     node.require_equal(offset.shape[1], 2 * parts * taps, "the number of offsets")
     working = working_type(x.dtype)
     count = node.dims.simplify(out_h * out_w)
-    shifts = node.emit(R.reshape(offset.expr, shape_expr([n, parts, taps, 2, out_h, out_w])))
-    factors = None if mask is None else node.emit(R.reshape(mask.expr, shape_expr([n, parts, taps, out_h, out_w])))
+    shifts = node.emit(reshaped(offset.expr, [n, parts, taps, 2, out_h, out_w]))
+    factors = None if mask is None else node.emit(reshaped(mask.expr, [n, parts, taps, out_h, out_w]))
 
     def compute(shift: te.Tensor, *rest: Any) -> list[te.Tensor]:
         *factor, size = rest
@@ -196,13 +196,13 @@ def deform_conv(
     given = [shifts, *([] if factors is None else [factors])]
     found = node.emit(node.te(compute, *given, shape_expr([h, w]), name="deform_taps"))
     each = node.dims.floordiv(c, parts)
-    images = node.emit(R.reshape(x.expr, shape_expr([node.dims.simplify(n * parts), each, h, w])))
+    images = node.emit(reshaped(x.expr, [node.dims.simplify(n * parts), each, h, w]))
     read = _read(node, images, node.emit(TupleGetItem(found, 0)), node.emit(TupleGetItem(found, 1)))
     inner = node.dims.simplify(weight.shape[1] * taps)
-    right = node.emit(R.reshape(read, shape_expr([n, groups, inner, count])))
-    left = node.emit(R.reshape(weight.expr, shape_expr([1, groups, node.dims.floordiv(outputs, groups), inner])))
+    right = node.emit(reshaped(read, [n, groups, inner, count]))
+    left = node.emit(reshaped(weight.expr, [1, groups, node.dims.floordiv(outputs, groups), inner]))
     product = node.emit(R.matmul(left, right))
-    return with_bias(node, R.reshape(product, shape_expr([n, outputs, out_h, out_w])), bias, 4)
+    return with_bias(node, reshaped(product, [n, outputs, out_h, out_w]), bias, 4)
 
 
 def _size(node: Node, dim: Dim) -> int:

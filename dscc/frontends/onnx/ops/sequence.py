@@ -25,7 +25,7 @@ from dscc.frontends.onnx.kinds import (
 )
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, element_type
 
 
@@ -108,7 +108,7 @@ def split(node: Node, data: Value, sizes: Value | None = None) -> Value:
         for size in pieces:
             piece = _slice(node, data, axis, start, node.dims.simplify(start + size))
             shape = [*data.shape[:axis], *([] if dropped else [size]), *data.shape[axis + 1 :]]
-            items.append(node.retype(relax.op.reshape(piece, shape_expr(shape)) if dropped else piece, data.element))
+            items.append(node.retype(reshaped(piece, shape) if dropped else piece, data.element))
             start = node.dims.simplify(start + size)
         return sequence(node.bb, node.dims, data.element, items)
     uniform = None if sizes is not None else 1
@@ -130,8 +130,7 @@ def concat(node: Node, values: Value) -> Value:
         axis = node.axis(node.required("axis"), ndim)
         parts = list(given.items)
         if stacks:
-            long = [shape_expr([*item.shape[:axis], 1, *item.shape[axis:]]) for item in parts]
-            parts = [node.value(relax.op.reshape(p.expr, shape)) for p, shape in zip(parts, long, strict=True)]
+            parts = [node.value(reshaped(p.expr, [*p.shape[:axis], 1, *p.shape[axis:]])) for p in parts]
         return node.retype(joined(node, parts, axis), given.items[0].element)
     if (
         not isinstance(kind, TensorKind)

@@ -14,7 +14,7 @@ from dscc.frontends.onnx import broadcast as rules
 from dscc.frontends.onnx.axes import axes_of, dropped, inserted, require_one
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, is_bare, reshaped, shape_expr
 from dscc.frontends.onnx.values import Array, Dim, Value, element_type, is_float, scalar, static
 
 
@@ -74,7 +74,7 @@ def reshape(node: Node, x: Value, target: Value | None = None) -> Expr | Value:
     node.require_equal(total, dims.product(wanted), f"the number of elements for shape {wanted}")
     if len(wanted) == x.ndim and all(dims.equal(a, b) for a, b in zip(wanted, x.shape, strict=True)):
         return x
-    return R.reshape(x.expr, shape_expr(wanted))
+    return reshaped(x.expr, wanted)
 
 
 def _resolve_at_run_time(node: Node, x: Value, target: Value) -> list[Any]:
@@ -114,7 +114,7 @@ def _resolve_at_run_time(node: Node, x: Value, target: Value) -> list[Any]:
 def flatten(node: Node, x: Value) -> Expr:
     axis = node.attr("axis", 1)
     axis = axis + x.ndim if axis < 0 else axis
-    return R.reshape(x.expr, shape_expr([node.dims.product(x.shape[:axis]), node.dims.product(x.shape[axis:])]))
+    return reshaped(x.expr, [node.dims.product(x.shape[:axis]), node.dims.product(x.shape[axis:])])
 
 
 def _axes(node: Node, axes: Value | None, rank: int) -> list[Dim] | None:
@@ -132,10 +132,10 @@ def squeeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
         where = [axis for axis, dim in enumerate(x.shape) if static(dim) == 1]
     if not all(isinstance(axis, int) for axis in where):
         require_one(node, x.shape, where)
-        return R.reshape(x.expr, shape_expr(dropped(node, x.shape, where)))
+        return reshaped(x.expr, dropped(node, x.shape, where))
     for axis in where:
         node.require_equal(x.shape[axis], 1, f"dimension {axis}")
-    return R.reshape(x.expr, shape_expr([dim for axis, dim in enumerate(x.shape) if axis not in where])) if where else x
+    return reshaped(x.expr, [dim for axis, dim in enumerate(x.shape) if axis not in where]) if where else x
 
 
 @converter("Unsqueeze")
@@ -145,7 +145,7 @@ def unsqueeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
         raise node.error(f"the axes ('{axes.name if axes else ''}') must be a list of known length")
     where = _axes(node, axes, x.ndim + count) or []
     if not all(isinstance(axis, int) for axis in where):
-        return R.reshape(x.expr, shape_expr(inserted(node, x.shape, where)))
+        return reshaped(x.expr, inserted(node, x.shape, where))
     return R.expand_dims(x.expr, sorted(where)) if where else x
 
 

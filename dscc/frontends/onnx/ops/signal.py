@@ -14,7 +14,7 @@ from dscc.frontends.onnx.axes import axes_of, replaced, view_shape
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type, working_type
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Array, Dim, Value, element_type, static
 
 _MATRIX = 1024  # up to this length a transform of neighbouring elements is a product with a constant matrix
@@ -37,7 +37,7 @@ def _dft(node: Node, x: Value, length: Value | None, axis: Dim) -> Expr:
     *outer, parts = x.shape
     working = working_type(x.dtype)
     seen = view_shape(node, outer, axis)
-    signal = node.emit(R.reshape(as_type(node, x.expr, working), shape_expr([*seen, parts])))
+    signal = node.emit(reshaped(as_type(node, x.expr, working), [*seen, parts]))
     if length is not None:
         count = node.ints(length, "the length", signed=False)[0]
     else:
@@ -45,7 +45,7 @@ def _dft(node: Node, x: Value, length: Value | None, axis: Dim) -> Expr:
     found = _fourier(node, signal, count, inverse, half)
     _, kept, _, out_parts = found.ty.shape.values
     shape = [*replaced(node, outer, axis, node.dims.simplify(kept)), out_parts]
-    return as_type(node, node.emit(R.reshape(found, shape_expr(shape))), x.dtype)
+    return as_type(node, node.emit(reshaped(found, shape)), x.dtype)
 
 
 def _fourier(node: Node, x: Expr, length: Dim, inverse: bool, half: bool) -> Expr:
@@ -63,8 +63,8 @@ def _fourier(node: Node, x: Expr, length: Dim, inverse: bool, half: bool) -> Exp
     shape = [before, kept, after, 1 if real else 2]
     if known and known <= _MATRIX and static(after) == 1 and static(size) is not None and dtype == "float32":
         matrix = node.value(_matrix(int(static(size) or 0), parts, known, inverse, half)).expr
-        rows = node.emit(R.reshape(x, shape_expr([before, node.dims.simplify(size * parts)])))
-        return node.emit(R.reshape(node.emit(R.matmul(rows, matrix)), shape_expr(shape)))
+        rows = node.emit(reshaped(x, [before, node.dims.simplify(size * parts)]))
+        return node.emit(reshaped(node.emit(R.matmul(rows, matrix)), shape))
     kind = relax.TensorType(shape_expr(shape), dtype)
     return node.emit(library.call("fourier", [x, shape_expr([length, inverse, half])], kind))
 
@@ -99,7 +99,7 @@ def stft(
     else:
         raise node.error("neither a window nor a frame_length is given; one of them says how long a frame is")
     working = working_type(signal.dtype)
-    data = node.emit(R.reshape(as_type(node, signal.expr, working), shape_expr([batch, size, parts])))
+    data = node.emit(reshaped(as_type(node, signal.expr, working), [batch, size, parts]))
     count = node.dims.simplify(node.dims.floordiv(size - length, hop) + 1)
     weights = [] if window is None else [as_type(node, window.expr, working)]
 
@@ -114,9 +114,9 @@ def stft(
 
     shape = shape_expr([batch, count, length, parts])
     frames = node.emit(node.te(compute, data, *weights, shape, shape_expr([hop]), name="frames"))
-    flat = node.emit(R.reshape(frames, shape_expr([node.dims.simplify(batch * count), length, 1, parts])))
+    flat = node.emit(reshaped(frames, [node.dims.simplify(batch * count), length, 1, parts]))
     found = _fourier(node, flat, length, False, bool(node.attr("onesided", 1)))
-    result = R.reshape(found, shape_expr([batch, count, found.ty.shape.values[1], 2]))
+    result = reshaped(found, [batch, count, found.ty.shape.values[1], 2])
     return as_type(node, node.emit(result), signal.dtype)
 
 

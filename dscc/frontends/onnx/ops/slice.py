@@ -11,7 +11,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, static
 
 
@@ -79,7 +79,7 @@ def _computed(node: Node, x: Value, starts: Value, ends: Value, axes: Value | No
         return te.compute((int64(3), int64(rank)), element, name="slice_plan")
 
     made = node.emit(node.te(plan, *[v.expr for v in given], shape_expr(x.shape), name="slice_plan"))
-    lengths = node.value(R.reshape(node.emit(R.strided_slice(made, [0], [2], [3])), shape_expr([rank])), "length")
+    lengths = node.value(reshaped(node.emit(R.strided_slice(made, [0], [2], [3])), [rank]), "length")
     shape = node.ints(lengths, "the lengths", signed=False)
 
     def compute(data: te.Tensor, at: te.Tensor, target: Any) -> te.Tensor:

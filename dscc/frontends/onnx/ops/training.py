@@ -9,7 +9,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import shape_expr
+from dscc.frontends.onnx.shapes import reshaped
 from dscc.frontends.onnx.values import Value, scalar
 
 _DOMAIN = "ai.onnx.preview.training"
@@ -49,7 +49,7 @@ class _Terms:
 
     def number(self, value: Value) -> Expr:
         """A scalar, or a list of one, as a tensor of rank 0 of the variable's type."""
-        flat = self._node.emit(R.reshape(value.expr, shape_expr([])))
+        flat = self._node.emit(reshaped(value.expr, []))
         return flat if value.dtype == self.dtype else self._node.emit(R.astype(flat, self.dtype))
 
     def constant(self, value: float) -> Expr:

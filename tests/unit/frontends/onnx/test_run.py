@@ -175,3 +175,28 @@ def test_constants_that_the_evaluator_misreads_are_not_folded_by_it(
     [want] = session.run(None, feeds)
     [got] = dscc.compile(model, jobs=1).load().run(None, feeds)
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_codes_of_a_range_around_zero_are_exact() -> None:
+    """The zero point is a half rounded to even there: the last bit of the scale decides, and with it every code."""
+    nodes = [N("Neg", ["x"], ["n"]), N("Concat", ["x", "n"], ["c"], axis=0)]
+    model = build([*nodes, N("DynamicQuantizeLinear", ["c"], ["q", "s", "z"])], {"x": ("f", ("n",))})
+    module = dscc.compile(model, jobs=1).load()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count in range(1, 21):
+        feeds = {"x": noise(count)}
+        for got, want in zip(module.run(None, feeds), session.run(None, feeds), strict=True):
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("axis", [None, 0, 2, -2])
+@pytest.mark.parametrize("opset", [11, 13])
+def test_hardmax_takes_the_rest_for_one_axis_before_opset_13(opset: int, axis: int | None) -> None:
+    """Against onnxruntime: onnx's evaluator always takes one axis."""
+    given = {} if axis is None else {"axis": axis}
+    model = build([N("Hardmax", ["x"], ["y"], **given)], {"x": ("f", ("a", "b", "c"))}, opset=opset)
+    feeds = {"x": np.round(noise(2, 3, 5))}
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    [want] = session.run(None, feeds)
+    [got] = dscc.compile(model, jobs=1, fallback=False).load().run(None, feeds)
+    np.testing.assert_array_equal(got, want)
