@@ -77,6 +77,10 @@ def _loop(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
     return "" if len(node.input) > 1 and node.input[1] else "does not begin a Loop without a condition"
 
 
+def _lrn(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
+    return "takes the number of images for that of channels"
+
+
 def _pool(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
     apart = any(stride > size for stride, size in zip(at.get("strides", ()), at.get("kernel_shape", ()), strict=False))
     same = at.get("auto_pad", b"").startswith(b"SAME")
@@ -97,6 +101,7 @@ _WRONG: Mapping[str, _Rule] = {
     "ConvTranspose": _conv_transpose,
     "GRU": _ignores(*_GATES),
     "GlobalMaxPool": _global_max_pool,
+    "LRN": _lrn,
     "LSTM": _ignores(*_GATES, "input_forget"),
     "Hardmax": _flat,
     "LogSoftmax": _flat,

@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tvm_ffi
-from tvm import ir, tirx
+from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
-from tvm.ir.prim.expr import BinaryOpExpr
 from tvm.sym import Analyzer
 
 from dscc.schedule.code import Code, Index, constant, divisor, index, product
@@ -93,7 +92,8 @@ def _is_same_along(flat: Flattened) -> bool:
     names = [Var(f"i{n}", "int64") for n in range(len(flat.axes))]
     value = flat.value(names)
     used = tirx.analysis.undefined_vars(value)
-    return isinstance(value, ir.Call | BinaryOpExpr) and not any(var.same_as(names[-1]) for var in used)
+    plain = isinstance(value, Load | tirx.FloatImm | tirx.IntImm)
+    return not plain and not any(var.same_as(names[-1]) for var in used)
 
 
 def worth_threads(extents: Sequence[Index]) -> bool:

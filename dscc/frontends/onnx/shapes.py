@@ -21,6 +21,7 @@ from dscc.frontends.onnx.values import Dim, plain, static
 
 # The bound of every symbol: so `x[:1000000000]`, as some exporters write it, is seen to be all of x.
 MAX_DIM = 10**9
+_FAR = 2**62  # further than any dimension reaches
 
 
 _TRIED = (2, 3, 4, 6, 8, 9, 16, 30, 64, 99, 1024)
@@ -146,9 +147,12 @@ class Dims:
 
     def wrapped(self, index: Dim, size: Dim) -> Dim:
         """An index counted from the end if it is negative."""
+        number = static(index)
+        if number is not None:  # the standard's way to say "to the end"; a sum with it would leave the range
+            index = max(min(number, _FAR), -_FAR)
         if self.at_least(index, 0):
             return index
-        if static(index) is not None:
+        if number is not None:
             return self.simplify(index + size)
         return self.simplify(tirx.Select(int64(index) < 0, index + size, int64(index)))
 

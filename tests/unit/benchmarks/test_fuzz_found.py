@@ -170,6 +170,11 @@ FOUND = {
         r = Reshape(b, s) t = Transpose(a) p = MatMul(t, r) y = Abs(p) }""",
         {"x": (3, 4), "v": (2, 24)},
     ),
+    # VectorizeLoop of TVM 0.27 took the function of a scalar for two.
+    "a choice between functions of one element": (
+        "(float[1, 1] x) => (float[a, b] y) <int64[2] t = {1, 37}> { v = Expand(x, t) y = Elu<alpha = 1.5>(v) }",
+        {"x": (1, 1)},
+    ),
     # Relax's reshape of (k, 0) to (0,) gave (k,).
     "nothing of a computed length": (
         """(float[3, 1] x) => (float[n] y) <int64[2] low = {-3, 1}, int64[2] axes = {0, 1}, int64[1] one = {1},
