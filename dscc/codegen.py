@@ -16,7 +16,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.relax import vm_build
 
-from dscc import device_code, kernel_pipeline, library, placement
+from dscc import device_code, kernel_pipeline, library, memory, placement
 from dscc.artifact import host
 from dscc.targets.base import Target
 from dscc.targets.device import DeviceTarget
@@ -40,7 +40,7 @@ def order_shapes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
 
 # TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done, and
 # with what calls of our functions in C need.
-VM_PASSES = (
+PLANNING = (
     relax.transform.ToNonDataflow,
     relax.transform.RemovePurityChecking,
     lambda: tvm.transform.module_pass(lambda mod, _: library.pass_context(mod), opt_level=0, name="PassContext"),
@@ -48,6 +48,8 @@ VM_PASSES = (
     relax.transform.StaticPlanBlockMemory,
     relax.transform.LowerAllocTensor,
     relax.transform.KillAfterLastUse,
+)
+LOWERING = (
     relax.transform.LowerRuntimeBuiltin,
     relax.transform.ComputePrimValue,
     relax.transform.VMShapeLower,
@@ -61,7 +63,10 @@ def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     if isinstance(target, DeviceTarget):
         mod = placement.place(mod, target)
     with target.tvm_target:
-        return tvm.transform.Sequential([make() for make in VM_PASSES])(mod)
+        mod = tvm.transform.Sequential([make() for make in PLANNING])(mod)
+        if not isinstance(target, DeviceTarget):
+            mod = memory.own_memory(mod)
+        return tvm.transform.Sequential([make() for make in LOWERING])(mod)
 
 
 def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:

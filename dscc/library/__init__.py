@@ -1,6 +1,7 @@
 """Functions in C that the graph calls at run time: control flow, sequences, and what no kernel can do.
 
-A file of this folder is compiled and linked into a model's library only if the module names one of its functions. To
+A file of this folder is compiled and linked into a model's library only if the module names one of its functions, but
+for memory.c, which all have. To
 add a function: write `DSCC_FUNCTION(name) {...}` in a `.c` file here (`dscc.h` has the macro and helpers), and emit a
 call of it with `call("name", args, type)`. That is all: the name is found in the sources.
 
@@ -36,8 +37,8 @@ def call(name: str, args: Sequence[relax.Expr], ty: relax.Type) -> relax.Call:
 
 
 def sources(mod: tvm.IRModule) -> list[Path]:
-    """The C files that have to be linked to the module's code, since it names functions of theirs."""
-    named: set[str] = set()
+    """The C files that have to be linked to the module's code: that of its memory, and those it names functions of."""
+    named = {"empty"}  # dscc/memory.py
 
     def visit(expr: relax.Expr) -> None:
         if isinstance(expr, relax.ExternFunc) and str(expr.global_symbol).startswith(PREFIX):
