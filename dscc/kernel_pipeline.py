@@ -140,6 +140,25 @@ def _chosen(value: Any, by: int, first: int, last: int) -> Any:
     return chosen
 
 
+def _on_the_stack() -> Any:
+    """Arrays that are local to a thread stay on its stack, where LLVM finds that their elements can be registers.
+
+    TVM 0.27 makes allocations of the runtime's pool of them (LowerTVMBuiltin), unless they are marked; marks do not
+    outlive StorageRewrite.
+    """
+
+    def marked(node: tirx.AllocBuffer) -> Any:
+        if node.buffer.scope() != "local":
+            return node
+        return tirx.AllocBuffer(node.buffer, {"disable_lower_builtin": tirx.IntImm("int32", 1)})
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="dscc.on_the_stack")
+    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        return func.with_body(tvm_ffi.structural_map(func.body, (tirx.AllocBuffer, marked)))
+
+    return rewrite
+
+
 def _common_subexpressions() -> Any:
     """CommonSubexprElim, but for functions with a quotient of integers as floats: such as the ratio of two sizes.
 
@@ -185,6 +204,7 @@ def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any
         tirx.transform.NarrowDataType(32),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.StorageRewrite(),
+        _on_the_stack(),
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),

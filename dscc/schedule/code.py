@@ -204,10 +204,11 @@ class Code:
     def stack(self, name: str, size: int, dtype: str = "float32") -> Flat:
         """A small array on the stack; LLVM keeps it in registers if every access to it is at a constant offset.
 
-        TVM 0.27 turns arrays of 1024 bytes and more into heap allocations unless they are marked.
+        It is local to a thread, which keeps TVM from putting several arrays into the memory of one; kernel_pipeline.py
+        sees to it that it is no heap allocation.
         """
-        buffer = tirx.decl_buffer((index(size),), dtype, name)
-        self.add(tirx.AllocBuffer(buffer, {"disable_lower_builtin": tirx.IntImm("int32", 1)}))
+        buffer = tirx.decl_buffer((index(size),), dtype, name, scope="local")
+        self.add(tirx.AllocBuffer(buffer))
         return Flat(buffer)
 
     def heap(self, name: str, size: Index, dtype: str = "float32") -> Flat:

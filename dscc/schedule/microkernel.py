@@ -41,6 +41,19 @@ LONG_RUN = 384
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """Lines of the cache that are asked for so early that memory can deliver them before they are needed.
+
+    Attributes:
+        lines: for every `unroll` steps.
+        place: (depth indices of the first of the steps, which of the lines) to a place in it.
+    """
+
+    lines: int
+    place: Callable[[Sequence[Expr], Expr], tirx.BufferLoad]
+
+
+@dataclass(frozen=True)
 class Operands:
     """What a tile multiplies.
 
@@ -52,8 +65,7 @@ class Operands:
         unroll: steps of the innermost loop that are written out, where they divide its length.
         scale: (index of the outermost loop, column within the panel) to what the sums of the loops within it are
         multiplied by, before they are added up.
-        ahead: (depth indices of the first of `unroll` steps) to where their elements are that come so much later that
-        memory can deliver them by then, one place for every line of the cache.
+        ahead: what is asked of memory while `unroll` steps go on.
     """
 
     depth: Depth
@@ -62,7 +74,7 @@ class Operands:
     run: int = SHORT_RUN
     unroll: int = 1
     scale: Callable[[Expr, Expr], Expr] | None = None
-    ahead: Callable[[Sequence[Expr]], Sequence[tirx.BufferLoad]] | None = None
+    ahead: Ahead | None = None
     dtype: ClassVar[str] = "float32"
 
     def accumulate(self, code: Code, tile: Tile, acc: tirx.Var) -> None:
@@ -207,16 +219,14 @@ def _divided(operands: Operands) -> Operands:
     def joined(ks: Sequence[Expr]) -> list[Expr]:
         return [ks[0] * index(size) + ks[1]]
 
-    def ahead(ks: Sequence[Expr]) -> Sequence[tirx.BufferLoad]:
-        return operands.ahead(joined(ks)) if operands.ahead else ()
-
+    ahead = operands.ahead
     return Operands(
         [(f"{name}_block", blocks), (name, size)],
         lambda i, ks: operands.left(i, joined(ks)),
         lambda ks, at: operands.right(joined(ks), at),
         operands.run,
         operands.unroll,
-        ahead=ahead,
+        ahead=ahead and Ahead(ahead.lines, lambda ks, line: ahead.place(joined(ks), line)),
     )
 
 
@@ -242,12 +252,24 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
         outer = extent if steps == 1 or length is None else length // steps
         with ExitStack() as stack:
             k = stack.enter_context(code.loop(outer, name))
-            if operands.ahead is not None and len(depth) == 1:
-                for place in operands.ahead([*before, k * index(steps)]):
+            lines = operands.ahead.lines if operands.ahead is not None and len(depth) == 1 else 0
+            between = lines if lines % steps == 0 else 0
+
+            def ask(first: Index, count: int) -> None:
+                assert operands.ahead is not None
+                for line in range(count):
+                    place = operands.ahead.place([*before, k * index(steps)], index(first) + line)
                     code.add(tirx.Evaluate(prefetch(place)))
+
+            if lines > between:
+                ask(0, lines)
             copy = stack.enter_context(code.loop(steps, "copy", "unrolled"))
             at = k if steps == 1 else k * index(steps) + copy
             _nest(code, tile, operands, acc, depth[1:], [*before, at])
+            if (
+                between
+            ):  # LLVM moves no load across it: before the first step, it had loads of all steps wait in registers
+                ask(copy * index(between // steps), between // steps)
         return
 
     def step(i: Expr, at: Expr) -> tirx.Stmt:
@@ -260,7 +282,10 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
 
 def prefetch(place: tirx.BufferLoad) -> Expr:
     """The instruction that has a line of memory brought into the caches; a place beyond the end does no harm."""
-    arguments = [tirx.address_of(place), *(tirx.IntImm("int32", n) for n in (0, 3, 1))]  # to read, to keep, data
+    arguments = [
+        tirx.address_of(place),
+        *(tirx.IntImm("int32", n) for n in (0, 2, 1)),
+    ]  # to read, in the L2 cache, data
     return ir.Call(ir.Op.get("tirx.prefetch"), arguments, None, [], None, "void")
 
 

@@ -11,12 +11,12 @@ from tvm.ir import Expr
 from dscc.schedule.code import Code, Flat, index, quotient
 from dscc.schedule.experts.mixture import Storage
 from dscc.schedule.experts.panels import Panels
-from dscc.schedule.microkernel import Operands, accumulate
+from dscc.schedule.microkernel import Ahead, Operands, accumulate
 from dscc.schedule.tiling import Tile
 
 _UNROLL = 4
-# Small weights are asked for ahead where rows are few: one row of 16 bits went from 70 to 85% of the bandwidth. Weights
-# of 32 bits got nothing from it, and large tiles lost a third of their speed.
+# Where rows are few, small weights are asked for ahead: one row of 16 bits went from 70 to 85% of the bandwidth. Weights
+# of 32 bits got nothing from it. Larger tiles have the time to ask for the next panel.
 _FEW = 4
 _LINE, _AHEAD = 64, 4096  # bytes
 _WHOLE = 0x4B000000  # as a float 2^23, above which the lowest bits of a float32 are whole numbers
@@ -98,12 +98,14 @@ def write_rows(
     count: Expr,
     expert: Expr,
     panel: Expr,
+    following: Expr,
     use: Callable[[Sums], None],
 ) -> None:
     """The products of rows `first` to before `first + count` with one panel, and `use` for every tile.
 
     As few tiles as there can be, of sizes that differ by one at most: a tile of few rows reads the panel as a large one
-    does, and waits for its own sums. There is code for every size.
+    does, and waits for its own sums. There is code for every size. The first tile waits for memory, so the last one
+    asks for the panel that comes next: number `following` of all experts' panels.
     """
     most = weight.panels.rows
     tiles = code.opaque("tiles", quotient(count + (most - 1), most))
@@ -114,7 +116,10 @@ def write_rows(
         size = code.opaque("size", each + tirx.Select(tile < larger, index(1), index(0)))
         for rows_here in range(most, 0, -1):
             with code.when(tirx.EQ(size, index(rows_here))):
-                _write_tile(code, weight, rows, pitch, row, rows_here, expert, panel, use)
+                number = code.opaque("number", expert * weight.panels.count + panel)
+                last = tirx.And(tiles > 1, tirx.EQ(tile, tiles - 1))
+                wanted = code.opaque("wanted", tirx.Select(last, following, number))
+                _write_tile(code, weight, rows, pitch, row, rows_here, number, wanted, use)
 
 
 def _write_tile(
@@ -124,14 +129,15 @@ def _write_tile(
     pitch: int,
     row: Expr,
     size: int,
-    expert: Expr,
-    panel: Expr,
+    number: Expr,
+    wanted: Expr,
     use: Callable[[Sums], None],
 ) -> None:
+    """`number` is that of the panel, `wanted` of the one that memory is asked for."""
     panels, storage, per = weight.panels, weight.storage, weight.per
     width, lanes = panels.width, panels.lanes
-    number = expert * panels.count + panel
     start = code.opaque("start", number * (weight.reach // per * width))
+    shift_to = code.opaque("ahead", (wanted - number) * (weight.reach // per * width))
     group = code.opaque("group", number * (weight.blocks * width))
     begin = code.opaque("begin", row * pitch)
     block = weight.reach // weight.blocks
@@ -161,10 +167,9 @@ def _write_tile(
 
     bytes_ = word_bits(storage, weight.depth) // 8
 
-    def ahead(ks: Sequence[Expr]) -> list[tirx.BufferLoad]:
-        at = stored(ks, index(_AHEAD // bytes_))
-        lines = -(-unroll * width // per * bytes_ // _LINE)
-        return [tirx.BufferLoad(weight.codes.buffer, [at + line * (_LINE // bytes_)]) for line in range(lines)]
+    def asked(ks: Sequence[Expr], line: Expr) -> tirx.BufferLoad:
+        further = index(_AHEAD // bytes_) if size <= _FEW else shift_to
+        return tirx.BufferLoad(weight.codes.buffer, [stored(ks, further) + line * (_LINE // bytes_)])
 
     operands = Operands(
         depth,
@@ -172,7 +177,9 @@ def _write_tile(
         right,
         unroll=unroll,
         scale=scale if weight.blocks > 1 else None,
-        ahead=ahead if storage.bits < 32 and size <= _FEW else None,
+        ahead=None
+        if storage.bits == 32 and size <= _FEW
+        else Ahead(-(-unroll * width // per * bytes_ // _LINE), asked),
     )
     if storage.coded and weight.blocks == 1:
         operands = replace(operands, run=1 << 30)

@@ -131,7 +131,8 @@ class Writer:
                     def use(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
                         self._activate(sums, expert, panel)
 
-                    write_rows(code, self.first, self.rows, self.row_pitch, first, count, expert, panel, use)
+                    following = _following(panels.count, expert, panel, begin, p + 1 < here)
+                    write_rows(code, self.first, self.rows, self.row_pitch, first, count, expert, panel, following, use)
 
     def _activate(self, sums: Sums, expert: Expr, panel: Expr) -> None:
         """hidden = middle(sums)"""
@@ -175,7 +176,9 @@ class Writer:
                     def use(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
                         self._gather(sums, expert, panel)
 
-                    write_rows(code, self.second, self.hidden, self.hidden_pitch, first, count, expert, panel, use)
+                    following = _following(panels.count, expert, panel, begin, p + 1 < here)
+                    source, pitch = self.hidden, self.hidden_pitch
+                    write_rows(code, self.second, source, pitch, first, count, expert, panel, following, use)
 
     def _columns(self, column: Expr) -> Expr | None:
         panels = self.second.panels
@@ -200,6 +203,11 @@ class Writer:
                 made = broadcast(lift(code, formula.build(m.leave, names), values), panels.lanes)
                 before = y.load(line + column, panels.lanes, mask=mask)
                 y.store(code, line + column, before + made, mask=mask)
+
+
+def _following(count: int, expert: Expr, panel: Expr, begin: Expr, more: Expr) -> Expr:
+    """The number of the panel that a task reads after this one: its next of this expert, or its first of the next."""
+    return tirx.Select(more, expert * count + panel + 1, (expert + 1) * count + begin)
 
 
 def _pitch(reach: int) -> int:
