@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Protocol
 
 import tvm_ffi
@@ -47,10 +47,12 @@ class Ahead:
     Attributes:
         lines: for every `unroll` steps.
         place: (depth indices of the first of the steps, which of the lines) to a place in it.
+        level: of the cache that they are brought to.
     """
 
     lines: int
     place: Callable[[Sequence[Expr], Expr], tirx.BufferLoad]
+    level: int
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,7 @@ def _divided(operands: Operands) -> Operands:
         lambda ks, at: operands.right(joined(ks), at),
         operands.run,
         operands.unroll,
-        ahead=ahead and Ahead(ahead.lines, lambda ks, line: ahead.place(joined(ks), line)),
+        ahead=ahead and replace(ahead, place=lambda ks, line: ahead.place(joined(ks), line)),
     )
 
 
@@ -259,7 +261,7 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
                 assert operands.ahead is not None
                 for line in range(count):
                     place = operands.ahead.place([*before, k * index(steps)], index(first) + line)
-                    code.add(tirx.Evaluate(prefetch(place)))
+                    code.add(tirx.Evaluate(prefetch(place, operands.ahead.level)))
 
             if lines > between:
                 ask(0, lines)
@@ -280,12 +282,9 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
     _each(code, tile, step)
 
 
-def prefetch(place: tirx.BufferLoad) -> Expr:
-    """The instruction that has a line of memory brought into the caches; a place beyond the end does no harm."""
-    arguments = [
-        tirx.address_of(place),
-        *(tirx.IntImm("int32", n) for n in (0, 2, 1)),
-    ]  # to read, in the L2 cache, data
+def prefetch(place: tirx.BufferLoad, level: int) -> Expr:
+    """The instruction that brings a line of memory into the cache of a level; a place beyond the end does no harm."""
+    arguments = [tirx.address_of(place), *(tirx.IntImm("int32", n) for n in (0, 4 - level, 1))]  # to read, data
     return ir.Call(ir.Op.get("tirx.prefetch"), arguments, None, [], None, "void")
 
 

@@ -15,8 +15,8 @@ from dscc.schedule.microkernel import Ahead, Operands, accumulate
 from dscc.schedule.tiling import Tile
 
 _UNROLL = 4
-# Where rows are few, small weights are asked for ahead: one row of 16 bits went from 70 to 85% of the bandwidth. Weights
-# of 32 bits got nothing from it. Larger tiles have the time to ask for the next panel.
+# Where rows are few, small weights are asked for ahead: one row of 16 bits went from 70 to 85% of the bandwidth.
+# Weights of 32 bits got nothing from it. Larger tiles have the time to ask for the next panel.
 _FEW = 4
 _LINE, _AHEAD = 64, 4096  # bytes
 _WHOLE = 0x4B000000  # as a float 2^23, above which the lowest bits of a float32 are whole numbers
@@ -137,7 +137,7 @@ def _write_tile(
     panels, storage, per = weight.panels, weight.storage, weight.per
     width, lanes = panels.width, panels.lanes
     start = code.opaque("start", number * (weight.reach // per * width))
-    shift_to = code.opaque("ahead", (wanted - number) * (weight.reach // per * width))
+    distance = code.opaque("ahead", (wanted - number) * (weight.reach // per * width))
     group = code.opaque("group", number * (weight.blocks * width))
     begin = code.opaque("begin", row * pitch)
     block = weight.reach // weight.blocks
@@ -168,7 +168,7 @@ def _write_tile(
     bytes_ = word_bits(storage, weight.depth) // 8
 
     def asked(ks: Sequence[Expr], line: Expr) -> tirx.BufferLoad:
-        further = index(_AHEAD // bytes_) if size <= _FEW else shift_to
+        further = index(_AHEAD // bytes_) if size <= _FEW else distance
         return tirx.BufferLoad(weight.codes.buffer, [stored(ks, further) + line * (_LINE // bytes_)])
 
     operands = Operands(
@@ -179,7 +179,7 @@ def _write_tile(
         scale=scale if weight.blocks > 1 else None,
         ahead=None
         if storage.bits == 32 and size <= _FEW
-        else Ahead(-(-unroll * width // per * bytes_ // _LINE), asked),
+        else Ahead(-(-unroll * width // per * bytes_ // _LINE), asked, 1 if size <= _FEW else 2),
     )
     if storage.coded and weight.blocks == 1:
         operands = replace(operands, run=1 << 30)
