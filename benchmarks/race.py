@@ -55,9 +55,9 @@ def current(path: Path) -> bool:
 
 def sources() -> list[Path]:
     """What an artifact is made by."""
-    found = (Path(report.FOLDER).parent / "dscc").rglob("*.*")
-    kept = (path for path in found if path.suffix in (".py", ".c", ".h"))
-    return sorted(path for path in kept if "bench" not in path.parts and "cli" not in path.parts)
+    root = Path(report.FOLDER).parent / "dscc"
+    found = (path for path in root.rglob("*.*") if path.suffix in (".py", ".c", ".h"))
+    return sorted(path for path in found if path.relative_to(root).parts[0] not in ("bench", "cli"))
 
 
 def obtain(name: str, record: Record, folder: Path) -> Path:
