@@ -165,7 +165,8 @@ static DLDataType type_of(const TVMFFIAny* code) {
 
 static void free_block(DLManagedTensor* managed) { release((Block*)managed->manager_ctx); }
 
-// dscc.empty(vm, shape, type as dscc/memory.py writes it): a new tensor, its values not set. Block, tensor, shape and strides precede the data.
+// dscc.empty(vm, shape, type as dscc/memory.py writes it): a new tensor, its values not set. The block, the tensor, its
+// shape and its strides precede the data.
 DSCC_FUNCTION(empty) {
   (void)self, (void)count;
   int64_t ndim, step = 1;
