@@ -267,12 +267,14 @@ def _slice(
     axes: Array | None = None,
     steps: Array | None = None,
 ) -> Array:
-    begin = _indices(np.array(at.get("starts") if starts is None else starts, dtype=object)).tolist()
-    end = _indices(np.array(at.get("ends") if ends is None else ends, dtype=object)).tolist()
-    where = at.axes(axes, x.ndim) or tuple(range(len(begin)))
-    step = [1] * len(begin) if steps is None else _indices(steps).tolist()
+    begin = _indices(np.array(at.get("starts") if starts is None else starts, dtype=object))
+    end = _indices(np.array(at.get("ends") if ends is None else ends, dtype=object))
+    step = np.ones_like(begin) if steps is None else _indices(steps)
+    where = at.axes(axes, x.ndim) or tuple(range(begin.size))
+    if not all(given.shape == (len(where),) for given in (begin, end, step)) or 0 in step:
+        raise Inexpressible  # the converter says what is wrong
     index = [slice(None)] * x.ndim
-    for axis, b, e, s in zip(where, begin, end, step, strict=True):
+    for axis, b, e, s in zip(where, begin.tolist(), end.tolist(), step.tolist(), strict=True):
         index[axis] = slice(b, None if s < 0 and e < -x.shape[axis] else e, s)
     return x[tuple(index)]
 

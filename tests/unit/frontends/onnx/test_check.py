@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -239,3 +240,11 @@ def test_heads_of_no_size() -> None:
     model = build([node], inputs)
     model.opset_import.add(domain="com.microsoft", version=1)
     refused(model, "node 0 'r' .*do not fit the operator: .*by zero")
+
+
+@pytest.mark.parametrize("bounds", ["int64 s = {0}, int64[1] e = {1}", "int64[2] s = {0, 0}, int64[1] e = {1}"])
+def test_bounds_that_are_no_lists_of_one_length(bounds: str) -> None:
+    """A slice of a shape is evaluated while it is read; an altered file ended there in a TypeError."""
+    text = f"f (float[n, 3] x) => (int64[k] y) <{bounds}> {{ h = Shape(x) y = Slice(h, s, e) }}"
+    with contextlib.suppress(FrontendError):
+        dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1)
