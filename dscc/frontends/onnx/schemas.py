@@ -27,7 +27,7 @@ def schema(domain: str, op: str, opset: int) -> Any:
         opset = max(opset, known[0].since_version)
     try:
         return onnx.defs.get_schema(op, opset, domain)
-    except onnx.defs.SchemaError:
+    except (onnx.defs.SchemaError, TypeError):  # a version beyond 32 bits is of another type to it
         return None
 
 

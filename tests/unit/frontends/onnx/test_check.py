@@ -248,3 +248,13 @@ def test_bounds_that_are_no_lists_of_one_length(bounds: str) -> None:
     text = f"f (float[n, 3] x) => (int64[k] y) <{bounds}> {{ h = Shape(x) y = Slice(h, s, e) }}"
     with contextlib.suppress(FrontendError):
         dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1)
+
+
+def test_a_version_of_another_domain_beyond_32_bits() -> None:
+    """onnx.defs raised a TypeError."""
+    text = "f (float[n] x) => (float[n] y) { y = Exp(x) }"
+    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20, "ai.onnx.preview.training": 1]> {text}')
+    model.opset_import[1].version = 2**40
+    model.graph.node.append(helper.make_node("Adagrad", ["x"], ["z"], domain="ai.onnx.preview.training"))
+    with pytest.raises(FrontendError):
+        dscc.compile(model, jobs=1, fallback=False)
