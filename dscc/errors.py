@@ -74,6 +74,11 @@ class PluginError(DsccError):
 LONGEST = 1000
 
 
+def first_line(err: BaseException) -> str:
+    """The first line of what an error says; its type where it says nothing."""
+    return (str(err).strip().splitlines() or [type(err).__name__])[0]
+
+
 def one_line(text: str) -> str:
     """`text` without line breaks and other control characters, and cut in the middle where it is very long."""
     line = "".join(char if char.isprintable() else " " for char in " ".join(str(text).split()))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dscc.elements import is_real
-from dscc.errors import FrontendError, InputError
+from dscc.errors import FrontendError, InputError, first_line
 from dscc.feeds import Feeds
 from dscc.runtime.containers import flatten
 
@@ -131,7 +131,7 @@ def reference(model: Path, engine: str | None = None) -> Reference:
         return _onnxruntime(model) if engine == "onnxruntime" else _evaluator(model)
     # Engines raise types of their own, without a common base.
     except Exception as err:
-        said = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        said = first_line(err)
         raise FrontendError(f"{engine} cannot read '{model}': {said}") from err
 
 
@@ -203,7 +203,7 @@ def differences(module: Any, engine: Reference, feeds: Feeds, atol: float | None
     try:
         want = engine.run(names, feeds)
     except Exception as err:
-        said = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        said = first_line(err)
         raise InputError(f"{engine.engine} failed on these inputs: {said}") from err
     return [diff for name, g, w in zip(names, got, want, strict=True) for diff in _compare_all(name, g, w, atol)]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dscc.artifact.manifest import ContainerSpec, TensorSpec
 from dscc.elements import STRING, numpy_dtype
-from dscc.errors import InputError, unknown
+from dscc.errors import InputError, first_line, unknown
 from dscc.runtime import containers
 
 Array = np.ndarray[Any, Any]
@@ -108,7 +108,7 @@ def _array(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
             if array.size == 0 or _holds(array, dtype):
                 array = array.astype(dtype)
     except (BufferError, RuntimeError, TypeError, ValueError) as err:
-        reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        reason = first_line(err)
         raise InputError(f"input '{spec.name}': expected {spec}, got {type(value).__name__}: {reason}") from err
     if array.dtype == np.dtype(f"V{dtype.itemsize}") and dtype.kind == "V":
         array = array.view(dtype)  # what numpy.save makes of a type of ml_dtypes

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from dscc.errors import TuneError
+from dscc.errors import TuneError, first_line
 from dscc.tune.kernel import ENTRY, Built, Kernel
 from dscc.tune.measure import Measured, arrays, difference
 from dscc.tune.workers import BUILD_S, RUN_S, Builder, Candidate, Failed, Runner, attempt
@@ -91,7 +91,7 @@ class RpcRunner(Runner):
             error = max((difference(a, b) for a, b in zip(tried.outputs(), base.outputs(), strict=True)), default=0.0)
             return Measured(error, mine / theirs, mine * 1e9)
         except Exception as err:  # the candidate or the connection: either way there is no measurement
-            raise Failed((str(err).splitlines() or [type(err).__name__])[0][:200]) from err
+            raise Failed(first_line(err)[:200]) from err
 
     def _load(self, kernel: Kernel, built: Built) -> _Remote:
         self._count += 1

@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from dscc.errors import first_line
 from dscc.schedule.decisions import Choice
 from dscc.tune.kernel import Built, Kernel, build
 from dscc.tune.measure import Measured, measure
@@ -91,7 +92,7 @@ def attempt(kernel: Kernel, candidate: Candidate) -> Built | Failed:
     try:
         return build(kernel, candidate)
     except Exception as err:  # noqa: BLE001  code generation raises what it likes for a candidate that does not fit
-        return Failed((str(err).splitlines() or [type(err).__name__])[0][:200])
+        return Failed(first_line(err)[:200])
 
 
 class Runner(ABC):
@@ -157,4 +158,4 @@ def _serve(pipe: Connection, threads: int) -> None:
         try:
             pipe.send(measure(kernel, default, candidate, threads, pairs, limit))
         except Exception as err:  # noqa: BLE001  whatever it is, the candidate is to blame, and the next one goes on
-            pipe.send(Failed((str(err).splitlines() or [type(err).__name__])[0][:200]))
+            pipe.send(Failed(first_line(err)[:200]))

@@ -16,6 +16,8 @@ import logging
 import onnx
 import onnx.inliner
 
+from dscc.errors import first_line
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -26,6 +28,6 @@ def canonicalise(model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as err:  # noqa: BLE001  the inliner is C++ and raises what it likes; convert.py then expands calls
-        reason = (str(err).splitlines() or [type(err).__name__])[0]
+        reason = first_line(err)
         _LOG.warning("the functions of the model are expanded call by call, since onnx's inliner failed: %s", reason)
         return model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import onnx
 import tvm_ffi
 
 from dscc.elements import STRING
-from dscc.errors import FrontendError
+from dscc.errors import FrontendError, first_line
 from dscc.frontends.onnx.kinds import OptionalKind, SequenceKind, TensorKind, from_type, kind_of
 from dscc.frontends.onnx.values import DTYPES, Dim, Value
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dscc.frontends.onnx.cut import Cut
     from dscc.runtime.engines import Engine
 
+_LOG = logging.getLogger(__name__)
 _OLDEST = 10  # version of the format, 2024: with functions and their overloads
 MAX_BYTES = 2**31 - 1  # what a protobuf message may have
 _LARGE = 4096  # elements of a weight whose content shape inference has no use for
@@ -166,7 +168,8 @@ class Extract:
                 proto.graph.initializer.add().CopyFrom(tensor)
         try:
             inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        except Exception:  # noqa: BLE001  it is C++ and raises what it likes; the engine then says what is wrong
+        except Exception as err:  # noqa: BLE001  it is C++ and raises what it likes; the engine says what is wrong
+            _LOG.debug("onnx's shape inference failed on a part for another engine: %s", first_line(err))
             return {}
         return {info.name: info.type for info in inferred.graph.output if info.type.WhichOneof("value")}
 

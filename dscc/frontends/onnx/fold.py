@@ -6,6 +6,7 @@ weights that are kept in a compact type.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -13,9 +14,11 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
+from dscc.errors import first_line
 from dscc.evaluator import misread
 from dscc.frontends.onnx.values import Array
 
+_LOG = logging.getLogger(__name__)
 MAX_ELEMENTS = 4096
 MOVES = frozenset({"Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose"})
 GROWS = frozenset({"ConstantOfShape", "Expand", "Tile", "OneHot", "Range", "EyeLike", "Upsample", "Resize", "Pad"})
@@ -67,7 +70,8 @@ def fold(
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(function).run(None, feeds, attributes={})
-    except Exception:  # noqa: BLE001  it raises anything for what it lacks; the converter then says what is wrong
+    except Exception as err:  # noqa: BLE001  it raises anything for what it lacks; the converter says what is wrong
+        _LOG.debug("a %s of constants is not folded: %s", node.op_type, first_line(err))
         return None
     if not all(isinstance(result, np.ndarray | np.generic) for result in results):
         return None
