@@ -36,8 +36,9 @@ def by_evaluator(
     Raises:
         Refused: it raised something, or computes something else than the standard says.
     """
+    opset = default_opset(imports)
     for node in nodes:
-        if wrong := misread(node, default_opset(imports)):
+        if wrong := misread(node, opset):
             raise Refused(f"{node.op_type}: the evaluator of ONNX 1.23 {wrong}")
     function = helper.make_function("fuzz", "f", list(runs[0]), list(made), list(nodes), list(imports))
     try:

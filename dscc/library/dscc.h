@@ -84,6 +84,15 @@ static inline void dscc_keep(const TVMFFIAny* value) {
   if (value->type_index >= kTVMFFIStaticObjectBegin) TVMFFIObjectIncRef(value->v_obj);
 }
 
+// The strides of a tensor whose elements lie in a row.
+static inline void dscc_compact(int64_t ndim, const int64_t* shape, int64_t* strides) {
+  int64_t step = 1;
+  for (int64_t axis = ndim - 1; axis >= 0; --axis) {
+    strides[axis] = step;
+    step *= shape[axis];
+  }
+}
+
 static void dscc_free_tensor(DLManagedTensor* managed) {
   free(managed->manager_ctx);
   free(managed);
@@ -98,12 +107,9 @@ static inline TVMFFIObjectHandle dscc_wrap(void* data, int ndim, const int64_t* 
     dscc_fail("MemoryError", "there is not enough memory");
     return NULL;
   }
-  int64_t *sizes = (int64_t*)(managed + 1), *strides = sizes + ndim, step = 1;
-  for (int axis = ndim - 1; axis >= 0; --axis) {
-    sizes[axis] = shape[axis];
-    strides[axis] = step;
-    step *= shape[axis];
-  }
+  int64_t *sizes = (int64_t*)(managed + 1), *strides = sizes + ndim;
+  for (int axis = 0; axis < ndim; ++axis) sizes[axis] = shape[axis];
+  dscc_compact(ndim, sizes, strides);
   managed->dl_tensor = (DLTensor){data, {kDLCPU, 0}, ndim, dtype, sizes, strides, 0};
   managed->manager_ctx = data;
   managed->deleter = dscc_free_tensor;

@@ -169,7 +169,7 @@ static void free_block(DLManagedTensor* managed) { release((Block*)managed->mana
 // shape and its strides precede the data.
 DSCC_FUNCTION(empty) {
   (void)self, (void)count;
-  int64_t ndim, step = 1;
+  int64_t ndim;
   const int64_t* shape = dscc_numbers(&args[1], &ndim);
   size_t header = up(sizeof(Block) + sizeof(DLManagedTensor) + 2 * (size_t)ndim * sizeof(int64_t), LINE);
   DLDataType dtype = type_of(&args[2]);
@@ -190,11 +190,8 @@ DSCC_FUNCTION(empty) {
   if (block == NULL) return dscc_fail("MemoryError", "there is not enough memory");
   DLManagedTensor* managed = (DLManagedTensor*)(block + 1);
   int64_t *sizes = (int64_t*)(managed + 1), *strides = sizes + ndim;
-  for (int64_t axis = ndim - 1; axis >= 0; --axis) {
-    sizes[axis] = shape[axis];
-    strides[axis] = step;
-    step *= shape[axis];
-  }
+  for (int64_t axis = 0; axis < ndim; ++axis) sizes[axis] = shape[axis];
+  dscc_compact(ndim, sizes, strides);
   managed->dl_tensor = (DLTensor){(char*)block + header, {kDLCPU, 0}, (int32_t)ndim, dtype, sizes, strides, 0};
   managed->manager_ctx = block;
   managed->deleter = free_block;
@@ -211,13 +208,10 @@ DSCC_FUNCTION(empty) {
 DSCC_FUNCTION(view) {
   (void)self, (void)count;
   DLTensor* storage = dscc_tensor(&args[1]);
-  int64_t ndim, step = 1;
+  int64_t ndim;
   const int64_t* shape = dscc_numbers(&args[2], &ndim);
   int64_t strides[ndim + 1];
-  for (int64_t axis = ndim - 1; axis >= 0; --axis) {
-    strides[axis] = step;
-    step *= shape[axis];
-  }
+  dscc_compact(ndim, shape, strides);
   DLTensor wanted = {storage->data, storage->device, (int32_t)ndim, type_of(&args[3]), (int64_t*)shape, strides, 0};
   if (dscc_bytes(&wanted) > dscc_bytes(storage)) return dscc_fail("InternalError", "a tensor does not fit its storage");
   TVMFFIObjectHandle tensor = NULL;

@@ -268,9 +268,7 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
             copy = stack.enter_context(code.loop(steps, "copy", "unrolled"))
             at = k if steps == 1 else k * index(steps) + copy
             _nest(code, tile, operands, acc, depth[1:], [*before, at])
-            if (
-                between
-            ):  # LLVM moves no load across it: before the first step, it had loads of all steps wait in registers
+            if between:  # some after every step rather than all in a row
                 ask(copy * index(between // steps), between // steps)
         return
 

@@ -96,16 +96,16 @@ def write_rows(
     pitch: int,
     first: Expr,
     count: Expr,
-    expert: Expr,
-    panel: Expr,
+    number: Expr,
     following: Expr,
     use: Callable[[Sums], None],
 ) -> None:
-    """The products of rows `first` to before `first + count` with one panel, and `use` for every tile.
+    """The products of rows `first` to before `first + count` with panel `number` of all experts', and `use` for every
+    tile.
 
     As few tiles as there can be, of sizes that differ by one at most: a tile of few rows reads the panel as a large one
     does, and waits for its own sums. There is code for every size. The first tile waits for memory, so the last one
-    asks for the panel that comes next: number `following` of all experts' panels.
+    asks for the panel that comes next, `following`.
     """
     most = weight.panels.rows
     tiles = code.opaque("tiles", quotient(count + (most - 1), most))
@@ -114,11 +114,10 @@ def write_rows(
     with code.loop(tiles, "tile") as tile:
         row = code.opaque("row", first + tile * each + tirx.min(tile, larger))
         size = code.opaque("size", each + tirx.Select(tile < larger, index(1), index(0)))
+        last = tirx.And(tiles > 1, tirx.EQ(tile, tiles - 1))
+        wanted = code.opaque("wanted", tirx.Select(last, following, number))
         for rows_here in range(most, 0, -1):
             with code.when(tirx.EQ(size, index(rows_here))):
-                number = code.opaque("number", expert * weight.panels.count + panel)
-                last = tirx.And(tiles > 1, tirx.EQ(tile, tiles - 1))
-                wanted = code.opaque("wanted", tirx.Select(last, following, number))
                 _write_tile(code, weight, rows, pitch, row, rows_here, number, wanted, use)
 
 
@@ -171,15 +170,14 @@ def _write_tile(
         further = index(_AHEAD // bytes_) if size <= _FEW else distance
         return tirx.BufferLoad(weight.codes.buffer, [stored(ks, further) + line * (_LINE // bytes_)])
 
+    lines = -(-unroll * width // per * bytes_ // _LINE)
     operands = Operands(
         depth,
         lambda i, ks: tirx.BufferLoad(rows.buffer, [begin + i * pitch + place(ks)]),
         right,
         unroll=unroll,
         scale=scale if weight.blocks > 1 else None,
-        ahead=None
-        if storage.bits == 32 and size <= _FEW
-        else Ahead(-(-unroll * width // per * bytes_ // _LINE), asked, 1 if size <= _FEW else 2),
+        ahead=Ahead(lines, asked, 1 if size <= _FEW else 2) if storage.bits < 32 or size > _FEW else None,
     )
     if storage.coded and weight.blocks == 1:
         operands = replace(operands, run=1 << 30)

@@ -131,8 +131,8 @@ class Writer:
                     def use(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
                         self._activate(sums, expert, panel)
 
-                    following = _following(panels.count, expert, panel, begin, p + 1 < here)
-                    write_rows(code, self.first, self.rows, self.row_pitch, first, count, expert, panel, following, use)
+                    read = _numbers(code, panels.count, expert, panel, begin, p + 1 < here)
+                    write_rows(code, self.first, self.rows, self.row_pitch, first, count, *read, use)
 
     def _activate(self, sums: Sums, expert: Expr, panel: Expr) -> None:
         """hidden = middle(sums)"""
@@ -176,9 +176,8 @@ class Writer:
                     def use(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
                         self._gather(sums, expert, panel)
 
-                    following = _following(panels.count, expert, panel, begin, p + 1 < here)
-                    source, pitch = self.hidden, self.hidden_pitch
-                    write_rows(code, self.second, source, pitch, first, count, expert, panel, following, use)
+                    read = _numbers(code, panels.count, expert, panel, begin, p + 1 < here)
+                    write_rows(code, self.second, self.hidden, self.hidden_pitch, first, count, *read, use)
 
     def _columns(self, column: Expr) -> Expr | None:
         panels = self.second.panels
@@ -205,9 +204,12 @@ class Writer:
                 y.store(code, line + column, before + made, mask=mask)
 
 
-def _following(count: int, expert: Expr, panel: Expr, begin: Expr, more: Expr) -> Expr:
-    """The number of the panel that a task reads after this one: its next of this expert, or its first of the next."""
-    return tirx.Select(more, expert * count + panel + 1, (expert + 1) * count + begin)
+def _numbers(code: Code, count: int, expert: Expr, panel: Expr, begin: Expr, more: Expr) -> tuple[Expr, Expr]:
+    """Among all experts' panels, the number of this one, and of the one that the task reads after it: its next of this
+    expert, or its first of the next.
+    """
+    number = code.opaque("number", expert * count + panel)
+    return number, tirx.Select(more, number + 1, (expert + 1) * count + begin)
 
 
 def _pitch(reach: int) -> int:
