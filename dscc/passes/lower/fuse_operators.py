@@ -45,7 +45,8 @@ def with_views(mod: tvm.IRModule) -> tvm.IRModule:
     """Reshapes that nothing was fused with become views; this reads blocks, so it goes before the rules.
 
     TVM 0.27 fails on slices of symbolic extents, such as the first 2n - 1 of 2n rows: "The padding factor ... is not
-    divisible by". Functions that it cannot judge are hidden from it; they are no reshapes.
+    divisible by", and on more than 2**31 elements: "Literal value ... exceeds range of int32". Functions that it cannot
+    judge are hidden from it; those of symbolic slices are no reshapes, and a huge reshape is copied.
     """
     kernels = {gvar: func for gvar, func in mod.functions.items() if isinstance(func, tirx.PrimFunc)}
     hidden = {gvar: func for gvar, func in kernels.items() if not _is_judged(func)}
@@ -59,7 +60,7 @@ def with_views(mod: tvm.IRModule) -> tvm.IRModule:
 def _is_judged(func: tirx.PrimFunc) -> bool:
     try:
         relax.analysis.has_reshape_pattern(func)
-    except tvm.error.InternalError:
+    except (tvm.error.InternalError, ValueError):
         return False
     return True
 

@@ -28,6 +28,8 @@ from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import reshaped, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, element_type
 
+_MAX_PIECES = 256  # of a tensor that is split while compiling; more are split by the function in C
+
 
 @converter("SequenceConstruct", patterns=True)
 def construct(node: Node, *items: Value) -> Value:
@@ -165,9 +167,9 @@ def _checked(node: Node, index: int, count: int) -> int:
 
 
 def _pieces(node: Node, extent: Dim, sizes: Value | None) -> list[Dim] | None:
-    """The sizes of the slices, if it is known how many there are."""
+    """The sizes of the slices, if it is known how many there are, and they are few enough to be values of their own."""
     if sizes is None:
-        return [1] * extent if isinstance(extent, int) else None
+        return [1] * extent if isinstance(extent, int) and extent <= _MAX_PIECES else None
     if sizes.data is None:
         return None
     numbers = [node.dims.simplify(size) for size in sizes.data.reshape(-1)]
@@ -179,6 +181,8 @@ def _pieces(node: Node, extent: Dim, sizes: Value | None) -> list[Dim] | None:
         return None
     if numbers[0] < 1:
         raise node.error(f"the size of the slices is {numbers[0]}; it must be 1 or more")
+    if extent > _MAX_PIECES * numbers[0]:
+        return None
     return [min(numbers[0], extent - start) for start in range(0, extent, numbers[0])]
 
 

@@ -258,3 +258,10 @@ def test_a_version_of_another_domain_beyond_32_bits() -> None:
     model.graph.node.append(helper.make_node("Adagrad", ["x"], ["z"], domain="ai.onnx.preview.training"))
     with pytest.raises(FrontendError):
         dscc.compile(model, jobs=1, fallback=False)
+
+
+def test_a_reshape_to_more_than_int32_counts() -> None:
+    """TVM's search for reshapes failed on it, with an error about the range of int32."""
+    text = """f (float[n, m, 16] x) => (float[n, m, 2147483648, 4] y) <int64[4] to = {0, 0, 2147483648, 4}> {
+        y = Reshape(x, to) }"""
+    dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -201,6 +202,16 @@ def test_a_sequence_in_and_out() -> None:
     model.graph.input.insert(0, helper.make_value_info("s", kind))
     model.graph.output[0].CopyFrom(helper.make_value_info("y", kind))
     agree(model, *({"s": [noise(n, 2) for n in (1, 3, 2)], "x": noise(4, 2), "at": np.array(at)} for at in (0, -1)))
+
+
+def test_a_split_into_many() -> None:
+    """More pieces than are worth a value each: they are cut at run time. An altered file had 2**36 of them."""
+    cut = [N("SplitToSequence", ["x", *sizes], ["s"], axis=0) for sizes in ([], ["two"])]
+    for rows, split in itertools.product((400, 600), cut):
+        nodes = [split, N("SequenceAt", ["s", "at"], ["y"]), N("SequenceLength", ["s"], ["count"])]
+        model = build(nodes, {"x": ("f", (rows, 2)), "at": ("i", ())}, {"two": np.array(2)}, outputs=["y", "count"])
+        agree(model, *({"x": noise(rows, 2), "at": np.array(at)} for at in (3, -1)))
+    dscc.compile(build([cut[0], N("SequenceLength", ["s"], ["y"])], {"x": ("f", (2**36, 2))}), jobs=1)
 
 
 @pytest.mark.parametrize("given", [True, False])
