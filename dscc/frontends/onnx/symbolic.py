@@ -8,6 +8,7 @@ the shape instead.
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
 from collections.abc import Callable, Mapping, Sequence
@@ -19,9 +20,11 @@ import numpy as np
 import tvm
 from tvm import tirx
 
+from dscc.errors import first_line
 from dscc.frontends.onnx.shapes import Dims
 from dscc.frontends.onnx.values import Array, Ratio, Value, is_float
 
+_LOG = logging.getLogger(__name__)
 Element = Any  # int, bool, float, Fraction, Ratio or a tirx expression
 MAX_ELEMENTS = 4096
 
@@ -78,6 +81,10 @@ class Evaluator:
         try:
             result = function(self, _Attributes(attr, dtype), *arrays)
         except Inexpressible:
+            return None
+        except (TypeError, ValueError, ArithmeticError, LookupError) as err:
+            # What does not fit the operator, in a damaged model: the converter says what is wrong.
+            _LOG.debug("a %s of shapes is not evaluated: %s", op, first_line(err))
             return None
         if op == "Cast":
             dtype = np.dtype(_CAST[attr("to")]).name
@@ -267,14 +274,12 @@ def _slice(
     axes: Array | None = None,
     steps: Array | None = None,
 ) -> Array:
-    begin = _indices(np.array(at.get("starts") if starts is None else starts, dtype=object))
-    end = _indices(np.array(at.get("ends") if ends is None else ends, dtype=object))
-    step = np.ones_like(begin) if steps is None else _indices(steps)
-    where = at.axes(axes, x.ndim) or tuple(range(begin.size))
-    if not all(given.shape == (len(where),) for given in (begin, end, step)) or 0 in step:
-        raise Inexpressible  # the converter says what is wrong
+    begin = _indices(np.array(at.get("starts") if starts is None else starts, dtype=object)).tolist()
+    end = _indices(np.array(at.get("ends") if ends is None else ends, dtype=object)).tolist()
+    where = at.axes(axes, x.ndim) or tuple(range(len(begin)))
+    step = [1] * len(begin) if steps is None else _indices(steps).tolist()
     index = [slice(None)] * x.ndim
-    for axis, b, e, s in zip(where, begin.tolist(), end.tolist(), step.tolist(), strict=True):
+    for axis, b, e, s in zip(where, begin, end, step, strict=True):
         index[axis] = slice(b, None if s < 0 and e < -x.shape[axis] else e, s)
     return x[tuple(index)]
 

@@ -242,10 +242,20 @@ def test_heads_of_no_size() -> None:
     refused(model, "node 0 'r' .*do not fit the operator: .*by zero")
 
 
-@pytest.mark.parametrize("bounds", ["int64 s = {0}, int64[1] e = {1}", "int64[2] s = {0, 0}, int64[1] e = {1}"])
-def test_bounds_that_are_no_lists_of_one_length(bounds: str) -> None:
-    """A slice of a shape is evaluated while it is read; an altered file ended there in a TypeError."""
-    text = f"f (float[n, 3] x) => (int64[k] y) <{bounds}> {{ h = Shape(x) y = Slice(h, s, e) }}"
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        "int64 s = {0}, int64[1] e = {1}> { h = Shape(x) y = Slice(h, s, e) }",
+        "int64[2] s = {0, 0}, int64[1] e = {1}> { h = Shape(x) y = Slice(h, s, e) }",
+        "int64 i = {0}> { h = Shape(x) e = Gather(h, i) y = Unsqueeze(e, h) }",
+        "int64 i = {7}> { h = Shape(x) y = Gather(h, i) }",
+        "int64[2] e = {2, 3}> { h = Shape(x) y = Reshape(h, e) }",
+        "int64[2] e = {2, 3}> { h = Shape(x) y, z = Split(h, e) }",
+    ],
+)
+def test_operands_of_shapes_that_do_not_fit(nodes: str) -> None:
+    """Shapes are evaluated while a model is read; altered files ended there in errors of Python and NumPy."""
+    text = f"f (float[n, 3] x) => (int64[k] y) <{nodes}"
     with contextlib.suppress(FrontendError):
         dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1)
 
