@@ -52,6 +52,11 @@ def same_dim(a: Dim, b: Dim) -> bool:
     return bool(tvm_ffi.structural_equal(a, b)) or bool(tvm.sym.Analyzer().can_prove_equal(a, b))
 
 
+def is_one(value: Dim) -> bool:
+    """Whether a dimension is fixed at 1."""
+    return isinstance(value, int) and value == 1
+
+
 def same_dims(a: tuple[Dim, ...] | None, b: tuple[Dim, ...] | None) -> bool:
     """Whether two shapes are known and provably the same."""
     return a is not None and b is not None and len(a) == len(b) and all(map(same_dim, a, b))

@@ -20,7 +20,7 @@ from tvm import relax
 
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.graph import Graph, Node, edit_functions
-from dscc.passes.values import Dim, attr, const, constant, describe, dims, dtype, rank, same_dim, scalar
+from dscc.passes.values import Dim, attr, const, constant, describe, dims, dtype, is_one, rank, same_dim, scalar
 
 
 @dataclass(frozen=True)
@@ -201,14 +201,10 @@ def _mask(mask: relax.Expr, q: relax.Expr, k: relax.Expr) -> relax.Expr | None:
     wanted = [*whole[:-1], keys]
     if len(wide) == 3:
         wide, wanted = [wide[0], 1, *wide[1:]], [wanted[0], 1, *wanted[1:]]
-    fits = all((_is_one(a) or same_dim(a, b)) for a, b in zip(wide, wanted, strict=True))
+    fits = all((is_one(a) or same_dim(a, b)) for a, b in zip(wide, wanted, strict=True))
     if not fits or not same_dim(wide[3], keys):
         return None
     fixed = constant(mask)
     if fixed is not None:
         return const(fixed.reshape(wide))
     return mask if len(shape) == 4 else relax.op.reshape(mask, wide)
-
-
-def _is_one(dim: Dim) -> bool:
-    return isinstance(dim, int) and dim == 1

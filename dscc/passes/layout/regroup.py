@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from dscc.passes.layout.forms import Order
-from dscc.passes.values import Dim, same_dim
+from dscc.passes.values import Dim, is_one, same_dim
 
 Group = tuple[tuple[int, ...], tuple[int, ...]]  # axes before, axes after: their products are equal
 
@@ -50,7 +50,7 @@ def lying_for(before: tuple[Dim, ...], after: tuple[Dim, ...], order: Order) -> 
         if axis not in lying:
             lying.insert(lying.index(axis - 1) + 1 if axis else 0, axis)
     found = regroup(before, after, tuple(lying))
-    if found is None or [a for a in found if not _is_one(after[a])] != [a for a in order if not _is_one(after[a])]:
+    if found is None or [a for a in found if not is_one(after[a])] != [a for a in order if not is_one(after[a])]:
         return None
     return tuple(lying)
 
@@ -59,8 +59,8 @@ def pair_up(before: tuple[Dim, ...], after: tuple[Dim, ...]) -> list[Group] | No
     """The smallest groups of neighbouring axes whose products are provably the same before and after; 1s are left
     out.
     """
-    olds = [axis for axis, dim in enumerate(before) if not _is_one(dim)]
-    news = [axis for axis, dim in enumerate(after) if not _is_one(dim)]
+    olds = [axis for axis, dim in enumerate(before) if not is_one(dim)]
+    news = [axis for axis, dim in enumerate(after) if not is_one(dim)]
     groups: list[Group] = []
     while olds or news:
         found = _first_group([before[a] for a in olds], [after[a] for a in news])
@@ -78,7 +78,3 @@ def _first_group(olds: list[Dim], news: list[Dim]) -> tuple[int, int] | None:
         if same_dim(math.prod(olds[1:i], start=olds[0]), math.prod(news[1:j], start=news[0])):
             return i, j
     return None
-
-
-def _is_one(dim: Dim) -> bool:
-    return isinstance(dim, int) and dim == 1

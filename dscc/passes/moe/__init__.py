@@ -4,8 +4,8 @@ fuse_experts.py     the pass: traces a function's values, and puts one operator 
 routed.py           what a value is in terms of a routing: rows of slots, of one expert, of all; and its leaves
 scalars.py          elementwise operators as formulas over scalars
 kernels.py          the same for functions that the front end wrote: formulas, gathers, ranges
-trace.py            from the value of every operand to that of the result
-routes.py           the same for sorting, counting, one-hot masks and scattering
+trace.py            the values of a function, followed from its first binding to its last
+rules/              from the values of an operator's operands to that of its result
 merge.py            one formula out of those of all experts
 build.py            from a complete sum to the operator
 moe_partition.py    the other pass: every device has some of the experts

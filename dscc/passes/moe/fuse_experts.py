@@ -7,7 +7,7 @@
     all experts for all tokens, times mostly zeros   -> /
 
 What counts is how values flow: every value is followed as rows of slots, of one expert or of all, with a formula for
-its elements (trace.py, routes.py); the sum over the choices of a token is where a mixture is complete. The operator
+its elements (trace.py, rules/); the sum over the choices of a token is where a mixture is complete. The operator
 reads the weights of the chosen experts only; see dscc/schedule/experts/mixture.py.
 """
 
@@ -23,8 +23,8 @@ from tvm.ir import Var
 from dscc.errors import PipelineError
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.graph import Graph, Node
-from dscc.passes.moe import routes, trace
 from dscc.passes.moe.build import Refused, build, emit
+from dscc.passes.moe.rules import RULES
 from dscc.passes.moe.trace import Trace
 from dscc.schedule.experts.define import define
 
@@ -49,12 +49,11 @@ class FuseExperts(Pass):
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         builder = relax.BlockBuilder(mod)
         edited: dict[tvm.ir.GlobalVar, relax.Function] = {}
-        rules = {**trace.RULES, **routes.RULES}
         for gvar, func in mod.functions_items():
             if not isinstance(func, relax.Function):
                 continue
             graph = Graph(func)
-            found = Trace(graph, mod, rules)
+            found = Trace(graph, mod, RULES)
             found.run()
             for mixed in found.mixed:
                 try:

@@ -8,7 +8,6 @@ A formula is a scalar expression; its variables are leaves, which say what they 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +16,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
-from dscc.passes.values import Dim, same_dim
+from dscc.passes.values import Dim
 from dscc.schedule.operands import parts_of
 
 
@@ -90,7 +89,7 @@ class Axis:
     Attributes:
         kind: "1" of length 1; "T" tokens, "K" the choices of a token, "S" slots in order, "E" experts, "N" elements;
         "P" slots sorted by expert, "G" those of one expert among them, "C" the slots of one expert in order,
-        "R" the coordinates of an element.
+        "R" the coordinates of an element, "F" the elements of all tokens in one row.
         routing: of all but 1, N and T. key: which sorting. expert: whose, of G and C.
     """
 
@@ -212,32 +211,20 @@ class Mark:
     key: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class RowPlace:
+    """Leaf: the place in a flat tensor of an element of the row of `token`."""
+
+    token: Expr
+
+
+@dataclass(frozen=True, eq=False)
+class Matrices:
+    """The experts' matrices of all rows of an axis: a constant (experts, .., ..) looked up at the expert of each."""
+
+    axis: Axis
+    stack: relax.Expr
+    turned: bool = False
+
+
 Leaves = dict[Var, Any]
-
-
-def reshaped(axes: Sequence[Axis], old: Sequence[Dim], new: Sequence[Dim]) -> tuple[Axis, ...] | None:
-    """The axes of a value under another shape, or None if that splits or joins others than a token's slots."""
-    items = [(axis, dim) for axis, dim in zip(axes, old, strict=True) if axis.kind != "1"]
-    found: list[Axis] = []
-    for dim in new:
-        if not items:
-            if dim != 1:
-                return None
-            found.append(ONE)
-            continue
-        axis, extent = items[0]
-        # The lengths of all segments are as many slots as there are, which the shapes alone do not say.
-        if same_dim(dim, extent) or (axis.kind == "P" and axis.routing and same_dim(dim, axis.routing.slots)):
-            found.append(axis)
-            items.pop(0)
-        elif isinstance(dim, int) and dim == 1:
-            found.append(ONE)
-        elif axis.kind == "S" and axis.routing is not None and same_dim(dim * axis.routing.top, extent):
-            found.append(Axis("T", axis.routing))
-            items[0] = (Axis("K", axis.routing), axis.routing.top)
-        elif axis.kind == "T" and len(items) > 1 and items[1][0].kind == "K" and same_dim(dim, extent * items[1][1]):
-            found.append(Axis("S", items[1][0].routing))
-            items = items[2:]
-        else:
-            return None
-    return tuple(found) if not items else None

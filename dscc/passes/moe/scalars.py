@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tvm import ir, relax, tirx
+from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
 from dscc.passes.values import attr, dtype, numbers, scalar
@@ -65,19 +65,20 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
 }
 
 
+OPERATORS = (*UNARY, *BINARY, "astype", "clip", "divide", "power", "where")
+
+
 def is_float(kind: str) -> bool:
     """Whether a type name is that of a float; formulas over elements know only float32."""
     return kind.startswith(("float", "bfloat"))
 
 
-def operands(call: relax.Call) -> list[relax.Expr] | None:
-    """The tensors of an elementwise operator in order, or None if the call is no such operator."""
-    name = call.op.name.removeprefix("relax.") if isinstance(call.op, ir.Op) else ""
+def operands(call: relax.Call) -> list[relax.Expr]:
+    """The tensors of a call of one of `OPERATORS`, in order."""
+    name = call.op.name.removeprefix("relax.")
     if name in UNARY or name in ("astype", "clip"):
         return [call.args[0]]
-    if name in BINARY or name in ("divide", "power"):
-        return list(call.args[:2])
-    return list(call.args[:3]) if name == "where" else None
+    return list(call.args[: 3 if name == "where" else 2])
 
 
 def apply(call: relax.Call, args: Sequence[Expr]) -> Expr | None:

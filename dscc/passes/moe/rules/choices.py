@@ -1,0 +1,100 @@
+"""Choices of experts and of slots: the best of every token, sorting by expert, the slots where a mask is set."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax, tirx
+
+from dscc.passes.graph import Node
+from dscc.passes.moe import scalars
+from dscc.passes.moe.routed import ONE, Axis, Mark, Routing, Value
+from dscc.passes.moe.trace import Trace
+from dscc.passes.values import attr, dims, is_one, same_dim
+
+
+def top_k(trace: Trace, node: Node) -> Value | None:
+    """The best of every row: of a matrix with a row for each token, the experts that it chooses."""
+    source = node.value.args[0]
+    shape, axis, largest = dims(source), attr(node.value, "axis"), attr(node.value, "largest")
+    if shape is None or not largest or axis % len(shape) != len(shape) - 1 or attr(node.value, "ret_type") != "both":
+        return None
+    lead = [dim for dim in shape[:-1] if not is_one(dim)]
+    top = attr(node.value, "k")
+    ids = next(
+        (user.var for user in trace.graph.users(node.var) if user.op == "getitem" and user.value.index == 1), None
+    )
+    if len(lead) != 1 or not isinstance(shape[-1], int) or ids is None:
+        return None
+    routing = Routing(ids, lead[0], int(top), shape[-1])
+    trace.routings.append(routing)
+    of_tokens = Axis("T" if top > 1 else "S", routing)
+    axes = tuple(ONE if is_one(dim) else of_tokens for dim in shape[:-1])
+    trace.tuples[node.var] = [None, Value((*axes, Axis("K", routing) if top > 1 else ONE), routing.expert)]
+    return None
+
+
+def packed(trace: Trace, node: Node) -> Value | None:
+    """One of our own functions: sorting all slots by expert, sorting a permutation, which inverts it, or NonZero."""
+    call = node.value
+    name = str(call.args[0].global_symbol) if isinstance(call.args[0], relax.ExternFunc) else ""
+    if name == "dscc.nonzero":
+        return where(trace, call.args[1])
+    if name != "dscc.top_k":
+        return None
+    value, (count, largest) = trace.value(call.args[1]), call.args[2].values
+    routing = value.routing if value is not None else None
+    if value is None or routing is None or not isinstance(largest, tirx.IntImm) or int(largest.value):
+        return None
+    return sorted_by(trace, value, routing) if same_dim(count, routing.slots) else None
+
+
+def argsort(trace: Trace, node: Node) -> Value | None:
+    value = trace.value(node.value.args[0])
+    if value is None or value.routing is None or attr(node.value, "descending"):
+        return None
+    return sorted_by(trace, value, value.routing)
+
+
+def sorted_by(trace: Trace, value: Value, routing: Routing) -> Value | None:
+    """The places, in ascending order, of a vector's elements."""
+    if value.kinds == "S" and value.formula.same_as(routing.expert):
+        trace.keys += 1
+        axis, formula = Axis("P", routing, trace.keys), routing.slot
+    elif value.kinds == "P" and value.formula.same_as(routing.slot):
+        axis = Axis("S", routing)
+        formula = trace.leaf("place", Mark("place", routing, key=value.axis("P").key), "int64")
+    else:
+        return None
+    return Value(tuple(ONE if each.kind == "1" else axis for each in value.axes), formula)
+
+
+def nonzero(trace: Trace, node: Node) -> Value | None:
+    return where(trace, node.value.args[0])
+
+
+def where(trace: Trace, mask_of: relax.Expr) -> Value | None:
+    """The slots of one expert: where a mask over the choices is set."""
+    value = trace.value(mask_of)
+    routing = value.routing if value is not None else None
+    if value is None or routing is None or sorted(value.kinds) not in (["K", "T"], ["S"]):
+        return None
+    try:
+        mask = scalars.evaluate(value.formula, {routing.expert: np.arange(routing.experts)})
+    except scalars.Unknown:
+        return None
+    found = np.flatnonzero(np.broadcast_to(mask, routing.experts))
+    if len(found) != 1:
+        return None
+    by_kind = {"T": routing.token, "K": routing.place, "S": routing.slot, "1": tirx.const(0, "int64")}
+    columns = tuple(by_kind[axis.kind] for axis in value.axes)
+    # Where the place comes first, the slots of an expert are in another order; it is the same for all that they index.
+    order = 1 if value.kinds == "KT" else 0
+    return Value((Axis("R"), Axis("C", routing, order, int(found[0]))), columns[0], columns)
+
+
+RULES = {
+    "relax.topk": top_k,
+    "relax.argsort": argsort,
+    "relax.nonzero": nonzero,
+    "relax.call_pure_packed": packed,
+}

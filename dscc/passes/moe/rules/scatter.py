@@ -1,0 +1,83 @@
+"""Scattering: a permutation inverted, slots counted, shares of all experts, rows added to those of their tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from tvm import relax, tirx
+from tvm.ir import Expr, Var
+
+from dscc.passes.graph import Node
+from dscc.passes.moe import scalars
+from dscc.passes.moe.routed import ELEMENTS, TOKENS, Axis, Mark, Routing, RowPlace, Value
+from dscc.passes.moe.rules.sums import dense_shares, sum_of
+from dscc.passes.moe.trace import Trace
+from dscc.passes.values import attr, dims, same_dim
+
+
+def scatter(trace: Trace, node: Node) -> Value | None:
+    """Inverting a permutation, counting, the shares of all experts, adding rows to those of their tokens."""
+    data, indices, updates = node.value.args
+    shape, axis = dims(data), attr(node.value, "axis")
+    adds = attr(node.value, "reduction") == "add"
+    # Rows are added by the places of their elements in a flat tensor, which is a reshape of them.
+    index = trace.value(indices) or (trace.value(trace.bare(indices)) if adds else None)
+    if index is None or index.routing is None or shape is None:
+        return None
+    routing = index.routing
+    leaf = trace.leaves.get(index.formula) if isinstance(index.formula, Var) else None
+    if isinstance(leaf, RowPlace) and adds:
+        return _add_rows(trace, node, data, index, leaf, updates)
+    if len(shape) == 1 and index.kinds == "P" and not adds and index.formula.same_as(routing.slot):
+        if _counts_up(trace, updates, routing):
+            place = Mark("place", routing, key=index.axis("P").key)
+            return Value((Axis("S", routing),), trace.leaf("place", place, "int64"))
+    if len(shape) == 1 and index.kinds in ("S", "P") and adds and same_dim(shape[0], routing.experts):
+        if trace.is_all(data, 0) and trace.is_all(updates, 1) and _own(index.formula, routing):
+            return Value((Axis("E", routing),), trace.leaf("count", Mark("count", routing), "int64"))
+    chosen = index.kinds == "TK" if routing.top > 1 else index.kinds == "S"
+    if len(shape) == 2 and axis % 2 == 1 and chosen and index.formula.same_as(routing.expert):
+        if same_dim(shape[1], routing.experts) and trace.is_all(data, 0):
+            return dense_shares(trace, node.var, (Axis("T", routing), Axis("E", routing)), routing, False)
+    return None
+
+
+def _counts_up(trace: Trace, expr: relax.Expr, routing: Routing) -> bool:
+    """Whether `expr` is 0, 1, 2, ... up to the number of slots."""
+    node = trace.graph.node(trace.bare(expr))
+    if node is None or node.op != "relax.arange":
+        return False
+    begin, end, step = node.value.args[:3]
+    start, by = (int(arg.value) if isinstance(arg, tirx.IntImm) else None for arg in (begin, step))
+    return start == 0 and by == 1 and same_dim(end, routing.slots)
+
+
+def _own(formula: Expr, routing: Routing) -> bool:
+    """Whether a formula of the expert is the expert."""
+    experts = np.arange(routing.experts)
+    try:
+        return bool(np.array_equal(scalars.evaluate(formula, {routing.expert: experts}), experts))
+    except scalars.Unknown:
+        return False
+
+
+def _add_rows(
+    trace: Trace, node: Node, data: relax.Expr, index: Value, leaf: RowPlace, updates: relax.Expr
+) -> Value | None:
+    """The rows of one expert added to those of their tokens in a flat tensor."""
+    routing, rows = index.routing, index.axes[0]
+    values = trace.value(trace.bare(updates))
+    before = trace.value(trace.bare(data))
+    if routing is None or values is None or rows.kind != "C" or not routing.same(leaf.token, routing.token):
+        return None
+    if values.kinds != "CN" or values.axes[0] != rows:
+        return None
+    terms = dict(before.terms) if before is not None else {}
+    if rows.expert in terms or (before is None and not trace.is_all(data, 0)) or (before is not None and not terms):
+        return None
+    terms[rows.expert] = values.formula
+    like = Value((TOKENS, ELEMENTS), values.formula)
+    made = sum_of(trace, node, like, terms, routing)
+    return Value((Axis("F", routing),), made.formula, (), made.terms)
+
+
+RULES = {"relax.scatter_elements": scatter}

@@ -1,0 +1,132 @@
+"""Segments of the sorted slots, one for each expert: their ends, their computed lengths, putting them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from tvm import relax, tirx
+from tvm.ir import Expr, Var
+
+from dscc.passes.graph import Node
+from dscc.passes.moe import scalars
+from dscc.passes.moe.merge import Differ, variables_of
+from dscc.passes.moe.routed import Axis, Mark, Value
+from dscc.passes.moe.trace import Trace
+from dscc.passes.values import attr
+from dscc.schedule.stages import substitute
+
+
+def to_shape(trace: Trace, node: Node) -> Value | None:
+    """A computed length: the difference of two ends becomes known by its symbol, at the match_cast that follows."""
+    return trace.value(node.value.args[0])
+
+
+def cast_shape(trace: Trace, node: Node) -> Value | None:
+    """`match_cast`: symbols for a computed length; a tensor keeps its value."""
+    source = node.value
+    value = trace.value(source)
+    if value is None:
+        return None
+    if not isinstance(node.cast, relax.ShapeType):
+        return value
+    symbols = list(node.cast.values or ())
+    found = [leaf for var in variables_of(value.formula) if isinstance(leaf := trace.leaves.get(var), Mark)]
+    ends = sorted(leaf.expert for leaf in found if leaf.kind == "offset")
+    if len(symbols) == 1 and isinstance(symbols[0], Var) and len(ends) == len(found) and 1 <= len(ends) <= 2:
+        begin, end = (ends[0], ends[1]) if len(ends) == 2 else (-1, ends[0])
+        if _is_difference(trace, value.formula, begin, end):
+            trace.lengths[symbols[0]] = (begin, end, found[0].routing)
+    return None
+
+
+def _is_difference(trace: Trace, formula: Expr, begin: int, end: int) -> bool:
+    """Whether a formula of two ends is their difference, where that is not negative; tried on numbers."""
+    first, last = np.meshgrid(np.arange(4), np.arange(9), indexing="ij")
+    if begin < 0:
+        first = np.zeros_like(first)
+    last = np.maximum(last, first)
+    at = {begin: first, end: last}
+    try:
+        made = scalars.evaluate(formula, {v: at[trace.leaves[v].expert] for v in variables_of(formula)})
+    except scalars.Unknown:
+        return False
+    return bool(np.array_equal(made, last - first))
+
+
+def segment(trace: Trace, length: object, formula: Expr, values: dict[Var, Expr], var: Var) -> Value | None:
+    """Numbers from the end of one expert's slots to the end of the next one's, in sorted order."""
+    marks = trace.lengths.get(length) if isinstance(length, Var) else None
+    if marks is None:
+        return None
+    begin, end, routing = marks
+    at = [substitute(formula, {**values, var: tirx.const(place, "int64")}) for place in (0, 1)]
+    start, step = _start(trace, routing.simplify(at[0])), at[1] - at[0]
+    if start != begin or end != begin + 1 or not routing.same(step, tirx.const(1, "int64")):
+        return None
+    return Value((Axis("G", routing, 0, end),), trace.leaf("position", Mark("position", routing, end), "int64"))
+
+
+def _start(trace: Trace, expr: Expr) -> int | None:
+    """The expert after whose slots a place is: -1 for 0."""
+    while isinstance(expr, tirx.Cast):
+        expr = expr.value
+    if isinstance(expr, tirx.Add):
+        for zero, rest in ((expr.a, expr.b), (expr.b, expr.a)):
+            if isinstance(zero, tirx.IntImm) and int(zero.value) == 0:
+                return _start(trace, rest)
+    if isinstance(expr, tirx.IntImm):
+        return -1 if int(expr.value) == 0 else None
+    leaf = trace.leaves.get(expr) if isinstance(expr, Var) else None
+    return leaf.expert if isinstance(leaf, Mark) and leaf.kind == "offset" else None
+
+
+def cumsum(trace: Trace, node: Node) -> Value | None:
+    """Counts become ends."""
+    value = trace.value(node.value.args[0])
+    leaf = trace.leaves.get(value.formula) if value is not None and isinstance(value.formula, Var) else None
+    if value is None or not isinstance(leaf, Mark) or leaf.kind != "count" or attr(node.value, "exclusive"):
+        return None
+    return Value(value.axes, trace.leaf("offset", Mark("offset", leaf.routing), "int64"))
+
+
+def concat(trace: Trace, node: Node) -> Value | None:
+    """Segments put together, or the coordinates of elements put side by side."""
+    fields = node.value.args[0]
+    if not isinstance(fields, relax.Tuple):
+        return None
+    values = [trace.value(field) for field in fields.fields]
+    known = [value for value in values if value is not None]
+    if len(known) != len(values) or not known:
+        return None
+    axis = attr(node.value, "axis") % len(known[0].axes)
+    kinds = {value.axes[axis].kind for value in known}
+    if kinds == {"G"} and axis == 0:
+        return _segments(trace, node, known)
+    if kinds == {"1"} and all(value.axes == known[0].axes and value.kinds == "C" for value in known):
+        axes = tuple(Axis("R") if place == axis else each for place, each in enumerate(known[0].axes))
+        return Value(axes, known[0].formula, tuple(value.formula for value in known))
+    return None
+
+
+def _segments(trace: Trace, node: Node, known: Sequence[Value]) -> Value | None:
+    """The rows of all experts, one expert after the other."""
+    first = known[0].axes[0]
+    routing = first.routing
+    if routing is None or [value.axes[0].expert for value in known] != list(range(routing.experts)):
+        return None
+    if any(value.axes[1:] != known[0].axes[1:] or value.axes[0].key != first.key for value in known):
+        return None
+    try:
+        formula = trace.merge.formulas([value.formula for value in known])
+    except Differ:
+        return None
+    return Value((Axis("P", routing, first.key), *known[0].axes[1:]), formula)
+
+
+RULES = {
+    "relax.cumsum": cumsum,
+    "relax.tensor_to_shape": to_shape,
+    "match_cast": cast_shape,
+    "relax.concat": concat,
+}

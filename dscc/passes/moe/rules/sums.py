@@ -1,0 +1,127 @@
+"""Sums over the choices of a token, over all experts, or expert by expert; one-hot masks and counts among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from tvm import relax
+from tvm.ir import Expr, Var
+
+from dscc.passes.graph import Node
+from dscc.passes.moe import scalars
+from dscc.passes.moe.merge import Differ, variables_of
+from dscc.passes.moe.routed import ONE, TOKENS, Axis, Mark, Routing, Share, Value
+from dscc.passes.moe.trace import Mixed, Trace
+from dscc.passes.values import attr, dims
+
+
+def total(trace: Trace, node: Node) -> Value | None:
+    """A complete sum; or, of a one-hot mask, the shares of all experts or the count of every expert's slots."""
+    value, shape = trace.value(node.value.args[0]), dims(node.value.args[0])
+    over, keep = attr(node.value, "axis"), attr(node.value, "keepdims")
+    if value is None or shape is None or over is None:
+        return None
+    over = {axis % len(shape) for axis in over}
+    kinds = "".join(axis.kind for place, axis in enumerate(value.axes) if place in over and axis.kind != "1")
+    routing = value.routing
+    left = tuple(ONE if place in over else axis for place, axis in enumerate(value.axes) if keep or place not in over)
+    if routing is None:
+        return None
+    if kinds == "K" and value.kinds == "TKN":
+        trace.mixed.append(Mixed(node, routing, value.formula))
+    elif kinds == "E" and value.kinds in ("ETN", "TEN"):
+        complete_dense(trace, node, value.formula)
+    elif kinds == "K" and sorted(value.kinds) == ["E", "K", "T"] and _is_hot(trace, value, routing):
+        order = "".join(axis.kind for axis in left if axis.kind != "1")
+        return dense_shares(trace, node.var, left, routing, order == "ET")
+    elif sorted(kinds) in (["K", "T"], ["S"]) and "E" in value.kinds and _counts(trace, value, routing):
+        return Value(left, trace.leaf("count", Mark("count", routing), "int64"))
+    return None
+
+
+def _is_hot(trace: Trace, value: Value, routing: Routing) -> bool:
+    """Whether the formula is zero wherever the place along the experts' axis is not the slot's expert."""
+    return _table(trace, value.formula, routing, 1.7, lambda table, own: not table[~own].any())
+
+
+def _counts(trace: Trace, value: Value, routing: Routing) -> bool:
+    """Whether the formula is 1 at the slot's expert and 0 elsewhere."""
+    return _table(trace, value.formula, routing, None, lambda table, own: bool((table == own).all()))
+
+
+def _table(trace: Trace, formula: Expr, routing: Routing, share: float | None, holds: Callable[..., bool]) -> bool:
+    """Whether `holds` is true of the formula's values (expert, axis) and of where the two are the same; `share`: what
+    stands for every share, None where there must be none.
+    """
+    expert, axis = np.meshgrid(np.arange(routing.experts), np.arange(routing.experts), indexing="ij")
+    values: dict[Var, object] = {routing.expert: expert, routing.axis: axis}
+    for var in variables_of(formula):
+        if isinstance(trace.leaves.get(var), Share):
+            if share is None:
+                return False
+            values[var] = np.full(expert.shape, share)
+    try:
+        table = np.broadcast_to(np.asarray(scalars.evaluate(formula, values)), expert.shape)
+    except scalars.Unknown:
+        return False
+    return holds(table, expert == axis)
+
+
+def complete_dense(trace: Trace, node: Node, formula: Expr) -> None:
+    """The sum over all experts of a formula that reads a share of the dense kind."""
+    for var in variables_of(formula):
+        leaf = trace.leaves.get(var)
+        if isinstance(leaf, Share) and leaf.dense and leaf.routing is not None:
+            trace.mixed.append(Mixed(node, leaf.routing, formula))
+            return
+
+
+def dense_shares(trace: Trace, source: relax.Var, axes: tuple[Axis, ...], routing: Routing, turned: bool) -> Value:
+    """Shares of all experts, zero for those that were not chosen."""
+    return Value(axes, trace.leaf("share", Share(source, True, turned, routing=routing)))
+
+
+def terms(trace: Trace, node: Node, values: Sequence[Value]) -> Value | None:
+    """The sum of what some experts add to all tokens."""
+    if node.op != "relax.add" or any("N" not in value.kinds and not value.terms for value in values):
+        return None
+    every: dict[int, Expr] = {}
+    for value in values:
+        found = value.terms or dict.fromkeys(_experts_of(trace, value.formula), value.formula)
+        if (not value.terms and len(found) != 1) or every.keys() & found.keys():
+            return None
+        every |= found
+    return sum_of(trace, node, values[0], every)
+
+
+def _experts_of(trace: Trace, formula: Expr) -> set[int]:
+    """The experts whose share of the dense kind a formula reads."""
+    leaves = [trace.leaves.get(var) for var in variables_of(formula)]
+    return {leaf.expert for leaf in leaves if isinstance(leaf, Share) and leaf.dense and leaf.expert >= 0}
+
+
+def sum_of(trace: Trace, node: Node, like: Value, terms: dict[int, Expr], routing: Routing | None = None) -> Value:
+    """A value that is the sum over some experts; complete if they are all."""
+    routing = routing or _routing_of(trace, terms) or like.routing
+    if routing is not None and sorted(terms) == list(range(routing.experts)):
+        try:
+            formula = trace.merge.formulas([terms[expert] for expert in range(routing.experts)])
+            trace.mixed.append(Mixed(node, routing, formula))
+        except Differ:
+            trace.lost.append((node, like))
+    axes = tuple(TOKENS if axis.kind in "TS" else axis for axis in like.axes)
+    return Value(axes, like.formula, (), terms)
+
+
+def _routing_of(trace: Trace, terms: dict[int, Expr]) -> Routing | None:
+    """The routing whose shares of the dense kind the terms read."""
+    for formula in terms.values():
+        for var in variables_of(formula):
+            leaf = trace.leaves.get(var)
+            if isinstance(leaf, Share) and leaf.dense:
+                return leaf.routing
+    return None
+
+
+RULES = {"relax.sum": total}
