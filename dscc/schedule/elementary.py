@@ -12,10 +12,12 @@ The rational functions for erf in double precision are those of the Cephes libra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tvm import tirx
 from tvm.ir import Expr
+
+from dscc.schedule.arithmetic import const, dtype_of, polynomial
 
 _INTRINSICS = ("asin", "acos", "atan", "sinh", "cosh", "tan")
 _ERF_ABOVE = (9.60497373987051638749, 90.0260197203842689217, 2232.00534594684319226, 7003.32514112805075473,
@@ -33,73 +35,58 @@ Let = Callable[[Expr], Expr]
 Function = Callable[[Let, Expr], Expr]
 
 
-def _dtype(x: Expr) -> str:
-    return str(x.ty.dtype)
-
-
-def _const(value: float, x: Expr) -> Expr:
-    return tirx.const(value, _dtype(x))
-
-
-def _polynomial(coefficients: Sequence[float], x: Expr) -> Expr:
-    total = _const(coefficients[0], x)
-    for coefficient in coefficients[1:]:
-        total = total * x + _const(coefficient, x)
-    return total
-
-
 def _llvm(name: str) -> Function:
-    return lambda let, x: tirx.call_llvm_pure_intrin(_dtype(x), f"llvm.{name}", x)
+    return lambda let, x: tirx.call_llvm_pure_intrin(dtype_of(x), f"llvm.{name}", x)
 
 
 _log, _exp, _sqrt = _llvm("log"), _llvm("exp"), _llvm("sqrt")
 
 
 def _size(x: Expr) -> Expr:
-    return tirx.Select(x < _const(0.0, x), _const(0.0, x) - x, x)
+    return tirx.Select(x < const(0.0, x), const(0.0, x) - x, x)
 
 
 def _signed(x: Expr, size: Expr) -> Expr:
-    return tirx.Select(x < _const(0.0, x), _const(0.0, x) - size, size)
+    return tirx.Select(x < const(0.0, x), const(0.0, x) - size, size)
 
 
 def _log1p(let: Let, x: Expr) -> Expr:
     """log(1 + x), with what the rounding of 1 + x takes away put back."""
     # An intrinsic that TVM knows nothing about: its simplifier would find that nothing was taken away.
-    u = let(tirx.call_llvm_pure_intrin(_dtype(x), "llvm.fmuladd", x, _const(1.0, x), _const(1.0, x)))
-    lost = (x - (u - _const(1.0, x))) / u
-    return _log(let, u) + tirx.Select(tirx.And(u < _const(1e30, x), u > _const(0.0, x)), lost, _const(0.0, x))
+    u = let(tirx.call_llvm_pure_intrin(dtype_of(x), "llvm.fmuladd", x, const(1.0, x), const(1.0, x)))
+    lost = (x - (u - const(1.0, x))) / u
+    return _log(let, u) + tirx.Select(tirx.And(u < const(1e30, x), u > const(0.0, x)), lost, const(0.0, x))
 
 
 def _asinh(let: Let, x: Expr) -> Expr:
     a = let(_size(x))
     s = let(a * a)
-    near = let(_log1p(let, let(a + s / (_sqrt(let, let(s + _const(1.0, x))) + _const(1.0, x)))))
-    far = let(_log(let, a) + _const(math.log(2.0), x))  # a * a overflows long after 1 is lost beside it
-    return _signed(x, let(tirx.Select(a > _const(1e9, x), far, near)))
+    near = let(_log1p(let, let(a + s / (_sqrt(let, let(s + const(1.0, x))) + const(1.0, x)))))
+    far = let(_log(let, a) + const(math.log(2.0), x))  # a * a overflows long after 1 is lost beside it
+    return _signed(x, let(tirx.Select(a > const(1e9, x), far, near)))
 
 
 def _acosh(let: Let, x: Expr) -> Expr:
-    t = let(x - _const(1.0, x))
-    near = let(_log1p(let, let(t + _sqrt(let, let(t * (t + _const(2.0, x)))))))
-    far = let(_log(let, x) + _const(math.log(2.0), x))
-    inside = let(tirx.Select(x > _const(1e9, x), far, near))
-    return tirx.Select(x < _const(1.0, x), _const(math.nan, x), inside)
+    t = let(x - const(1.0, x))
+    near = let(_log1p(let, let(t + _sqrt(let, let(t * (t + const(2.0, x)))))))
+    far = let(_log(let, x) + const(math.log(2.0), x))
+    inside = let(tirx.Select(x > const(1e9, x), far, near))
+    return tirx.Select(x < const(1.0, x), const(math.nan, x), inside)
 
 
 def _atanh(let: Let, x: Expr) -> Expr:
     a = let(_size(x))
-    return _signed(x, let(_const(0.5, x) * _log1p(let, let(_const(2.0, x) * a / (_const(1.0, x) - a)))))
+    return _signed(x, let(const(0.5, x) * _log1p(let, let(const(2.0, x) * a / (const(1.0, x) - a)))))
 
 
 def _erf(let: Let, x: Expr) -> Expr:
     a = let(_size(x))
     s = let(a * a)
-    near = let(a * _polynomial(_ERF_ABOVE, s) / _polynomial(_ERF_BELOW, s))
-    c = let(tirx.min(a, _const(8.0, x)))
-    tail = _exp(let, let(_const(0.0, x) - c * c)) * _polynomial(_ERFC_ABOVE, c) / _polynomial(_ERFC_BELOW, c)
-    far = let(_const(1.0, x) - tail)
-    inside = let(tirx.Select(a < _const(1.0, x), near, tirx.Select(tirx.NE(x, x), x, far)))
+    near = let(a * polynomial(_ERF_ABOVE, s) / polynomial(_ERF_BELOW, s))
+    c = let(tirx.min(a, const(8.0, x)))
+    tail = _exp(let, let(const(0.0, x) - c * c)) * polynomial(_ERFC_ABOVE, c) / polynomial(_ERFC_BELOW, c)
+    far = let(const(1.0, x) - tail)
+    inside = let(tirx.Select(a < const(1.0, x), near, tirx.Select(tirx.NE(x, x), x, far)))
     return _signed(x, inside)
 
 

@@ -11,13 +11,9 @@ from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
 from dscc.passes.values import attr, dtype, numbers, scalar
+from dscc.schedule.arithmetic import const
 
 Array = np.ndarray
-
-
-def const(value: float, like: Expr) -> Expr:
-    """`value` in the type of `like`."""
-    return tirx.const(value, str(like.ty.dtype))
 
 
 def _gelu(x: Expr) -> Expr:

@@ -8,46 +8,44 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 
-
-def _const(value: float, x: Expr) -> Expr:
-    return tirx.const(value, str(x.ty.dtype))
+from dscc.schedule.arithmetic import const
 
 
 def _relu(x: Expr, alpha: float, beta: float) -> Expr:
-    return tirx.max(_const(0.0, x), x)  # the constant first: NaN stays NaN
+    return tirx.max(const(0.0, x), x)  # the constant first: NaN stays NaN
 
 
 def _affine(x: Expr, alpha: float, beta: float) -> Expr:
-    return _const(alpha, x) * x + _const(beta, x)
+    return const(alpha, x) * x + const(beta, x)
 
 
 def _leaky_relu(x: Expr, alpha: float, beta: float) -> Expr:
-    return tirx.Select(x < _const(0.0, x), _const(alpha, x) * x, x)
+    return tirx.Select(x < const(0.0, x), const(alpha, x) * x, x)
 
 
 def _thresholded_relu(x: Expr, alpha: float, beta: float) -> Expr:
-    return tirx.Select(x > _const(alpha, x), x, _const(0.0, x))
+    return tirx.Select(x > const(alpha, x), x, const(0.0, x))
 
 
 def _scaled_tanh(x: Expr, alpha: float, beta: float) -> Expr:
-    return _const(alpha, x) * tirx.tanh(_const(beta, x) * x)
+    return const(alpha, x) * tirx.tanh(const(beta, x) * x)
 
 
 def _hard_sigmoid(x: Expr, alpha: float, beta: float) -> Expr:
-    return tirx.min(_const(1.0, x), tirx.max(_const(0.0, x), _affine(x, alpha, beta)))
+    return tirx.min(const(1.0, x), tirx.max(const(0.0, x), _affine(x, alpha, beta)))
 
 
 def _elu(x: Expr, alpha: float, beta: float) -> Expr:
-    return tirx.Select(x < _const(0.0, x), _const(alpha, x) * (tirx.exp(x) - _const(1.0, x)), x)
+    return tirx.Select(x < const(0.0, x), const(alpha, x) * (tirx.exp(x) - const(1.0, x)), x)
 
 
 def _softsign(x: Expr, alpha: float, beta: float) -> Expr:
-    return x / (_const(1.0, x) + tirx.max(x, _const(0.0, x) - x))
+    return x / (const(1.0, x) + tirx.max(x, const(0.0, x) - x))
 
 
 def _softplus(x: Expr, alpha: float, beta: float) -> Expr:
-    size = tirx.max(x, _const(0.0, x) - x)
-    return tirx.max(_const(0.0, x), x) + tirx.log1p(tirx.exp(_const(0.0, x) - size))
+    size = tirx.max(x, const(0.0, x) - x)
+    return tirx.max(const(0.0, x), x) + tirx.log1p(tirx.exp(const(0.0, x) - size))
 
 
 @dataclass(frozen=True)
