@@ -179,6 +179,16 @@ def test_arithmetic_on_patterns_is_refused() -> None:
 QUANTIZED = ("int8 uint8 int16 uint16 int4 uint4 int2 uint2 float4_e2m1fn float8_e4m3fn float8_e5m2").split()
 
 
+def test_patterns_are_no_indices() -> None:
+    """Elements of any type are moved, but not to where a complex number says; an altered file crashed there."""
+    kinds = {"x": "float", "i": "complex64", "u": "float"}
+    inputs = ", ".join(f"{kind}[1, 2] {name}" for name, kind in kinds.items())
+    text = f"""<ir_version: 10, opset_import: ["": 20]> f ({inputs}) => (float[1, 2] y) {{
+        y = ScatterElements<axis = 1>(x, i, u) }}"""
+    with pytest.raises(FrontendError, match=r"input 1 \('indices'\) is of type tensor\(complex64\)"):
+        dscc.compile(onnx.parser.parse_model(text))
+
+
 @pytest.mark.parametrize("layout", ["tensor", "axis", "block"])
 def test_quantized_and_back_in_every_type(layout: str) -> None:
     """With zero points where the type is an integer; x is 3x7, and blocks of 3 leave one of 1."""
