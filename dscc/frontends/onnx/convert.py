@@ -3,7 +3,7 @@
 A node is handled by the first of these that can:
 
 1. its inputs are numbers: it is computed now (`fold.py`)
-2. its inputs are shapes: it is evaluated on dimensions (`symbolic.py`)
+2. its inputs are shapes: it is evaluated on dimensions (symbolic/)
 3. it has a converter (`registry.py`, `ops/`)
 4. it calls a function of the model, or the standard defines it as a function of other operators: the body is
 converted in its place
@@ -33,7 +33,7 @@ from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.control import choose_rest
 from dscc.frontends.onnx.regions import RanksDiffer
 from dscc.frontends.onnx.shapes import Dims, shape_expr
-from dscc.frontends.onnx.symbolic import Evaluator
+from dscc.frontends.onnx.symbolic.evaluator import Evaluator
 from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifier, tensor_array
 from dscc.passes import origins
 from dscc.passes.graph import without_unreached

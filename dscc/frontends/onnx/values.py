@@ -4,7 +4,7 @@ A `Value` is a tensor of the Relax function, or content that is known while comp
 
 - a weight is a NumPy array; it becomes a `relax.const` when an operator first needs it as a tensor, and only once;
 - a shape that the graph computes is a small array whose elements are integers and `tirx` expressions over the model's
-  symbolic dimensions. Operators on such arrays are evaluated while compiling (`symbolic.py`), so that a Reshape finds
+  symbolic dimensions. Operators on such arrays are evaluated while compiling (symbolic/), so that a Reshape finds
   dimensions, not a tensor.
 """
 
