@@ -90,6 +90,14 @@ def done(array: Any) -> None:
                 mapping.madvise(mmap.MADV_DONTNEED, first, end - first)
 
 
+def keep(array: Array) -> None:
+    """What lies at an array's place is no longer only what is in its file: nothing there is done with any more."""
+    start = array.__array_interface__["data"][0]
+    for begin, (length, _) in list(_live.items()):
+        if begin <= start < begin + length:
+            _live.pop(begin, None)
+
+
 def pieces(content: memoryview) -> Iterator[memoryview]:
     """A long content in pieces; each is done with when the next one is asked for."""
     for start in range(0, len(content), PIECE_BYTES):

@@ -12,6 +12,7 @@ before any of it is used.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import mmap
 import os
@@ -89,7 +90,11 @@ class Artifact:
                 size = os.fstat(file.fileno()).st_size
                 if size == 0:
                     raise ArtifactError(f"'{path}' is empty; expected an artifact that 'dscc compile' wrote")
-                image = memoryview(mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE))
+                mapping = mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ, flags=mmap.MAP_PRIVATE)
+                if hasattr(mmap, "MADV_HUGEPAGE"):  # what is read now gets large pages, where the file system has them
+                    with contextlib.suppress(OSError):  # a kernel without them
+                        mapping.madvise(mmap.MADV_HUGEPAGE)
+                image = memoryview(mapping)
         except FileNotFoundError as err:
             raise ArtifactError(f"artifact '{path}' does not exist") from err
         except OSError as err:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _NO_MEMORY = "there is not enough memory"
 _REMEMBERED = 64  # combinations of shapes that are known to fit
+_EARLY = 8  # runs, before a module counts as one that is used again and again
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Module:
         self._idle: list[Session] = [Session(self._program)]
         self._made, self._limit = 1, available
         self._waiting = 0
+        self._early = _EARLY
         self._returned = threading.Condition()
 
     def __call__(self, /, *arrays: Any, **named: Any) -> tuple[Array, ...]:
@@ -116,6 +118,10 @@ class Module:
             session = self._idle.pop()
         except IndexError:
             session = self._another()
+        if self._early:
+            self._early -= 1
+            if not self._early:
+                self._program.settle()
         try:
             return session.run(arrays, wanted)
         except MemoryError as err:

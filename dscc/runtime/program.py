@@ -13,7 +13,7 @@ from dscc.artifact.manifest import ContainerSpec
 from dscc.artifact.store import write_all
 from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
-from dscc.runtime import device, ffi
+from dscc.runtime import device, ffi, pages
 
 if TYPE_CHECKING:
     from dscc.artifact import Artifact
@@ -74,6 +74,11 @@ class Program:
         set_fallback = self.library.invoke(self.get_function, self.executable, "dscc_set_fallback", 1)
         if isinstance(set_fallback, ffi.Ref):
             self.library.invoke(set_fallback, self._fallback.function)
+
+    def settle(self) -> None:
+        """Arrange the weights for many more runs."""
+        if self.device is None:
+            pages.settle(self._image)
 
     def owns(self, address: int) -> bool:
         """Whether the address is one of a weight."""
