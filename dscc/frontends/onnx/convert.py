@@ -3,7 +3,7 @@
 A node is handled by the first of these that can:
 
 1. its inputs are numbers: it is computed now (`fold.py`)
-2. its inputs are shapes: it is evaluated on dimensions (symbolic/)
+2. its inputs are shapes: it is evaluated on dimensions (`symbolic/`)
 3. it has a converter (`registry.py`, `ops/`)
 4. it calls a function of the model, or the standard defines it as a function of other operators: the body is
 converted in its place
