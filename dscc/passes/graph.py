@@ -335,17 +335,27 @@ def _binding(node: Node) -> relax.Binding:
     )
 
 
-def edit_functions(mod: tvm.IRModule, edit: Callable[[Graph], None]) -> tvm.IRModule:
-    """`mod` with `edit` applied to every Relax function; `mod` itself is left as it was."""
-    new = None
+def edit_functions(
+    mod: tvm.IRModule, edit: Callable[[Graph], None], builder: relax.BlockBuilder | None = None
+) -> tvm.IRModule:
+    """`mod` with `edit` applied to every Relax function; `mod` itself is left as it was.
+
+    Args:
+        builder: made of `mod`; has the functions that `edit` adds.
+    """
+    edited = {}
     for name, func in mod.functions_items():
         if isinstance(func, relax.Function):
             graph = Graph(func)
             edit(graph)
             if graph.changed:
-                new = new or mod.clone()
-                new.update_func(name, graph.finish())
-    return new or mod
+                edited[name] = graph.finish()
+    if not edited:
+        return mod
+    new = mod.clone() if builder is None else builder.get()
+    for name, func in edited.items():
+        new.update_func(name, func)
+    return new
 
 
 def without_unreached(mod: tvm.IRModule) -> tvm.IRModule:

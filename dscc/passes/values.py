@@ -4,6 +4,7 @@ constant.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -83,6 +84,16 @@ def is_scalar(expr: Expr, value: float, relative: float = 1e-6) -> bool:
     """Whether `expr` is a constant of one element that equals `value`, up to the rounding of a float32 literal."""
     found = scalar(expr)
     return found is not None and abs(found - value) <= relative * abs(value)
+
+
+def unlike(wanted: Iterable[tuple[Expr | None, float]], relative: float) -> str | None:
+    """Why a pattern's constants are not the numbers that they have to be, for a remark; None if they are, or if one is
+    not in the pattern.
+    """
+    for found, value in wanted:
+        if found is not None and not is_scalar(found, value, relative):
+            return f"expected {value:.4g}, found {describe(found)}"
+    return None
 
 
 def attr(call: relax.Call, name: str) -> Any:

@@ -15,7 +15,7 @@ from tvm import relax
 from tvm.relax.dpl import DFPattern, is_op
 
 from dscc.passes.rewrite import RewritePass
-from dscc.passes.values import describe, is_scalar
+from dscc.passes.values import unlike
 
 
 class FuseGelu(RewritePass):
@@ -37,10 +37,7 @@ class FuseGelu(RewritePass):
 
     def check(self, inverse_root: Any, root_of_two: Any, one: Any, half: Any, two: Any) -> str | None:
         wanted = ((inverse_root, math.sqrt(0.5)), (root_of_two, math.sqrt(2)), (one, 1.0), (half, 0.5), (two, 2.0))
-        for found, value in wanted:
-            if found is not None and not is_scalar(found, value, relative=1e-3):
-                return f"expected {value:.4g}, found {describe(found)}"
-        return None
+        return unlike(wanted, relative=1e-3)
 
     def rewrite(self, x: relax.Expr) -> relax.Expr:
         return relax.op.nn.gelu(x)

@@ -14,7 +14,7 @@ from tvm import relax
 from tvm.relax.dpl import DFPattern, is_op
 
 from dscc.passes.rewrite import RewritePass
-from dscc.passes.values import describe, is_scalar
+from dscc.passes.values import unlike
 
 
 class FuseGeluTanh(RewritePass):
@@ -33,10 +33,7 @@ class FuseGeluTanh(RewritePass):
 
     def check(self, three: Any, bend: Any, slope: Any, one: Any, half: Any) -> str | None:
         wanted = ((three, 3.0), (bend, 0.044715), (slope, math.sqrt(2 / math.pi)), (one, 1.0), (half, 0.5))
-        for found, value in wanted:
-            if found is not None and not is_scalar(found, value, relative=1e-3):
-                return f"expected {value:.4g}, found {describe(found)}"
-        return None
+        return unlike(wanted, relative=1e-3)
 
     def rewrite(self, x: relax.Expr) -> relax.Expr:
         return relax.op.nn.gelu_tanh(x)

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import tvm
 from tvm import relax, te, tirx
-from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.expr_functor import mutator
 
 from dscc.passes.base import Pass, PassContext
-from dscc.passes.mutate import mutated
+from dscc.passes.mutate import Rewriter, mutated
 from dscc.passes.quantize.operands import LARGEST, Data, Weight, data_of, weight_of
 from dscc.passes.values import attr, const, dtype, scalar
 
@@ -39,11 +39,7 @@ class FuseIntegerCasts(Pass):
 
 
 @mutator
-class _Fuser(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, ctx: PassContext):
-        super().__init__(mod)
-        self._ctx = ctx
-
+class _Fuser(Rewriter):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         name = getattr(call.op, "name", "")
@@ -53,8 +49,8 @@ class _Fuser(PyExprMutator):
             return call
         if name == "relax.nn.conv2d" and (attr(call, "data_layout"), attr(call, "kernel_layout")) != ("NHWC", "OHWI"):
             return call
-        weight = weight_of(call.args[1], self._value)
-        data = None if weight is None else data_of(call.args[0], self._value)
+        weight = weight_of(call.args[1], self._bound)
+        data = None if weight is None else data_of(call.args[0], self._bound)
         if weight is None or data is None or weight.scale is not None or data.scale is not None:
             return call
         columns = weight.values.shape[1 if name == "relax.matmul" else 0]
@@ -67,9 +63,6 @@ class _Fuser(PyExprMutator):
             return self._in_float(call, weight) if exact else call
         self._ctx.remark(f"fuse-integer-casts: applied at a product of {data.stored.ty} and {call.args[1].ty}")
         return self._dot(call, data, weight)
-
-    def _value(self, expr: relax.Expr) -> relax.Expr:
-        return self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
 
     def _dot(self, call: relax.Call, data: Data, weight: Weight) -> relax.Expr:
         stored = data.moved(self.builder_.emit)

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import tvm
 from tvm import relax, te, tirx
 from tvm.ir import GenericConst
-from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.expr_functor import mutator
 
 from dscc.passes.base import Pass, PassContext
-from dscc.passes.mutate import mutated
+from dscc.passes.mutate import Rewriter, mutated
 
 _MATMUL, _ASTYPE = tvm.ir.Op.get("relax.matmul"), tvm.ir.Op.get("relax.astype")
 
@@ -32,11 +32,7 @@ class FuseWeightCasts(Pass):
 
 
 @mutator
-class _Fuser(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, ctx: PassContext):
-        super().__init__(mod)
-        self._ctx = ctx
-
+class _Fuser(Rewriter):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         if call.op != _MATMUL or call.args[0].ty.ndim < 2:
@@ -49,7 +45,7 @@ class _Fuser(PyExprMutator):
 
     def _stored(self, expr: relax.Expr) -> GenericConst | None:
         """The constant matrix whose conversion `expr` is."""
-        value = self.lookup_binding(expr) if isinstance(expr, relax.Var) else None
+        value = self._bound(expr)
         if not isinstance(value, relax.Call) or value.op != _ASTYPE:
             return None
         stored = value.args[0]

@@ -22,7 +22,7 @@ from tvm.ir import Var
 
 from dscc.errors import PipelineError
 from dscc.passes.base import Pass, PassContext
-from dscc.passes.graph import Graph, Node
+from dscc.passes.graph import Graph, Node, edit_functions
 from dscc.passes.moe.build import Refused, build, emit
 from dscc.passes.moe.rules import RULES
 from dscc.passes.moe.trace import Trace
@@ -48,11 +48,8 @@ class FuseExperts(Pass):
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         builder = relax.BlockBuilder(mod)
-        edited: dict[tvm.ir.GlobalVar, relax.Function] = {}
-        for gvar, func in mod.functions_items():
-            if not isinstance(func, relax.Function):
-                continue
-            graph = Graph(func)
+
+        def edit(graph: Graph) -> None:
             found = Trace(graph, mod, RULES)
             found.run()
             for mixed in found.mixed:
@@ -68,13 +65,8 @@ class FuseExperts(Pass):
             self._say_what_was_lost(found, ctx)
             if graph.changed:
                 _drop_checks(graph, found)
-                edited[gvar] = graph.finish()
-        if not edited:
-            return mod
-        new = builder.get()
-        for gvar, func in edited.items():
-            new.update_func(gvar, func)
-        return new
+
+        return edit_functions(mod, edit, builder)
 
     def _say_what_was_lost(self, found: Trace, ctx: PassContext) -> None:
         """Where a value that had been through an expert's product was read by something not known here."""

@@ -19,7 +19,7 @@ from tvm.relax import op as R
 
 from dscc.errors import PipelineError
 from dscc.passes.base import Pass, PassContext
-from dscc.passes.graph import Graph, Node
+from dscc.passes.graph import Graph, Node, edit_functions
 from dscc.passes.values import const, constant
 from dscc.schedule.experts.define import define
 from dscc.schedule.experts.facts import mixture_of
@@ -51,11 +51,8 @@ class MoePartition(Pass):
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         builder = relax.BlockBuilder(mod)
-        edited: dict[tvm.ir.GlobalVar, relax.Function] = {}
-        for gvar, func in mod.functions_items():
-            if not isinstance(func, relax.Function):
-                continue
-            graph = Graph(func)
+
+        def edit(graph: Graph) -> None:
             for node in graph.all():
                 value = node.value
                 mixture = mixture_of(mod[value.args[0]]) if _is_kernel(value) else None
@@ -66,14 +63,8 @@ class MoePartition(Pass):
                     continue
                 graph.replace(node, self._split(graph, node, mixture, builder))
                 ctx.remark(f"{self.name}: applied at {node}")
-            if graph.changed:
-                edited[gvar] = graph.finish()
-        if not edited:
-            return mod
-        new = builder.get()
-        for gvar, func in edited.items():
-            new.update_func(gvar, func)
-        return new
+
+        return edit_functions(mod, edit, builder)
 
     def _refused(self, mixture: Mixture) -> str:
         if mixture.begin or mixture.after:

@@ -13,11 +13,11 @@ import numpy as np
 import tvm
 from tvm import relax
 from tvm.ir import GenericConst
-from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.relax.expr_functor import mutator
 
 from dscc.elements import numpy_dtype
 from dscc.passes.base import Pass, PassContext
-from dscc.passes.mutate import mutated
+from dscc.passes.mutate import Rewriter, mutated
 from dscc.passes.values import dtype
 
 _MATMUL, _ASTYPE = tvm.ir.Op.get("relax.matmul"), tvm.ir.Op.get("relax.astype")
@@ -36,11 +36,7 @@ class MultiplyHalves(Pass):
 
 
 @mutator
-class _Fuser(PyExprMutator):
-    def __init__(self, mod: tvm.IRModule, ctx: PassContext):
-        super().__init__(mod)
-        self._ctx = ctx
-
+class _Fuser(Rewriter):
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         if call.op != _MATMUL or dtype(call) != "float32":
@@ -59,7 +55,7 @@ class _Fuser(PyExprMutator):
 
     def _half(self, expr: relax.Expr) -> relax.Expr | None:
         """The half that `expr` is the conversion of."""
-        value = self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
+        value = self._bound(expr)
         if isinstance(value, GenericConst) and dtype(value) in _HALVES:
             return value
         if isinstance(value, relax.Call) and value.op == _ASTYPE and dtype(value.args[0]) in _HALVES:
