@@ -56,7 +56,6 @@ class DotPacking(Packing):
     axes: tuple[int, ...] = (0, 1)
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        table = self.columns.table()
         signed = weight.dtype == (np.uint8 if self.flip else np.int8)  # as the instruction sees them
         bytes_ = (weight.view(np.uint8) ^ np.uint8(0x80 if self.flip else 0)).view(np.int8 if signed else np.uint8)
         bytes_ = bytes_.transpose(self.axes)
@@ -64,10 +63,10 @@ class DotPacking(Packing):
         words = np.pad(bytes_, fill).reshape(-1, bytes_.shape[-1])
         groups = -(-words.shape[0] // self.group)
         full = np.pad(words, ((0, groups * self.group - words.shape[0]), (0, 0)))
-        chosen = np.where(table >= 0, full[:, table], np.zeros((), full.dtype))  # depth, panel, column
-        panels, width = table.shape
-        data = chosen.reshape(groups, self.group, panels, width).transpose(2, 0, 3, 1).reshape(panels, -1)
-        sums = chosen.sum(axis=0, dtype=np.int32).view(np.uint8)
+        cut = self.columns.cut(full)
+        _, panels, width = cut.shape
+        data = cut.reshape(groups, self.group, panels, width).transpose(2, 0, 3, 1).reshape(panels, -1)
+        sums = cut.sum(axis=0, dtype=np.int32).view(np.uint8)
         return np.ascontiguousarray(np.concatenate([data.view(np.uint8), sums], axis=1)).view(weight.dtype)
 
 

@@ -74,6 +74,11 @@ class Columns:
         bases = np.minimum(np.arange(self.panels) * tile.width, self.count - tile.width)
         return bases[:, None] + np.arange(tile.width)
 
+    def cut(self, matrix: np.ndarray) -> np.ndarray:
+        """(.., column) as (.., panel, column of the panel), with zeros as padding."""
+        table = self.table()
+        return np.where(table >= 0, matrix[..., table], np.zeros((), matrix.dtype))
+
 
 @dataclass(frozen=True)
 class PanelPacking(Packing):
@@ -90,10 +95,9 @@ class PanelPacking(Packing):
     groups: int = 1
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
-        count, table = self.columns.count, self.columns.table()
-        matrix = weight.transpose(self.axes).reshape(-1, self.groups, count)
-        chosen = np.where(table >= 0, matrix[:, :, table], np.zeros((), weight.dtype))  # depth, group, panel, column
-        packed = chosen.transpose(1, 2, 0, 3).reshape(self.groups * self.columns.panels, -1, table.shape[1])
+        cut = self.columns.cut(weight.transpose(self.axes).reshape(-1, self.groups, self.columns.count))
+        depth, groups, panels, width = cut.shape
+        packed = cut.transpose(1, 2, 0, 3).reshape(groups * panels, depth, width)
         return np.ascontiguousarray(packed)
 
 

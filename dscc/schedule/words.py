@@ -135,13 +135,12 @@ class WordPacking(Packing):
         ordered = weight.transpose(self.axes)
         spare = -ordered.shape[-2] % self.group
         padded = np.pad(ordered, [(0, 0)] * (ordered.ndim - 2) + [(0, spare), (0, 0)])
-        table = self.columns.table()
-        matrix = padded.reshape(-1, padded.shape[-1])
-        chosen = np.where(table >= 0, matrix[:, table], np.zeros((), weight.dtype))  # (depth, panel, column)
-        parts = chosen.reshape(-1, self.group, *table.shape).transpose(2, 0, 3, 1)  # (panel, step, column, group)
-        packed = parts.reshape(len(table), -1, table.shape[1] * self.group)
+        cut = self.columns.cut(padded.reshape(-1, padded.shape[-1]))
+        depth, panels, width = cut.shape
+        parts = cut.reshape(depth // self.group, self.group, panels, width).transpose(2, 0, 3, 1)
+        packed = parts.reshape(panels, depth // self.group, width * self.group)
         if self.sums:
-            totals = chosen.sum(axis=0, dtype="<i4")[:, None, :]
+            totals = cut.sum(axis=0, dtype="<i4")[:, None, :]
             packed = np.concatenate([packed, totals.view(weight.dtype)], axis=1)
         return np.ascontiguousarray(packed)
 

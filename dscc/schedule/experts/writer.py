@@ -15,7 +15,7 @@ An expert that nobody chose costs a comparison; with one token only the weights 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -122,17 +122,26 @@ class Writer:
         with code.loop(tasks, "task", "parallel") as task:
             begin = code.opaque("panels", task * group)
             here = tirx.min(group, index(panels.count) - begin)
-            with code.loop(self.mixture.experts, "expert") as expert:
-                first = code.opaque("first", self.routes.start.load(expert))
-                count = code.opaque("count", self.routes.start.load(expert + 1) - first)
-                with code.when(count > 0), code.loop(here, "p") as p:
-                    panel = code.opaque("panel", begin + p)
+            self._products(self.first, self.rows, self.row_pitch, begin, here, self._activate)
 
-                    def use(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
-                        self._activate(sums, expert, panel)
+    def _products(
+        self, weight: Weight, rows: Flat, pitch: int, begin: Expr, here: Expr, use: Callable[[Sums, Expr, Expr], None]
+    ) -> None:
+        """Every expert's rows, `pitch` apart, times `here` panels of its weight from `begin` on; `use` takes the sums,
+        the expert and the panel.
+        """
+        code, start = self.code, self.routes.start
+        with code.loop(self.mixture.experts, "expert") as expert:
+            first = code.opaque("first", start.load(expert))
+            count = code.opaque("count", start.load(expert + 1) - first)
+            with code.when(count > 0), code.loop(here, "p") as p:
+                panel = code.opaque("panel", begin + p)
 
-                    read = _numbers(code, panels.count, expert, panel, begin, p + 1 < here)
-                    write_rows(code, self.first, self.rows, self.row_pitch, first, count, *read, use)
+                def used(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
+                    use(sums, expert, panel)
+
+                read = _numbers(code, weight.panels.count, expert, panel, begin, p + 1 < here)
+                write_rows(code, weight, rows, pitch, first, count, *read, used)
 
     def _activate(self, sums: Sums, expert: Expr, panel: Expr) -> None:
         """hidden = middle(sums)"""
@@ -167,17 +176,7 @@ class Writer:
                 column = code.bind("column", (begin + p) * panels.step + v * panels.lanes)
                 zero = broadcast(tirx.const(0.0, "float32"), panels.lanes)
                 y.store(code, t * m.out + column, zero, mask=self._columns(column))
-            with code.loop(m.experts, "expert") as expert:
-                first = code.opaque("first", self.routes.start.load(expert))
-                count = code.opaque("count", self.routes.start.load(expert + 1) - first)
-                with code.when(count > 0), code.loop(here, "p") as p:
-                    panel = code.opaque("panel", begin + p)
-
-                    def use(sums: Sums, expert: Expr = expert, panel: Expr = panel) -> None:
-                        self._gather(sums, expert, panel)
-
-                    read = _numbers(code, panels.count, expert, panel, begin, p + 1 < here)
-                    write_rows(code, self.second, self.hidden, self.hidden_pitch, first, count, *read, use)
+            self._products(self.second, self.hidden, self.hidden_pitch, begin, here, self._gather)
 
     def _columns(self, column: Expr) -> Expr | None:
         panels = self.second.panels
