@@ -56,7 +56,9 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
             "kernels": sum(isinstance(func, tirx.PrimFunc) for func in lifted.mod.functions.values()),
             "weight_bytes": sum(weight.nbytes for weight in lifted.weights.values()),
             "fallback": tuple(str(region) for region in elsewhere),
+            # with 0 of these the model runs; with 0 of those nothing runs, if that leaves nothing to make
             "may_be_empty": [str(name) for name in main.attrs.get("dscc.may_be_empty") or ()],
+            "may_be_none": [str(name) for name in main.attrs.get("dscc.may_be_none") or ()],
             **({"parameters": counted} if (counted := parameters(lifted)) else {}),
             **ctx.facts,
         },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,8 +56,14 @@ class InputSpecs:
             for spec, dtype, value, plain in zip(self._specs, self._dtypes, values, self._plain, strict=True)
         ]
 
-    def check(self, shapes: Sequence[tuple[int, ...]]) -> None:
+    def check(self, shapes: Sequence[tuple[int, ...]], may_be_none: Collection[str] = ()) -> dict[str, int]:
         """Compare shapes with what the model takes.
+
+        Args:
+            may_be_none: names of more dimensions that may be 0.
+
+        Returns:
+            The sizes of dimensions by name.
 
         Raises:
             InputError: a rank or a dimension does not fit, or two dimensions of one name differ.
@@ -73,11 +79,12 @@ class InputSpecs:
                 if isinstance(want, int):
                     if got != want:
                         raise InputError(f"{wanted}: dimension {axis} must be {want}")
-                elif got == 0 and want not in self._may_be_empty:
+                elif got == 0 and want not in self._may_be_empty and want not in may_be_none:
                     raise InputError(f"{wanted}: dimension {axis} ('{want}') must be at least 1")
                 elif sizes.setdefault(want, (got, spec.name))[0] != got:
                     size, first = sizes[want]
                     raise InputError(f"{wanted}: dimension {axis} must be {size}, as '{want}' is in input '{first}'")
+        return {name: size for name, (size, _) in sizes.items()}
 
 
 def _text(shape: Sequence[int]) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dscc.artifact.host import cores
 from dscc.artifact.manifest import ContainerSpec
-from dscc.elements import onnx_name
+from dscc.elements import numpy_dtype, onnx_name
 from dscc.errors import InputError, unknown
 from dscc.runtime import ffi
 from dscc.runtime.inputs import Array, InputSpecs
+from dscc.runtime.nothing import empty_shapes
 from dscc.runtime.program import Program
 from dscc.runtime.session import Session
 
@@ -57,6 +60,7 @@ class Module:
         self._program = Program(artifact, self.threads, device)
         self.device = self._program.device.name if self._program.device else None
         self._inputs = InputSpecs(self.manifest.inputs, self.manifest.summary.get("may_be_empty", ()))
+        self._may_be_none = frozenset(self.manifest.summary.get("may_be_none", ()))
         self._outputs = {spec.name: i for i, spec in enumerate(self.manifest.outputs)}
         self._all = tuple(range(len(self.manifest.outputs)))
         self._known: set[tuple[tuple[int, ...], ...]] = set()
@@ -110,6 +114,8 @@ class Module:
         # A sequence or an optional has no shape; its tensors are looked at in every run.
         shapes = tuple([array.shape if self._inputs.plain else getattr(array, "shape", ()) for array in arrays])
         if shapes not in self._known:
+            if any(0 in shape for shape in shapes) and (nothing := self._nothing(shapes, wanted)) is not None:
+                return nothing
             self._inputs.check(shapes)
             if len(self._known) == _REMEMBERED:
                 self._known.clear()
@@ -137,6 +143,15 @@ class Module:
             if self._waiting:
                 with self._returned:
                     self._returned.notify()
+
+    def _nothing(self, shapes: Sequence[tuple[int, ...]], wanted: Sequence[int]) -> list[Array] | None:
+        """The outputs of a run that makes nothing, or None where it makes something or has to be refused."""
+        sizes = self._inputs.check(shapes, self._may_be_none)
+        specs = [self.manifest.outputs[index] for index in wanted]
+        found = empty_shapes(specs, sizes)
+        if found is None:
+            return None
+        return [np.empty(shape, numpy_dtype(spec.dtype)) for shape, spec in zip(found, specs, strict=True)]
 
     def _another(self) -> Session:
         """A session when none is idle: a new one, up to as many as there are cores, else the next that comes back."""

@@ -6,16 +6,15 @@ around a call that does nothing is taken off.
 
 from __future__ import annotations
 
-import ast
 import ctypes
 import math
-import operator
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dscc.runtime import ffi
+from dscc.runtime.arithmetic import evaluate
 from dscc.runtime.inputs import Array, InputSpecs
 from dscc.runtime.program import Program
 from dscc.runtime.session import Session
@@ -141,14 +140,6 @@ def _bytes(value: ffi.Value) -> int:
     return math.prod(sizes_of(value)) * ((dtype.bits * dtype.lanes + 7) // 8)
 
 
-_BINARY: Mapping[type[ast.operator], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-}
-
-
 def flops(function: Mapping[str, Any], sizes: Sequence[Sequence[int]]) -> int | None:
     """Arithmetic operations of one call of a kernel, or None if that is not known.
 
@@ -159,19 +150,4 @@ def flops(function: Mapping[str, Any], sizes: Sequence[Sequence[int]]) -> int | 
     if "flops" not in function:
         return None
     dims = {name: sizes[place[0]][place[1] if len(place) > 1 else 0] for name, place in function["dims"].items()}
-
-    def value(node: ast.expr) -> int:
-        match node:
-            case ast.Constant(value=int(number)):
-                return number
-            case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -value(operand)
-            case ast.Name(id=name):
-                return dims[name]
-            case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _BINARY:
-                return _BINARY[type(sign)](value(left), value(right))
-            case ast.Call(func=ast.Name(id=("min" | "max") as name), args=args):
-                return (min if name == "min" else max)(value(arg) for arg in args)
-        raise ValueError(f"'{ast.unparse(node)}' is no number of operations")
-
-    return value(ast.parse(function["flops"], mode="eval").body)
+    return evaluate(function["flops"], dims)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import tvm
-from tvm import relax
+from tvm import relax, tirx
 
 from dscc.elements import STRING, carrier
 from dscc.errors import FrontendError, UnsupportedError
@@ -101,6 +101,7 @@ class Importer:
         main = main.with_attr("dscc.input_types", taken)
         main = main.with_attr("dscc.operators", sorted(self.contributed))
         main = main.with_attr("dscc.may_be_empty", sorted(str(self._symbols[name]) for name in self._may_be_empty))
+        main = main.with_attr("dscc.may_be_none", self._may_be_none(params, outputs))
         main = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
         module["main"] = origins.note(main, self.nodes)
         return module
@@ -170,6 +171,23 @@ class Importer:
         if name not in self._symbols:
             self._symbols[name] = self.dims.symbol(identifier(name, "n"), 0 if name in self._may_be_empty else 1)
         return self._symbols[name]
+
+    def _may_be_none(self, params: Iterable[relax.Var], outputs: Sequence[Value]) -> list[str]:
+        """The symbols of the inputs with which the outputs' shapes are what they are also where they are 0: no use was
+        made of their being more, or the model says itself that a dimension of every output is this one.
+        """
+        tensors = [param.ty for param in params if isinstance(param.ty, relax.TensorType)]
+        symbols = {dim for ty in tensors for dim in ty.shape.values if isinstance(dim, tirx.Var)}
+        stated = [self._as_stated(*each) for each in zip(outputs, self.model.graph.output, strict=True)]
+        return sorted(str(dim) for dim in symbols if dim not in self.dims.counted_on or all(dim in s for s in stated))
+
+    def _as_stated(self, output: Value, info: onnx.ValueInfoProto) -> set[Dim]:
+        """The symbols that are dimensions of an output by what the model says and by what was found."""
+        if _held(info) or not isinstance(output.expr.ty, relax.TensorType) or output.expr.ty.shape is None:
+            return set()
+        said = [self._symbols.get(dim.dim_param) for dim in info.type.tensor_type.shape.dim]
+        found = zip(output.expr.ty.shape.values, said, strict=False)  # a model may state another rank than it has
+        return {dim for dim, name in found if name is not None and dim.same_as(name)}
 
     # The nodes.
 

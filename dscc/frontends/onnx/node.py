@@ -198,7 +198,7 @@ class Node:
 
         A kernel that takes a place modulo a size needs it: modulo 0 ends the process.
         """
-        if self.dims.at_least(size, least):
+        if self.dims.at_least(size, least, decides=False):
             return
         if not require_equal(self.bb, self.dims, self.dims.minimum(size, least), least):
             raise self.error(f"{what} is {plain(size)}, expected at least {plain(least)}")

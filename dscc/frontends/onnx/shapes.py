@@ -28,12 +28,18 @@ _TRIED = (2, 3, 4, 6, 8, 9, 16, 30, 64, 99, 1024)
 
 
 class Dims:
-    """Dimension arithmetic under what is known of the model's symbols."""
+    """Dimension arithmetic under what is known of the model's symbols.
+
+    Attributes:
+        counted_on: the symbols of which it was made use that they are not 0: shapes may be other ones where they are.
+    """
 
     def __init__(self) -> None:
         self._analyzer = Analyzer()
+        self._from_zero = Analyzer()  # knows of no symbol that it is at least 1
         self._names: set[str] = set()
         self._least: dict[tirx.Var, int] = {}  # of every symbol
+        self.counted_on: set[tirx.Var] = set()
 
     def symbol(self, name: str, minimum: int = 1) -> tirx.Var:
         """A new symbolic dimension, called `name` unless that is taken."""
@@ -44,6 +50,7 @@ class Dims:
         self._names.add(unique)
         var = tirx.Var(unique, "int64")
         self._bind(var, minimum)
+        self._from_zero.bind(var, tvm.ir.Range(min(minimum, 0), MAX_DIM))
         return var
 
     def _bind(self, var: tirx.Var, minimum: int) -> None:
@@ -104,21 +111,28 @@ class Dims:
         return True
 
     def proved(self, condition: Any) -> bool:
-        return bool(condition) if isinstance(condition, bool | int) else bool(self._analyzer.can_prove(condition))
+        return bool(condition) if isinstance(condition, bool | int) else self._holds(condition)
 
-    def at_least(self, a: Dim, b: Dim) -> bool:
-        """Whether a >= b is proved."""
+    def at_least(self, a: Dim, b: Dim, decides: bool = True) -> bool:
+        """Whether a >= b is proved. `decides`: whether a shape depends on the answer, not just whether to check."""
         if static(a) is not None and static(b) is not None:
             return int(a) >= int(b)
-        return bool(self._analyzer.can_prove(int64(a) >= int64(b)))
+        return self._holds(int64(a) >= int64(b), decides)
+
+    def _holds(self, condition: tvm.ir.Expr, decides: bool = True) -> bool:
+        if not self._analyzer.can_prove(condition):
+            return False
+        if decides and not self._from_zero.can_prove(condition):
+            self.counted_on.update(symbols(condition))
+        return True
 
     def product(self, dims: Iterable[Dim]) -> Dim:
         return self.simplify(math.prod(dims, start=1))
 
-    def minimum(self, a: Dim, b: Dim) -> Dim:
-        if self.at_least(b, a):
+    def minimum(self, a: Dim, b: Dim, decides: bool = True) -> Dim:
+        if self.at_least(b, a, decides):
             return a
-        return b if self.at_least(a, b) else self.simplify(tirx.min(int64(a), int64(b)))
+        return b if self.at_least(a, b, decides) else self.simplify(tirx.min(int64(a), int64(b)))
 
     def maximum(self, a: Dim, b: Dim) -> Dim:
         if self.at_least(a, b):

@@ -30,7 +30,8 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
     size = x.shape[axis]
     known = indices.constant
     if known is None:
-        node.require_at_least(size, node.dims.minimum(node.dims.product(indices.shape), 1), _INDEXED)
+        least = node.dims.minimum(node.dims.product(indices.shape), 1, decides=False)
+        node.require_at_least(size, least, _INDEXED)
         return R.take(x.expr, indices.expr, axis, mode="wrap")
     length = static(size)
     if length is not None and known.size and not (-length <= known.min() and known.max() < length):

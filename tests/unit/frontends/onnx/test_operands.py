@@ -103,6 +103,7 @@ def test_an_attribute_of_a_function_that_its_call_gives_in_another_type() -> Non
 @pytest.mark.parametrize("inner", ["y", "x"])
 def test_a_name_of_a_branch_that_is_also_outside(inner: str) -> None:
     """Branches name their results as the node does, or even as what they take."""
+
     def branch(op: str) -> onnx.GraphProto:
         nodes = [N(op, ["x"], ["t"]), N("Neg", ["t"], [inner])]
         return helper.make_graph(nodes, op, [], [helper.make_tensor_value_info(inner, 1, [2, 3])])
