@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from tvm import relax
 from tvm.relax import Expr
@@ -11,7 +13,9 @@ from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import reshaped, shape_expr
-from dscc.frontends.onnx.values import Value, scalar
+from dscc.frontends.onnx.values import Dim, Value, scalar, static
+
+_SLICES = 16  # sums of so many are written out, which fuses with what is around them
 
 
 @converter("BatchNormalization")
@@ -150,18 +154,35 @@ def _grouped(node: Node, x: Value, scale: Value, bias: Value, per_group: bool) -
 def lrn(node: Node, x: Value) -> Expr:
     """x / (bias + alpha / size * sum of squares over `size` neighbouring channels) ** beta."""
     size = node.required("size")
+    if size < 1:
+        raise node.error(f"attribute 'size' is {size}; it must be 1 or more")
     before, after = (size - 1) // 2, size - 1 - (size - 1) // 2
+    if (channels := static(x.shape[1])) is not None:  # further there are none
+        before, after = (min(reach, max(channels - 1, 0)) for reach in (before, after))
     squares = node.emit(R.multiply(x.expr, x.expr))
-    pads = [0, 0, before, after, *[0, 0] * (x.ndim - 2)]
-    padded = node.emit(R.nn.pad(squares, pads))
-    channels = x.shape[1]
-    total = None
-    for offset in range(size):
-        part = node.emit(R.strided_slice(padded, [1], [offset], [offset + channels], [1], assume_inbound=True))
-        total = part if total is None else node.emit(R.add(total, part))
+    total = _neighbours(node, squares, x.dtype, x.shape, before, after)
     scaled = node.emit(R.multiply(total, scalar(node.attr("alpha", 1e-4) / size, x.dtype)))
     base = node.emit(R.add(scaled, scalar(node.attr("bias", 1.0), x.dtype)))
     return R.divide(x.expr, node.emit(R.power(base, scalar(node.attr("beta", 0.75), x.dtype))))
+
+
+def _neighbours(node: Node, data: Expr, dtype: str, shape: Sequence[Dim], before: int, after: int) -> Expr:
+    """The sum over the channels from `before` those of each element to `after` it."""
+    count = before + after + 1
+    if count > _SLICES:
+        flat = node.emit(reshaped(data, [shape[0], 1, shape[1], node.dims.product(shape[2:])]))
+        mean = R.nn.avg_pool2d(flat, (count, 1), padding=(before, 0, after, 0), count_include_pad=True)
+        total = node.emit(R.multiply(node.emit(mean), scalar(count, dtype)))
+        return node.emit(reshaped(total, shape))
+    padded = node.emit(R.nn.pad(data, [0, 0, before, after, *[0, 0] * (len(shape) - 2)]))
+    parts = [
+        node.emit(R.strided_slice(padded, [1], [offset], [offset + shape[1]], [1], assume_inbound=True))
+        for offset in range(count)
+    ]
+    total = parts[0]
+    for part in parts[1:]:
+        total = node.emit(R.add(total, part))
+    return total
 
 
 @converter("LpNormalization")

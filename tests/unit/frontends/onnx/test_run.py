@@ -201,3 +201,17 @@ def test_hardmax_takes_the_rest_for_one_axis_before_opset_13(opset: int, axis: i
     [want] = session.run(None, feeds)
     [got] = dscc.compile(model, jobs=1, fallback=False).load().run(None, feeds)
     np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((2, 40, 3, 5), 17), ((2, 40, 3), 41), ((2, 5, 3, 3), 2**31), (("n", "c", "h", "w"), 19), (("n", "c"), 4)],
+)
+def test_neighbouring_channels(shape: tuple[int | str, ...], size: int) -> None:
+    """Against the definition: the evaluator misreads it. An altered file had a size of 2**31."""
+    module = dscc.compile(build([N("LRN", ["x"], ["y"], size=size, alpha=0.5, beta=0.6)], {"x": ("f", shape)})).load(1)
+    x = noise(*(dim if isinstance(dim, int) else 7 + at for at, dim in enumerate(shape)))
+    before = (size - 1) // 2
+    ends = [(max(0, c - before), c + size - before) for c in range(x.shape[1])]
+    sums = np.stack([(x[:, begin:end] ** 2).sum(1) for begin, end in ends], 1)
+    np.testing.assert_allclose(module.run(None, {"x": x})[0], x / (1 + 0.5 / size * sums) ** 0.6, rtol=1e-5, atol=1e-6)
