@@ -145,6 +145,8 @@ def _range(what: str, tensor: onnx.TensorProto) -> _Range:
     entries = {entry.key: entry.value for entry in tensor.external_data}
     if not entries.get("location"):
         raise FrontendError(f"{what} is kept in an external file, but no location is given; export the model again")
+    if isinstance(entries["location"], bytes):  # so protobuf gives what is not UTF-8
+        raise FrontendError(f"{what} is kept in {entries['location']!r}, which is no name in UTF-8; rename the file")
     size = byte_size(tensor)
     if size is None:
         kind = onnx.TensorProto.DataType.Name(tensor.data_type) if tensor.data_type in _TYPES else tensor.data_type

@@ -149,6 +149,13 @@ def test_external_data_where_it_cannot_be(tmp_path: Path, entries: dict[str, Any
         load(_with(tmp_path, **entries))
 
 
+def test_external_data_in_a_file_whose_name_is_not_utf8(tmp_path: Path) -> None:
+    model = _with(tmp_path, location="WWW.bin")
+    model.write_bytes(model.read_bytes().replace(b"WWW.bin", b"\xe1\xff\xfe.bin"))
+    with pytest.raises(FrontendError, match=r"is kept in b'\\xe1\\xff\\xfe.bin', which is no name in UTF-8"):
+        load(model)
+
+
 @pytest.mark.parametrize("offset", [0, 16, 1199])
 def test_external_data_that_overlaps(tmp_path: Path, offset: int) -> None:
     proto = _external(tmp_path)
