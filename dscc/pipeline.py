@@ -53,9 +53,9 @@ _FUSE = (
     "eliminate-dead-code",
     "channels-last",
 )
-O2 = (*_CLEAN, *_FUSE)
-# Experts: two of the five forms that exporters write are recognised, and dead code is what they were made of.
-O3 = (*_CLEAN, "fuse-experts", "eliminate-dead-code", *_FUSE)
+# Experts before the fusions, which would join parts of several of them; dead code is what they were made of.
+O2 = (*_CLEAN, "fuse-experts", "eliminate-dead-code", *_FUSE)
+O3 = O2  # for passes that take long or change results: there is none
 PRESETS = (O0, O1, O2, O3)
 
 

@@ -57,7 +57,7 @@ def measure(artifact: Artifact, feeds: Mapping[str, Any], threads: int) -> list[
     functions = artifact.manifest.kernels.get("functions", {})
     mixtures = {name: found["mixture"] for name, found in functions.items() if "mixture" in found}
     if not mixtures:
-        raise InputError("no statistics 'moe': no mixture of experts was recognised in this model; compile it with -O3")
+        raise InputError("no statistics 'moe': no mixture of experts was recognised in this model; compile it with -O2")
     if artifact.manifest.device:
         raise InputError("statistics 'moe' are read on a processor only; compile the model for this machine's")
     program = Program(artifact, threads)

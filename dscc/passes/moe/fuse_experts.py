@@ -27,6 +27,8 @@ from dscc.passes.moe.build import Refused, build, emit
 from dscc.passes.moe.rules import RULES
 from dscc.passes.moe.trace import Trace
 from dscc.schedule.experts.define import define
+from dscc.schedule.rules.experts import Experts
+from dscc.targets.device import DeviceTarget
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,15 @@ class FuseExperts(Pass):
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         builder = relax.BlockBuilder(mod)
+        elsewhere = isinstance(ctx.target, DeviceTarget) and not any(isinstance(r, Experts) for r in ctx.target.rules)
 
         def edit(graph: Graph) -> None:
             found = Trace(graph, mod, RULES)
             found.run()
             for mixed in found.mixed:
                 try:
+                    if elsewhere:
+                        raise Refused(f"target '{ctx.target.name}' has no rule for it, and would run it on the host")
                     experts = build(mixed, found.leaves)
                 except Refused as why:
                     ctx.remark(f"{self.name}: refused at {mixed.node}: {why}")

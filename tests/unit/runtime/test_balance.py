@@ -102,7 +102,7 @@ class TestCapacity:
     @staticmethod
     def compiled(capacity: float) -> dscc.Artifact:
         named = {"fuse-experts": f"fuse-experts{{capacity={capacity}}}"}
-        return dscc.compile(model(batched, Style()), passes=",".join(named.get(name, name) for name in pipeline.O3))
+        return dscc.compile(model(batched, Style()), passes=",".join(named.get(name, name) for name in pipeline.O2))
 
     def test_what_is_beyond_it_is_dropped(self):
         x = np.random.default_rng(5).standard_normal((32, 12)).astype(np.float32)

@@ -25,8 +25,8 @@ STYLES = {
 }
 
 
-def remarks(made: onnx.ModelProto) -> list[str]:
-    ctx = PassContext(targets.resolve(None))
+def remarks(made: onnx.ModelProto, target: str | None = None) -> list[str]:
+    ctx = PassContext(targets.resolve(target))
     mod = frontends.find(made).load(made, CompileOptions())
     pipeline.parse(f"{CLEAN},fuse-experts", registry().passes).run(mod, ctx)
     return [text for text in ctx.remarks if text.startswith("fuse-experts")]
@@ -37,7 +37,7 @@ def tokens(count: int, hidden: int) -> np.ndarray:
 
 
 def compare(made: onnx.ModelProto, *rows: np.ndarray) -> None:
-    run = dscc.compile(made, jobs=1, opt_level=3).load().run
+    run = dscc.compile(made, jobs=1).load().run
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
     for x in rows:
         want = session.run(None, {"x": x})[0]
@@ -61,3 +61,9 @@ def test_it_computes_the_same(form: str, style: str) -> None:
 def test_all_tokens_choose_the_same_experts_and_some_get_none(form: str) -> None:
     style = STYLES["SwiGLU"]
     compare(model(FORMS[form], style), np.repeat(tokens(1, style.hidden), 30, axis=0))
+
+
+def test_a_device_without_a_rule_for_it_keeps_what_is_written() -> None:
+    """It would run on the host, and take the model's largest weights there."""
+    (said,) = remarks(model(FORMS["batched"], STYLES["SwiGLU"]), "cuda:sm_90")
+    assert said.endswith("target 'cuda' has no rule for it, and would run it on the host")

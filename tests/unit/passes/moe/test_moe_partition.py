@@ -36,8 +36,8 @@ def disco() -> ModuleType:
 
 
 def passes(split: str) -> str:
-    at = pipeline.O3.index("fuse-experts") + 1
-    return ",".join([*pipeline.O3[:at], split, *pipeline.O3[at:]])
+    at = pipeline.O2.index("fuse-experts") + 1
+    return ",".join([*pipeline.O2[:at], split, *pipeline.O2[at:]])
 
 
 def rows(tokens: int) -> np.ndarray:
