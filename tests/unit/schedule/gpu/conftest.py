@@ -25,6 +25,8 @@ from dscc.schedule.base import Rule
 from dscc.schedule.gpu.rules.elementwise import Elementwise
 from dscc.targets.oneapi.target import OneAPI
 
+from ..modules import main
+
 
 class _OneRule(OneAPI):
     """The processor with one rule and the last one."""
@@ -60,7 +62,7 @@ def _compile(
 ) -> Callable[..., np.ndarray]:
     target = _OneRule(rule)
     ctx = PassContext(target)
-    mod = _main(shapes, body)
+    mod = main(shapes, body)
     for made in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
         mod = made.run(mod, ctx)
     assert any(f": {rule.name}" in remark for remark in ctx.remarks), f"not taken: {ctx.remarks}"
@@ -73,17 +75,3 @@ def _compile(
         vm = relax.VirtualMachine(tvm.runtime.load_module(str(path)), [device, tvm.cpu()])
     weights = [tvm.runtime.tensor(weight, device) for weight in lifted.weights.values()]
     return lambda *arrays: vm["main"](*(tvm.runtime.tensor(a, device) for a in arrays), *weights).numpy()
-
-
-def _main(shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]) -> tvm.IRModule:
-    builder, symbols = relax.BlockBuilder(), {}
-
-    def extent(dim: int | str) -> object:
-        return symbols.setdefault(dim, tvm.tirx.Var(dim, "int64")) if isinstance(dim, str) else dim
-
-    params = [relax.Var(name, relax.TensorType([extent(d) for d in dims], "float32")) for name, dims in shapes.items()]
-    with builder.function("main", params):
-        with builder.dataflow():
-            out = builder.emit_output(builder.normalize(body(builder, *params)))
-        builder.emit_func_output(out)
-    return builder.get()

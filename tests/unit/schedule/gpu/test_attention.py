@@ -1,6 +1,8 @@
-"""Attention against NumPy, on a device, at lengths around its tiles."""
+"""Attention on a device: the cases of attention.py, and heads that share keys and values."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,72 +10,22 @@ from tvm.relax import op
 
 from dscc.schedule.gpu.rules.attention import Attention
 
-RULE = Attention()
-RNG = np.random.default_rng(3)
+from ..attention import *  # noqa: F403
+from ..attention import attention, close, normal
 
 
-def normal(*shape):
-    return RNG.standard_normal(shape).astype("float32")
+@pytest.fixture
+def compiled(on_device):
+    return partial(on_device, Attention())
 
 
-def attention(q, k, v, bias=0.0, scale=None, causal=None):
-    q, k, v = (x.astype("float64").transpose(0, 2, 1, 3) for x in (q, k, v))
-    scores = q @ k.swapaxes(2, 3) * (scale or 1 / np.sqrt(q.shape[-1])) + bias
-    if causal:
-        offset = abs(q.shape[2] - k.shape[2]) if causal == "BottomRight" else 0
-        seen = np.arange(k.shape[2]) <= np.arange(q.shape[2])[:, None] + offset
-        scores = np.where(seen, scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    return (weights / weights.sum(-1, keepdims=True) @ v).transpose(0, 2, 1, 3)
+@pytest.fixture
+def compiled_for_all(compiled):
+    return compiled
 
 
-def close(got, want):
-    assert got.shape == want.shape
-    assert np.abs(got - want).max() <= 3e-6 * max(1.0, np.abs(want).max())
-
-
-@pytest.mark.parametrize(("size", "value_size"), [(64, 64), (5, 3), (24, 20)])
-def test_symbolic_lengths(on_device, size, value_size):
-    shapes = {"q": ("b", "s", 3, size), "k": ("b", "t", 3, size), "v": ("b", "t", 3, value_size)}
-    run = on_device(RULE, shapes, lambda bb, q, k, v: op.nn.attention(q, k, v))
-    for queries, keys in ((1, 1), (5, 3), (17, 64), (33, 65), (70, 71)):
-        q, k, v = normal(2, queries, 3, size), 3 * normal(2, keys, 3, size), normal(2, keys, 3, value_size)
-        close(run(q, k, v), attention(q, k, v))
-
-
-@pytest.mark.parametrize("causal", ["TopLeft", "BottomRight"])
-def test_causal(on_device, causal):
-    shapes = {"q": ("b", "s", 2, 16), "k": ("b", "t", 2, 16), "v": ("b", "t", 2, 16)}
-    run = on_device(RULE, shapes, lambda bb, q, k, v: op.nn.attention(q, k, v, causal_mask=causal, scale=0.3))
-    for queries, keys in ((1, 40), (130, 130), (20, 90), (90, 20)):
-        q, k, v = normal(1, queries, 2, 16), normal(1, keys, 2, 16), normal(1, keys, 2, 16)
-        close(run(q, k, v), attention(q, k, v, scale=0.3, causal=causal))
-
-
-@pytest.mark.parametrize("shape", [("b", 1, 1, "t"), (1, 2, "s", "t")])
-def test_bias_is_broadcast(on_device, shape):
-    shapes = {"q": ("b", "s", 2, 16), "k": ("b", "t", 2, 16), "v": ("b", "t", 2, 16), "bias": shape}
-    run = on_device(RULE, shapes, lambda bb, q, k, v, bias: op.nn.attention(q, k, v, bias))
-    for queries, keys in ((1, 1), (17, 33), (20, 90)):
-        q, k, v = normal(3, queries, 2, 16), normal(3, keys, 2, 16), normal(3, keys, 2, 16)
-        bias = normal(*({"b": 3, "s": queries, "t": keys}.get(d, d) for d in shape))
-        close(run(q, k, v, bias), attention(q, k, v, bias))
-
-
-@pytest.mark.parametrize("masked", [-np.inf, -3.4028235e38])
-def test_masked_keys_in_front(on_device, masked):
-    """The first blocks of keys are all masked: what they leave behind must not reach the result."""
-    shapes = {"q": ("b", "s", 2, 16), "k": ("b", "t", 2, 16), "v": ("b", "t", 2, 16), "bias": ("b", 1, 1, "t")}
-    run = on_device(RULE, shapes, lambda bb, q, k, v, bias: op.nn.attention(q, k, v, bias))
-    q, k, v = normal(2, 20, 2, 16), normal(2, 200, 2, 16), normal(2, 200, 2, 16)
-    bias = np.zeros((2, 1, 1, 200), "float32")
-    bias[0, ..., :150] = bias[1, ..., 7:] = masked
-    close(run(q, k, v, bias), attention(q, k, v, bias))
-
-
-def test_groups_of_heads(on_device):
-    run = on_device(
-        RULE,
+def test_groups_of_heads(compiled):
+    run = compiled(
         {"q": (1, "s", 4, 16), "k": (1, "s", 2, 16), "v": (1, "s", 2, 16)},
         lambda bb, q, k, v: op.nn.attention(q, k, v),
     )

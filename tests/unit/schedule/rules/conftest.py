@@ -21,27 +21,13 @@ from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.rules.fallback import Fallback
 
+from ..modules import main
+
 MACHINES = {
     "baseline": Machine(),
     "avx2": Machine(vector_bits=256, vector_registers=16),
     "avx512": Machine(vector_bits=512, vector_registers=32, embedded_broadcast=True),
 }
-
-
-def _main(shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]) -> tvm.IRModule:
-    """A module whose `main` computes `body` of float32 inputs; a str is a symbolic dimension."""
-    symbols: dict[str, tirx.Var] = {}
-
-    def dim(d: int | str) -> int | tirx.Var:
-        return symbols.setdefault(d, tirx.Var(d, "int64")) if isinstance(d, str) else d
-
-    params = [relax.Var(n, relax.TensorType([dim(d) for d in s], "float32")) for n, s in shapes.items()]
-    bb = relax.BlockBuilder()
-    with bb.function("main", params):
-        with bb.dataflow():
-            out = bb.emit_output(body(bb, *params))
-        bb.emit_func_output(out)
-    return bb.finalize()
 
 
 def _compile(
@@ -52,7 +38,7 @@ def _compile(
     constants: Sequence[str] = (),
 ) -> Callable[..., np.ndarray]:
     """What `rule` makes of the one function that `body` lowers to; the parameters in `constants` may be packed."""
-    mod = relax.transform.LegalizeOps(legalize.table())(_main(shapes, body))
+    mod = relax.transform.LegalizeOps(legalize.table())(main(shapes, body))
     mod = tvm.transform.Sequential(
         [
             relax.transform.AnnotateTIROpPattern(),
@@ -138,7 +124,7 @@ def _compile_module(
     rule: Rule, shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]
 ) -> Callable[..., np.ndarray]:
     ctx = PassContext(_OneRule(rule))  # type: ignore[arg-type]
-    mod = _main(shapes, body)
+    mod = main(shapes, body)
     for made in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
         mod = made.run(mod, ctx)
     assert any(f": {rule.name}" in remark for remark in ctx.remarks), f"not taken: {ctx.remarks}"
