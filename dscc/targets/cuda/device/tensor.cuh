@@ -44,14 +44,18 @@ __device__ __forceinline__ void load_transposed(unsigned* to, unsigned at) {
                : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at));
 }
 
+// d (4 numbers) plus the product of fragments a (4 registers) and b (2); `kind` is the constraint of the sums.
+#define DSCC_MMA(instruction, kind, d, a, b)                                                                  \
+  asm volatile("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "              \
+               "{%0, %1, %2, %3};" : kind(d[0]), kind(d[1]), kind(d[2]), kind(d[3])                           \
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
+
 // Elements: how many a 128-byte row has, and the product of a 16-row and an 8-column matrix, 32 bytes deep.
 struct Float16 {
   static constexpr int units = 64;
   static constexpr int bytes = 2;
   static __device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    DSCC_MMA("m16n8k16.row.col.f32.f16.f16.f32", "+f", d, a, b);
   }
   static __device__ __forceinline__ unsigned pack(float low, float high) {
     unsigned both;
@@ -69,9 +73,7 @@ struct Bfloat16 {
   static constexpr int units = 64;
   static constexpr int bytes = 2;
   static __device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    DSCC_MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "+f", d, a, b);
   }
   static __device__ __forceinline__ unsigned pack(float low, float high) {
     unsigned both;
@@ -92,10 +94,9 @@ struct Tfloat32 {
     return out;
   }
   static __device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
-    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};" : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-                 : "r"(rounded(a[0])), "r"(rounded(a[1])), "r"(rounded(a[2])), "r"(rounded(a[3])),
-                   "r"(rounded(b[0])), "r"(rounded(b[1])));
+    unsigned left[] = {rounded(a[0]), rounded(a[1]), rounded(a[2]), rounded(a[3])};
+    unsigned right[] = {rounded(b[0]), rounded(b[1])};
+    DSCC_MMA("m16n8k8.row.col.f32.tf32.tf32.f32", "+f", d, left, right);
   }
 };
 
@@ -103,11 +104,11 @@ struct Int8 {
   static constexpr int units = 128;
   static constexpr int bytes = 1;
   static __device__ __forceinline__ void multiply(int* d, const unsigned* a, const unsigned* b) {
-    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                 "{%0, %1, %2, %3};" : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
-                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+    DSCC_MMA("m16n8k32.row.col.s32.s8.s8.s32", "+r", d, a, b);
   }
 };
+
+#undef DSCC_MMA
 
 // Lines of a matrix whose contiguous axis is the one that is summed over. A thread copies unit `unit` of some lines.
 template <typename E>
