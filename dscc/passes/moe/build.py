@@ -215,7 +215,7 @@ def _stacked(constants: Sequence[relax.Expr], experts: int, rank: int) -> np.nda
 
 
 def emit(graph: Graph, mixed: Mixed, found: Experts, function: ir.GlobalVar, mixture: Mixture) -> relax.Expr:
-    """The call of the operator in the place of the sum, in the sum's shape and type."""
+    """The call of the operator in the place of the sum, in the sum's shape and type, with what else is in it."""
     node, routing = mixed.node, found.routing
 
     def shaped(expr: relax.Expr, shape: Sequence[object], kind: str) -> relax.Expr:
@@ -237,7 +237,10 @@ def emit(graph: Graph, mixed: Mixed, found: Experts, function: ir.GlobalVar, mix
     made = graph.emit(node, relax.call_tir(function, relax.Tuple(args), out))
     shape = dims(node.var)
     assert shape is not None  # a sum has one
-    return shaped(made, shape, dtype(node.var)) if is_float(dtype(node.var)) else made
+    whole = shaped(made, shape, dtype(node.var)) if is_float(dtype(node.var)) else made
+    for part in mixed.rest:
+        whole = graph.emit(node, R.add(shaped(part, shape, dtype(node.var)), whole))
+    return whole
 
 
 def _dims(shape: Sequence[object]) -> list[Expr]:

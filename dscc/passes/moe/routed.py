@@ -111,12 +111,14 @@ class Value:
         formula: of an element.
         columns: of a value with an axis R: the formula of each coordinate.
         terms: of a sum over experts that is not complete: the formula of each of them.
+        rest: what else is in that sum: tensors with as many elements, in the same order.
     """
 
     axes: tuple[Axis, ...]
     formula: Expr
     columns: tuple[Expr, ...] = ()
     terms: dict[int, Expr] = field(default_factory=dict)
+    rest: tuple[relax.Expr, ...] = ()
 
     @property
     def kinds(self) -> str:

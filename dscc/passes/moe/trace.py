@@ -37,11 +37,12 @@ Rule = Callable[["Trace", Node], Value | None]
 
 @dataclass(frozen=True, eq=False)
 class Mixed:
-    """A complete sum: the formula of what every slot adds, and over which routing."""
+    """A complete sum: the formula of what every slot adds, over which routing, and what else is in it."""
 
     node: Node
     routing: Routing
     formula: Expr
+    rest: tuple[relax.Expr, ...] = ()
 
 
 class Trace:
@@ -111,7 +112,7 @@ class Trace:
             self._note(node)
 
     def _note(self, node: Node) -> None:
-        if any(mixed.node is node for mixed in self.mixed):
+        if self.is_complete(node):
             return
         used = used_vars(node.value)
         read = [self.values[var] for var in used if var in self.values]
@@ -120,6 +121,10 @@ class Trace:
             self.made.add(node.var)
         if read and isinstance(node.value, relax.Call):
             self.lost.append((node, read[0]))
+
+    def is_complete(self, node: Node) -> bool:
+        """Whether a node is a complete sum."""
+        return any(mixed.node is node for mixed in self.mixed)
 
     def has_product(self, value: Value) -> bool:
         """Whether a value is made of an expert's product."""

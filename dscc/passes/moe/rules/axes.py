@@ -36,7 +36,7 @@ def permute(trace: Trace, node: Node) -> Value | None:
         trace.matrices[node.var] = Matrices(found.axis, found.stack, not found.turned)
         return None
     value = trace.value(source)
-    if value is None:
+    if value is None or value.terms:
         return None
     made = replace(value, axes=tuple(value.axes[axis] for axis in order))
     share = trace.dense_share(made)
@@ -48,7 +48,7 @@ def permute(trace: Trace, node: Node) -> Value | None:
 def broadcast(trace: Trace, node: Node) -> Value | None:
     value = trace.value(node.value.args[0])
     shape, old = dims(node.var), dims(node.value.args[0])
-    if value is None or shape is None or old is None or value.columns:
+    if value is None or shape is None or old is None or value.columns or value.terms:
         return None
     axes = [ONE] * (len(shape) - len(value.axes)) + list(value.axes)
     for place, (axis, dim) in enumerate(zip(axes, shape, strict=True)):
@@ -101,6 +101,8 @@ def split(trace: Trace, node: Node) -> Value | None:
 def taken(trace: Trace, value: Value, axis: int, begin: int, step: int, count: int) -> Value | None:
     """Some elements along an axis: all but of the result's elements only single ones."""
     kind = value.axes[axis].kind
+    if value.terms:
+        return None
     if kind == "1":
         return value
     if kind == "N":

@@ -21,7 +21,7 @@ from dscc.schedule.stages import substitute
 
 def elementwise(trace: Trace, node: Node) -> Value | None:
     """An operator's formula over those of its operands, along their joined axes."""
-    args = scalars.operands(node.value)
+    args = scalars.operands(node.value) or []
     known = [value for arg in args if (value := trace.value(arg)) is not None]
     if not known:
         return None
@@ -33,15 +33,15 @@ def elementwise(trace: Trace, node: Node) -> Value | None:
     shares = _dense_shares(trace, node, known)
     if shares is not None:
         return shares
+    several = terms(trace, node, args)
+    if several is not None or trace.is_complete(node):
+        return several
     values = []
     for arg in args:
         value = trace.value(arg) or trace.lifted(arg, around, routing)
         if value is None or value.columns:
             return None
         values.append(value)
-    several = terms(trace, node, values)
-    if several is not None:
-        return several
     axes = _joined([value.axes for value in values], rank)
     if axes is None or any(value.terms for value in values):
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from tvm import relax, tirx
 from tvm.ir import Expr, Var
@@ -9,7 +11,7 @@ from tvm.ir import Expr, Var
 from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
 from dscc.passes.moe.routed import ELEMENTS, TOKENS, Axis, Mark, Routing, RowPlace, Value
-from dscc.passes.moe.rules.sums import dense_shares, sum_of
+from dscc.passes.moe.rules.sums import dense_shares, is_beside, sum_of
 from dscc.passes.moe.trace import Trace
 from dscc.passes.values import attr, dims, same_dim
 
@@ -72,12 +74,16 @@ def _add_rows(
     if values.kinds != "CN" or values.axes[0] != rows:
         return None
     terms = dict(before.terms) if before is not None else {}
-    if rows.expert in terms or (before is None and not trace.is_all(data, 0)) or (before is not None and not terms):
+    rest = before.rest if before is not None else ()
+    if rows.expert in terms:
         return None
+    if not terms and not trace.is_all(data, 0):
+        if not is_beside(data, node.var):
+            return None
+        rest = (data,)  # as where a shared expert's output is what rows are added to
     terms[rows.expert] = values.formula
-    like = Value((TOKENS, ELEMENTS), values.formula)
-    made = sum_of(trace, node, like, terms, routing)
-    return Value((Axis("F", routing),), made.formula, (), made.terms)
+    made = sum_of(trace, node, Value((TOKENS, ELEMENTS), values.formula), terms, routing, rest)
+    return None if made is None else replace(made, axes=(Axis("F", routing),))
 
 
 RULES = {"relax.scatter_elements": scatter}

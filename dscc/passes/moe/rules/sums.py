@@ -13,7 +13,7 @@ from dscc.passes.moe import scalars
 from dscc.passes.moe.merge import Differ, variables_of
 from dscc.passes.moe.routed import ONE, TOKENS, Axis, Mark, Routing, Share, Value
 from dscc.passes.moe.trace import Mixed, Trace
-from dscc.passes.values import attr, dims
+from dscc.passes.values import attr, dims, dtype, same_dim
 
 
 def total(trace: Trace, node: Node) -> Value | None:
@@ -82,17 +82,39 @@ def dense_shares(trace: Trace, source: relax.Var, axes: tuple[Axis, ...], routin
     return Value(axes, trace.leaf("share", Share(source, True, turned, routing=routing)))
 
 
-def terms(trace: Trace, node: Node, values: Sequence[Value]) -> Value | None:
-    """The sum of what some experts add to all tokens."""
-    if node.op != "relax.add" or any("N" not in value.kinds and not value.terms for value in values):
+def terms(trace: Trace, node: Node, args: Sequence[relax.Expr]) -> Value | None:
+    """The sum of what some experts add to all tokens, and of what is not theirs: a shared expert's rows, a residual."""
+    if node.op != "relax.add":
         return None
     every: dict[int, Expr] = {}
-    for value in values:
-        found = value.terms or dict.fromkeys(_experts_of(trace, value.formula), value.formula)
-        if (not value.terms and len(found) != 1) or every.keys() & found.keys():
+    rest: tuple[relax.Expr, ...] = ()
+    like = None
+    for arg in args:
+        value = trace.value(arg)
+        found = {} if value is None else value.terms or _term(trace, value)
+        if every.keys() & found.keys():
             return None
-        every |= found
-    return sum_of(trace, node, values[0], every)
+        if found and value is not None:
+            like, every, rest = value, every | found, (*rest, *value.rest)
+        elif is_beside(arg, node.var):
+            rest = (*rest, arg)
+        else:
+            return None
+    return None if like is None else sum_of(trace, node, like, every, rest=rest)
+
+
+def is_beside(expr: relax.Expr, whole: relax.Var) -> bool:
+    """Whether a tensor has the shape and type of a sum, of which it is a part."""
+    one, other = dims(expr), dims(whole)
+    if one is None or other is None or len(one) != len(other) or dtype(expr) != dtype(whole):
+        return False
+    return all(same_dim(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _term(trace: Trace, value: Value) -> dict[int, Expr]:
+    """The formula of the one expert whose rows a value is, if it reads its share of the dense kind."""
+    experts = _experts_of(trace, value.formula) if "N" in value.kinds and not value.columns else set()
+    return dict.fromkeys(experts, value.formula) if len(experts) == 1 else {}
 
 
 def _experts_of(trace: Trace, formula: Expr) -> set[int]:
@@ -101,17 +123,25 @@ def _experts_of(trace: Trace, formula: Expr) -> set[int]:
     return {leaf.expert for leaf in leaves if isinstance(leaf, Share) and leaf.dense and leaf.expert >= 0}
 
 
-def sum_of(trace: Trace, node: Node, like: Value, terms: dict[int, Expr], routing: Routing | None = None) -> Value:
-    """A value that is the sum over some experts; complete if they are all."""
+def sum_of(
+    trace: Trace,
+    node: Node,
+    like: Value,
+    terms: dict[int, Expr],
+    routing: Routing | None = None,
+    rest: tuple[relax.Expr, ...] = (),
+) -> Value | None:
+    """A value that is the sum over some experts, or None if they are all: then it is complete."""
     routing = routing or _routing_of(trace, terms) or like.routing
-    if routing is not None and sorted(terms) == list(range(routing.experts)):
-        try:
-            formula = trace.merge.formulas([terms[expert] for expert in range(routing.experts)])
-            trace.mixed.append(Mixed(node, routing, formula))
-        except Differ:
-            trace.lost.append((node, like))
     axes = tuple(TOKENS if axis.kind in "TS" else axis for axis in like.axes)
-    return Value(axes, like.formula, (), terms)
+    if routing is None or sorted(terms) != list(range(routing.experts)):
+        return Value(axes, like.formula, (), terms, rest)
+    try:
+        formula = trace.merge.formulas([terms[expert] for expert in range(routing.experts)])
+        trace.mixed.append(Mixed(node, routing, formula, rest))
+    except Differ:
+        trace.lost.append((node, like))
+    return None
 
 
 def _routing_of(trace: Trace, terms: dict[int, Expr]) -> Routing | None:

@@ -50,12 +50,15 @@ class Graph:
 
 @dataclass
 class Style:
-    """How the experts of a graph are made: router, activation, biases, the order of the first columns, sizes."""
+    """How the experts of a graph are made: router, activation, biases, the order of the first columns, sizes; whether
+    a loop over them begins with a shared expert's output.
+    """
 
     router: str = "softmax-topk"
     activation: str = "silu"
     gated: bool = True
     bias: bool = False
+    shared: bool = False
     experts: int = 4
     top: int = 2
     hidden: int = 12
@@ -176,8 +179,7 @@ def _one(g: Graph, rows: str, style: Style) -> str:
 def unrolled(g: Graph, x: str, style: Style) -> str:
     ids, shares = route(g, x, style)
     hot = g.Transpose(g.OneHot(ids, g.const([style.experts]), g.const([0, 1]), axis=-1), perm=[2, 1, 0])
-    out = g.Mul(x, g.number(0.0))
-    out = g.Expand(g.number(0.0), g.Shape(x))
+    out = _shared(g, x, style) if style.shared else g.Expand(g.number(0.0), g.Shape(x))
     for expert in range(style.experts):
         where = g.NonZero(g.Gather(hot, g.const(expert), axis=0))
         place, token = g.several("Split", 2, where, axis=0, num_outputs=2)
@@ -197,8 +199,13 @@ def _shares_of_all(g: Graph, x: str, style: Style) -> str:
     return g.ScatterElements(zeros, ids, shares, axis=1)
 
 
+def _shared(g: Graph, x: str, style: Style) -> str:
+    """An expert for all tokens, which opens itself."""
+    return g.Mul(_one(g, x, style), g.Sigmoid(g.MatMul(x, g.weight(style.hidden, 1))))
+
+
 def dense_loop(g: Graph, x: str, style: Style) -> str:
-    full, out = _shares_of_all(g, x, style), ""
+    full, out = _shares_of_all(g, x, style), _shared(g, x, style) if style.shared else ""
     for expert in range(style.experts):
         share = g.Gather(full, g.const([expert]), axis=1)
         made = g.Mul(_one(g, x, style), share)

@@ -13,7 +13,7 @@ from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
 from dscc.plugins import registry
 
-from .graphs import FORMS, Style, model
+from .graphs import FORMS, Graph, Style, dense_loop, model, unrolled
 
 CLEAN = "fold-constants,simplify-shapes,simplify-arithmetic,eliminate-common-subexpressions"
 STYLES = {
@@ -61,6 +61,30 @@ def test_it_computes_the_same(form: str, style: str) -> None:
 def test_all_tokens_choose_the_same_experts_and_some_get_none(form: str) -> None:
     style = STYLES["SwiGLU"]
     compare(model(FORMS[form], style), np.repeat(tokens(1, style.hidden), 30, axis=0))
+
+
+@pytest.mark.parametrize("style", [Style(shared=True), Style(shared=True, bias=True, experts=2, top=1)])
+@pytest.mark.parametrize("form", ["unrolled", "dense loop"])
+def test_experts_are_added_to_what_is_there(form: str, style: Style) -> None:
+    """The output of a shared expert, to which the others' are added one by one."""
+    made = model(FORMS[form], style)
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"]
+    compare(made, *(tokens(count, style.hidden) for count in (1, 7, 40)))
+
+
+def test_what_is_added_in_the_middle_stays_in_the_sum() -> None:
+    """A residual before the last expert of one layer, and another layer after it."""
+
+    def twice(g: Graph, x: str, style: Style) -> str:
+        first = dense_loop(g, x, style)
+        *_, last = (node for node in g.nodes if node.op_type == "Add")
+        last.input[0] = g.Add(last.input[0], x)
+        g.nodes.append(g.nodes.pop(g.nodes.index(last)))
+        return unrolled(g, first, style)
+
+    made = model(twice, Style(top=1, router="plain"))
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"] * 2
+    compare(made, *(tokens(count, 12) for count in (1, 7, 40)))
 
 
 def test_a_device_without_a_rule_for_it_keeps_what_is_written() -> None:
