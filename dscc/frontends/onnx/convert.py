@@ -20,21 +20,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
-from dscc.elements import STRING, carrier
+from dscc.elements import STRING
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx import fold, operands, patterns, registry, standard, working
 from dscc.frontends.onnx.check import label
-from dscc.frontends.onnx.empty import may_be_empty
 from dscc.frontends.onnx.graphs import needed
-from dscc.frontends.onnx.kinds import describe, from_type, kind_of, known, wrap
+from dscc.frontends.onnx.inputs import Inputs
+from dscc.frontends.onnx.kinds import describe, kind_of, known
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.control import choose_rest
 from dscc.frontends.onnx.regions import RanksDiffer
-from dscc.frontends.onnx.shapes import Dims, shape_expr
+from dscc.frontends.onnx.shapes import Dims
 from dscc.frontends.onnx.symbolic.evaluator import Evaluator
-from dscc.frontends.onnx.values import Array, Dim, Value, element_type, identifier, tensor_array
+from dscc.frontends.onnx.values import Array, Dim, Value, tensor_array
 from dscc.passes import origins
 from dscc.passes.graph import without_unreached
 
@@ -62,10 +62,8 @@ class Importer:
         self.regions = 0  # how many there are
         self.splits = 0  # how many Ifs we are inside of that took in what follows them
         self._input_shapes = input_shapes
-        self._symbols: dict[str, Dim] = {}
         self.contributed: set[str] = set()  # labels of the operators of plug-ins that are used
         self.nodes: dict[str, str] = {}  # names of variables to the nodes that they are outputs of
-        self._may_be_empty: set[str] = set()  # names of dimensions of the inputs
         self._functions = {(registry.canonical_domain(f.domain), f.name): f for f in model.functions}
         self._opsets = _opsets(model.opset_import)
 
@@ -78,15 +76,11 @@ class Importer:
             raise FrontendError(
                 f"weight '{sparse.values.name}' is sparse; only dense weights are supported; export it as dense ones"
             )
-        inputs = [info for info in graph.input if info.name not in scope]
-        self._check_input_shapes(inputs)
-        self._may_be_empty = may_be_empty(graph, {info.name: self._stated(info) for info in inputs})
-        params = [self._parameter(info) for info in inputs]
-        for info, param in zip(inputs, params, strict=True):
-            scope[info.name] = self._input(info, param)
-        taken = [describe(scope[info.name]) for info in inputs]
+        inputs = Inputs(graph, scope, self._input_shapes, self.bb, self.dims)
+        scope |= zip(inputs.names, inputs.values, strict=True)
+        taken = [describe(value) for value in inputs.values]
         try:
-            with self.bb.function("main", params):
+            with self.bb.function("main", inputs.params):
                 with self.bb.dataflow():
                     self.elsewhere = self.cut.convert(self, scope, self._opsets)
                     outputs = [self.lookup(scope, output.name, "the graph's outputs") for output in graph.output]
@@ -96,100 +90,15 @@ class Importer:
             self.bb._end_block()  # TVM 0.27 leaves it open, and says so on standard error when the builder goes away
             raise
         module = without_unreached(self.bb.finalize())  # bodies of loops are converted until their types are found
-        main = module["main"].with_attr("dscc.inputs", [info.name for info in inputs])
+        main = module["main"].with_attr("dscc.inputs", inputs.names)
         main = main.with_attr("dscc.outputs", [output.name for output in graph.output])
         main = main.with_attr("dscc.input_types", taken)
         main = main.with_attr("dscc.operators", sorted(self.contributed))
-        main = main.with_attr("dscc.may_be_empty", sorted(str(self._symbols[name]) for name in self._may_be_empty))
-        main = main.with_attr("dscc.may_be_none", self._may_be_none(params, outputs))
+        main = main.with_attr("dscc.may_be_empty", inputs.may_be_empty())
+        main = main.with_attr("dscc.may_be_none", inputs.may_be_none(outputs, graph.output))
         main = main.with_attr("dscc.output_types", [describe(output) for output in outputs])
         module["main"] = origins.note(main, self.nodes)
         return module
-
-    # The inputs.
-
-    def _check_input_shapes(self, inputs: Sequence[onnx.ValueInfoProto]) -> None:
-        names = [info.name for info in inputs]
-        for name in self._input_shapes:
-            if name not in names:
-                raise FrontendError(
-                    f"unknown input '{name}' in the given shapes; the model's inputs: {', '.join(names)}"
-                )
-
-    def _parameter(self, info: onnx.ValueInfoProto) -> relax.Var:
-        if _held(info):
-            from_type(info.type, f"input '{info.name}'")  # or it says what is not supported
-            return relax.Var(self._parameter_name(identifier(info.name, "x")), relax.AnyType())
-        tensor = info.type.tensor_type
-        given = self._input_shapes.get(info.name)
-        if given is None and not tensor.HasField("shape"):
-            raise FrontendError(
-                f"input '{info.name}' has no rank in the model; give its shape, as in --input {info.name}=1x3x224x224"
-            )
-        if given is not None and tensor.HasField("shape") and len(given) != len(tensor.shape.dim):
-            raise FrontendError(
-                f"input '{info.name}' has rank {len(tensor.shape.dim)} in the model; got a shape of rank {len(given)}"
-            )
-        base = identifier(info.name, "x")
-        dims = [
-            self._symbol(dim, f"{base}_{axis}") if isinstance(dim, str) else dim
-            for axis, dim in enumerate(self._stated(info))
-        ]
-        return relax.Var(
-            self._parameter_name(base),
-            relax.TensorType(shape_expr(dims), carrier(element_type(tensor.elem_type, f"input '{info.name}'"))),
-        )
-
-    def _input(self, info: onnx.ValueInfoProto, param: relax.Var) -> Value:
-        if _held(info):
-            return wrap(self.bb, self.dims, from_type(info.type, f"input '{info.name}'"), param, info.name)
-        element = element_type(info.type.tensor_type.elem_type, f"input '{info.name}'")
-        return Value(info.name, self.bb, expr=param, element=element)
-
-    def _parameter_name(self, base: str) -> str:
-        return str(self.bb.get_unique_name(base))
-
-    def _stated(self, info: onnx.ValueInfoProto) -> list[int | str]:
-        """The dimensions of an input, as they are given or declared: numbers, and names of what is left open."""
-        given = self._input_shapes.get(info.name)
-        if given is not None:
-            return [self._given_dim(dim) for dim in given]
-        return [
-            dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else dim.dim_param
-            for dim in info.type.tensor_type.shape.dim
-        ]
-
-    def _given_dim(self, dim: int | str) -> int | str:
-        if isinstance(dim, int) and dim < 0:
-            raise FrontendError(f"a dimension of {dim} was given; it must be 0 or more, or a name to leave it open")
-        return dim
-
-    def _symbol(self, name: str, fallback: str) -> Dim:
-        """The symbol called `name`; one of its own where the model only says that it does not know ('', '?')."""
-        if not any(character.isalnum() for character in name):
-            return self.dims.symbol(fallback)
-        if name not in self._symbols:
-            self._symbols[name] = self.dims.symbol(identifier(name, "n"), 0 if name in self._may_be_empty else 1)
-        return self._symbols[name]
-
-    def _may_be_none(self, params: Iterable[relax.Var], outputs: Sequence[Value]) -> list[str]:
-        """The symbols of the inputs with which the outputs' shapes are what they are also where they are 0: no use was
-        made of their being more, or the model says itself that a dimension of every output is this one.
-        """
-        tensors = [param.ty for param in params if isinstance(param.ty, relax.TensorType)]
-        symbols = {dim for ty in tensors for dim in ty.shape.values if isinstance(dim, tirx.Var)}
-        stated = [self._as_stated(*each) for each in zip(outputs, self.model.graph.output, strict=True)]
-        return sorted(str(dim) for dim in symbols if dim not in self.dims.counted_on or all(dim in s for s in stated))
-
-    def _as_stated(self, output: Value, info: onnx.ValueInfoProto) -> set[Dim]:
-        """The symbols that are dimensions of an output by what the model says and by what was found."""
-        if _held(info) or not isinstance(output.expr.ty, relax.TensorType) or output.expr.ty.shape is None:
-            return set()
-        said = [self._symbols.get(dim.dim_param) for dim in info.type.tensor_type.shape.dim]
-        found = zip(output.expr.ty.shape.values, said, strict=False)  # a model may state another rank than it has
-        return {dim for dim, name in found if name is not None and dim.same_as(name)}
-
-    # The nodes.
 
     def convert(
         self,
@@ -368,11 +277,6 @@ class Importer:
         names = [output.name for output in graph.output]
         self.convert(needed(graph.node, names), scope, node.opsets, node.bound, names, last)
         return [self.lookup(scope, name, node.label) for name in names]
-
-
-def _held(info: onnx.ValueInfoProto) -> bool:
-    """Whether an input is something that compiled code only holds, and does not compute with: no tensor of numbers."""
-    return not info.type.HasField("tensor_type") or info.type.tensor_type.elem_type == onnx.TensorProto.STRING
 
 
 def _opsets(imports: Iterable[onnx.OperatorSetIdProto]) -> dict[str, int]:
