@@ -8,21 +8,18 @@ Exits with 1 if anything was found. Every finding is a folder in --out: the file
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fuzz.__main__ import ask, pattern
+from benchmarks.fuzz.campaign import Tally, ask, flags, numbers, pattern, side_by_side
 from benchmarks.fuzz.judge import Verdict
 from benchmarks.fuzz.worker import Worker
 from benchmarks.fuzz_files import bases, judge
@@ -67,64 +64,35 @@ def save(folder: Path, request: Request, verdict: Verdict, command: str) -> None
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fuzz_files", description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="stop after this time")
-    parser.add_argument("--count", type=int, default=10**9, help="stop after so many files")
-    parser.add_argument("--seed", type=int, default=0, help="of the whole run; a file is a seed and a number")
-    parser.add_argument("--first", type=int, default=0, help="number of the first file")
-    parser.add_argument("--only", type=int, help="number of the one file to try")
-    parser.add_argument("--jobs", type=int, default=1, help="processes side by side")
+    parser = flags("benchmarks.fuzz_files", __doc__, "file")
     parser.add_argument("--compile", type=float, default=0.2, help="share of the files that is compiled, 0 to 1")
     parser.add_argument(
         "--bases", nargs="+", choices=("made", "suite", "real"), default=["made", "suite"], help="what is altered"
     )
-    parser.add_argument("--out", type=Path, default=Path("fuzz-findings"), help="folder for what fails")
     args = parser.parse_args()
-    first, count = (args.first, args.count) if args.only is None else (args.only, 1)
-    work = requests(args.seed, iter(range(first, first + count)), bases.names(args.bases), args.compile)
-    started = time.monotonic()
-    verdicts: Counter[str] = Counter()
-    refusals: Counter[str] = Counter()
-    findings: Counter[str] = Counter()
-    slowest = [0.0]
+    left = requests(args.seed, numbers(args), bases.names(args.bases), args.compile)
+    started, tally, slowest = time.monotonic(), Tally(), [0.0]
     turn = threading.Lock()
 
-    def serve(_: int) -> None:
-        worker = Worker(judge.serve, LIMIT_S, MEMORY_BYTES)
-        try:
-            while time.monotonic() < started + args.seconds:
-                with turn:  # a generator does not take two callers at once
-                    request = next(work, None)
-                if request is None:
-                    return
-                begun = time.monotonic()
-                verdict = ask(worker, request)
-                slowest[0] = max(slowest[0], time.monotonic() - begun)
-                verdicts[verdict.kind] += 1
-                if verdict.kind == "refused":
-                    refusals[pattern(verdict.reason)] += 1
-                if verdict.finding:
-                    found = signature(verdict)
-                    findings[found] += 1
-                    if findings[found] <= 2:
-                        request, verdict = minimise(worker, request, verdict)
-                        print(f"{args.seed}:{request.number} {request.base.name} {found}", flush=True)
-                        command = f"python -m benchmarks.fuzz_files --seed {args.seed} --only {request.number}"
-                        command += f" --bases {' '.join(args.bases)} --compile {args.compile}"
-                        save(args.out / f"{args.seed}-{request.number}", request, verdict, command)
-        finally:
-            worker.close()
+    def work(worker: Worker) -> None:
+        while time.monotonic() < started + args.seconds:
+            with turn:  # a generator does not take two callers at once
+                request = next(left, None)
+            if request is None:
+                return
+            begun = time.monotonic()
+            verdict = ask(worker, request)
+            slowest[0] = max(slowest[0], time.monotonic() - begun)
+            tally.note(verdict)
+            if verdict.finding and tally.found(found := signature(verdict)) <= 2:
+                request, verdict = minimise(worker, request, verdict)
+                print(f"{args.seed}:{request.number} {request.base.name} {found}", flush=True)
+                command = f"python -m benchmarks.fuzz_files --seed {args.seed} --only {request.number}"
+                command += f" --bases {' '.join(args.bases)} --compile {args.compile}"
+                save(args.out / f"{args.seed}-{request.number}", request, verdict, command)
 
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(serve, range(args.jobs)))
-    total, seconds = sum(verdicts.values()), time.monotonic() - started
-    kinds = ", ".join(f"{n} {k}" for k, n in verdicts.most_common())
-    print(f"{total} files in {seconds:.0f} s, the slowest in {slowest[0]:.0f} s: {kinds}")
-    for text, times in refusals.most_common(25):
-        print(f"  refused {times:4} {text}")
-    for text, times in findings.most_common():
-        print(f"  FOUND   {times:4} {text}")
-    return 1 if findings else 0
+    side_by_side(args.jobs, lambda: Worker(judge.serve, LIMIT_S, MEMORY_BYTES), work)
+    return tally.report(f"files in {time.monotonic() - started:.0f} s, the slowest in {slowest[0]:.0f} s")
 
 
 if __name__ == "__main__":
