@@ -65,9 +65,11 @@ class Operands:
         right: (depth indices, column within the panel) to an element of the vector.
         run: how many products may be summed in a row.
         unroll: steps of the innermost loop that are written out, where they divide its length.
-        scale: (index of the outermost loop, column within the panel) to what the sums of the loops within it are
-        multiplied by, before they are added up.
+        settle: (row within the tile, index of the outermost loop, column within the panel, sum of the loops within it)
+        to what is added up.
         ahead: what is asked of memory while `unroll` steps go on.
+        chains: sums that neighbouring steps are added to in turn, so that none waits for the one before: for tiles of
+            few sums.
     """
 
     depth: Depth
@@ -75,13 +77,13 @@ class Operands:
     right: Callable[[Sequence[Expr], Expr], Expr]
     run: int = SHORT_RUN
     unroll: int = 1
-    scale: Callable[[Expr, Expr], Expr] | None = None
+    settle: Callable[[Expr, Expr, Expr, Expr], Expr] | None = None
     ahead: Ahead | None = None
+    chains: int = 1
     dtype: ClassVar[str] = "float32"
 
     def accumulate(self, code: Code, tile: Tile, acc: tirx.Var) -> None:
         """Write the sums of the products into `acc`, one for every element of the tile."""
-        _each(code, tile, lambda i, at: tirx.BufferStore(acc, tirx.const(0.0, "float32"), [i * tile.width + at]))
         _multiply(code, tile, self, acc)
 
 
@@ -173,38 +175,53 @@ def accumulate(code: Code, tile: Tile, operands: Terms) -> tirx.Var:
 
 
 def _multiply(code: Code, tile: Tile, operands: Operands, acc: tirx.Var) -> None:
-    """Add the products to the tile. Rounding grows with the length of a sum, so a long one is taken in blocks."""
+    """The sums of the products. Rounding grows with the length of a sum, so a long one is taken in blocks."""
     operands = _divided(operands)
-    outer, inner = _blocks(operands) if operands.scale is None else (operands.depth[:1], operands.depth[1:])
-    if not outer:
-        _nest(code, tile, operands, acc, inner, [])
-        return
-    total = code.stack("total", tile.rows * tile.width).buffer
+    outer, inner = _blocks(operands) if operands.settle is None else (operands.depth[:1], operands.depth[1:])
+    size = tile.rows * tile.width
+    sums = acc if operands.chains == 1 else code.stack("chains", operands.chains * size).buffer
 
-    def move(target: tirx.Var, value: Callable[[Sequence[Expr]], Expr]) -> None:
+    def move(target: tirx.Var, value: Callable[[Expr], Expr], chain: int = 0) -> None:
         def write(i: Expr, at: Expr) -> tirx.Stmt:
-            where = [i * tile.width + at]
-            return tirx.BufferStore(target, value(where), where)
+            where = i * tile.width + at
+            return tirx.BufferStore(target, value(where), [chain * size + where])
 
         _each(code, tile, write)
+
+    def multiply(before: Sequence[Expr]) -> None:
+        for chain in range(operands.chains):
+            move(sums, lambda where: tirx.const(0.0, "float32"), chain)
+        _nest(code, tile, operands, sums, inner, before)
+
+    def summed(where: Expr) -> Expr:
+        terms: list[Expr] = [tirx.BufferLoad(sums, [chain * size + where]) for chain in range(operands.chains)]
+        while len(terms) > 1:
+            terms = [sum(terms[at + 1 : at + 2], start=terms[at]) for at in range(0, len(terms), 2)]
+        return terms[0]
+
+    if not outer:
+        multiply([])
+        if operands.chains > 1:
+            move(acc, summed)
+        return
+    total = code.stack("total", size).buffer
 
     def add(block: Expr) -> None:
         def write(i: Expr, at: Expr) -> tirx.Stmt:
-            where = [i * tile.width + at]
-            more = tirx.BufferLoad(acc, where)
-            if operands.scale is not None:
-                more = more * operands.scale(block, at)
-            return tirx.BufferStore(total, tirx.BufferLoad(total, where) + more, where)
+            where = i * tile.width + at
+            more = summed(where)
+            if operands.settle is not None:
+                more = operands.settle(i, block, at, more)
+            return tirx.BufferStore(total, tirx.BufferLoad(total, [where]) + more, [where])
 
         _each(code, tile, write)
 
-    move(total, lambda where: tirx.BufferLoad(acc, where))
+    move(total, lambda where: tirx.const(0.0, "float32"))
     with ExitStack() as stack:
         before = [stack.enter_context(code.loop(extent, name)) for name, extent in outer]
-        move(acc, lambda where: tirx.const(0.0, "float32"))
-        _nest(code, tile, operands, acc, inner, before)
+        multiply(before)
         add(before[0])
-    move(acc, lambda where: tirx.BufferLoad(total, where))
+    move(acc, lambda where: tirx.BufferLoad(total, [where]))
 
 
 def _divided(operands: Operands) -> Operands:
@@ -228,6 +245,7 @@ def _divided(operands: Operands) -> Operands:
         lambda ks, at: operands.right(joined(ks), at),
         operands.run,
         operands.unroll,
+        chains=operands.chains,
         ahead=ahead and replace(ahead, place=lambda ks, line: ahead.place(joined(ks), line)),
     )
 
@@ -244,7 +262,15 @@ def _blocks(operands: Operands) -> tuple[Depth, Depth]:
     return (), depth
 
 
-def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Depth, before: Sequence[Expr]) -> None:
+def _nest(
+    code: Code,
+    tile: Tile,
+    operands: Operands,
+    acc: tirx.Var,
+    depth: Depth,
+    before: Sequence[Expr],
+    chain: Index = 0,
+) -> None:
     """The loops of the reduction that are left to open, then one product for every element of the tile."""
     if depth:
         name, extent = depth[0]
@@ -267,13 +293,14 @@ def _nest(code: Code, tile: Tile, operands: Operands, acc: tirx.Var, depth: Dept
                 ask(0, lines)
             copy = stack.enter_context(code.loop(steps, "copy", "unrolled"))
             at = k if steps == 1 else k * index(steps) + copy
-            _nest(code, tile, operands, acc, depth[1:], [*before, at])
+            turn = copy % operands.chains if operands.chains > 1 and len(depth) == 1 else 0
+            _nest(code, tile, operands, acc, depth[1:], [*before, at], turn)
             if between:  # some after every step rather than all in a row
                 ask(copy * index(between // steps), between // steps)
         return
 
     def step(i: Expr, at: Expr) -> tirx.Stmt:
-        where = [i * tile.width + at]
+        where = [chain * (tile.rows * tile.width) + i * tile.width + at]
         term = operands.left(i, before) * operands.right(before, at)
         return tirx.BufferStore(acc, tirx.BufferLoad(acc, where) + term, where)
 

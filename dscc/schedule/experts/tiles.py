@@ -18,8 +18,11 @@ _UNROLL = 4
 # Where rows are few, small weights are asked for ahead: one row of 16 bits went from 70 to 85% of the bandwidth.
 # Weights of 32 bits got nothing from it. Larger tiles have the time to ask for the next panel.
 _FEW = 4
+_CHAINS = 4  # of sums in a panel of two vectors: an addition takes four cycles, and the other work of a step three
 _LINE, _AHEAD = 64, 4096  # bytes
 _WHOLE = 0x4B000000  # as a float 2^23, above which the lowest bits of a float32 are whole numbers
+_ONE = 0x3F800000  # as a float 1, below which the bits of a float32 are halves, quarters and so on
+_MANTISSA = 23
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,11 @@ def write_rows(
     count: Expr,
     number: Expr,
     following: Expr,
+    totals: Flat | None,
     use: Callable[[Sums], None],
 ) -> None:
     """The products of rows `first` to before `first + count` with panel `number` of all experts', and `use` for every
-    tile.
+    tile. `totals` has the sums of every row over the weight's blocks, if `needs_totals`.
 
     As few tiles as there can be, of sizes that differ by one at most: a tile of few rows reads the panel as a large one
     does, and waits for its own sums. There is code for every size. The first tile waits for memory, so the last one
@@ -118,7 +122,8 @@ def write_rows(
         wanted = code.opaque("wanted", tirx.Select(last, following, number))
         for rows_here in range(most, 0, -1):
             with code.when(tirx.EQ(size, index(rows_here))):
-                _write_tile(code, weight, rows, pitch, row, rows_here, number, wanted, use)
+                few = totals if rows_here <= _FEW else None
+                _write_tile(code, weight, rows, pitch, row, rows_here, number, wanted, few, use)
 
 
 def _write_tile(
@@ -130,9 +135,14 @@ def _write_tile(
     size: int,
     number: Expr,
     wanted: Expr,
+    totals: Flat | None,
     use: Callable[[Sums], None],
 ) -> None:
-    """`number` is that of the panel, `wanted` of the one that memory is asked for."""
+    """`number` is that of the panel, `wanted` of the one that memory is asked for.
+
+    With `totals` codes are read as 1 + code / 2^bits, which is one instruction less for each of them than a number from
+    which the zero is taken; what is too much is a multiple of the row's sum, and taken out once for a block.
+    """
     panels, storage, per = weight.panels, weight.storage, weight.per
     width, lanes = panels.width, panels.lanes
     start = code.opaque("start", number * (weight.reach // per * width))
@@ -154,15 +164,22 @@ def _write_tile(
         found = tirx.BufferLoad(weight.codes.buffer, [stored(ks, at)])
         if not storage.coded:
             return found if storage.bits == 32 else tirx.Cast("float32", found)
-        zero: Expr = tirx.const(float(storage.zero), "float32")
-        if weight.zeros is not None:
-            zero = tirx.BufferLoad(weight.zeros.buffer, [group + (ks[0] * width if len(ks) > 1 else 0) + at])
-        shift = tirx.Cast("int32", tirx.floormod(place(ks), per)) * storage.bits if per > 1 else None
-        return _decoded(found, shift, storage.bits, zero)
+        shift = tirx.Cast("int32", tirx.floormod(place(ks), per)) * storage.bits if per > 1 else tirx.const(0, "int32")
+        if totals is not None:
+            return _fraction(found, shift, storage.bits)
+        return _decoded(found, shift, storage.bits, zero(ks[0], at))
 
-    def scale(block: Expr, at: Expr) -> Expr:
+    def zero(block: Expr, at: Expr) -> Expr:
+        if weight.zeros is None:
+            return tirx.const(float(storage.zero), "float32")
+        return tirx.BufferLoad(weight.zeros.buffer, [group + (block * width if weight.blocks > 1 else 0) + at])
+
+    def settle(i: Expr, block: Expr, at: Expr, found: Expr) -> Expr:
         assert weight.scales is not None  # codes have them
-        return tirx.BufferLoad(weight.scales.buffer, [group + block * width + at])
+        if totals is not None:
+            whole = tirx.const(float(2**storage.bits), "float32")
+            found = found * whole - (zero(block, at) + whole) * totals.load((row + i) * weight.blocks + block)
+        return found * tirx.BufferLoad(weight.scales.buffer, [group + block * width + at])
 
     bytes_ = word_bits(storage, weight.depth) // 8
 
@@ -176,7 +193,8 @@ def _write_tile(
         lambda i, ks: tirx.BufferLoad(rows.buffer, [begin + i * pitch + place(ks)]),
         right,
         unroll=unroll,
-        scale=scale if weight.blocks > 1 else None,
+        settle=settle if weight.blocks > 1 else None,
+        chains=1 if totals is None else max(1, _CHAINS // size),
         ahead=Ahead(lines, asked, 1 if size <= _FEW else 2) if storage.bits < 32 or size > _FEW else None,
     )
     if storage.coded and weight.blocks == 1:
@@ -189,7 +207,7 @@ def _write_tile(
             at = j * lanes + lane
             value = tirx.BufferLoad(acc, [i * width + at])
             if storage.coded and weight.blocks == 1:
-                value = value * scale(index(0), at)
+                value = settle(i, index(0), at, value)
             code.add(tirx.BufferStore(copy.buffer, value, [i * width + at]))
 
     def load(i: Expr, part: int, vector: Expr) -> Expr:
@@ -198,13 +216,37 @@ def _write_tile(
     use(Sums(row, size, load))
 
 
-def _decoded(word: Expr, shift: Expr | None, bits: int, zero: Expr) -> Expr:
+def needs_totals(weight: Weight) -> bool:
+    """Whether a tile of few rows is bound by the work of expanding codes, rather than by memory."""
+    return weight.storage.coded and weight.storage.bits < 8
+
+
+def write_totals(code: Code, weight: Weight, rows: Flat, pitch: int, row: Expr, totals: Flat) -> None:
+    """The sums of a row over the weight's blocks."""
+    block = weight.reach // weight.blocks
+    with code.loop(weight.blocks, "block") as b:
+        total = code.stack("total", 1)
+        total.store(code, index(0), tirx.const(0.0, "float32"))
+        with code.loop(block, "k") as k:
+            total.store(code, index(0), total.load(index(0)) + rows.load(row * pitch + b * block + k))
+        totals.store(code, row * weight.blocks + b, total.load(index(0)))
+
+
+def _fraction(word: Expr, shift: Expr, bits: int) -> Expr:
+    """1 + code / 2^bits, of the code at bit `shift` of a word."""
+    word = tirx.Cast("int32", word) if str(word.ty.dtype) != "int32" else word
+    place = _MANTISSA - bits
+    moved = tirx.Select(shift > place, tirx.shift_right(word, shift - place), tirx.shift_left(word, place - shift))
+    code = tirx.bitwise_and(moved, tirx.const((2**bits - 1) << place, "int32"))
+    return tirx.reinterpret("float32", tirx.bitwise_or(code, tirx.const(_ONE, "int32")))
+
+
+def _decoded(word: Expr, shift: Expr, bits: int, zero: Expr) -> Expr:
     """The code at bit `shift` of a word less the code that means 0, as a float.
 
     2^23 + code - (2^23 + zero) is exact, and less work than the conversion of a whole number.
     """
     word = tirx.Cast("int32", word) if str(word.ty.dtype) != "int32" else word
-    word = word if shift is None else tirx.shift_right(word, shift)
-    code = tirx.bitwise_and(word, tirx.const(2**bits - 1, "int32"))
+    code = tirx.bitwise_and(tirx.shift_right(word, shift), tirx.const(2**bits - 1, "int32"))
     base = tirx.const(float(1 << 23), "float32")
     return tirx.reinterpret("float32", tirx.bitwise_or(code, tirx.const(_WHOLE, "int32"))) - (base + zero)

@@ -25,7 +25,7 @@ from dscc.schedule.code import Code, Flat, broadcast, ceildiv, first_lanes, inde
 from dscc.schedule.experts import formula
 from dscc.schedule.experts.mixture import Mixture
 from dscc.schedule.experts.routing import write_routes
-from dscc.schedule.experts.tiles import Sums, Weight, write_rows
+from dscc.schedule.experts.tiles import Sums, Weight, needs_totals, write_rows, write_totals
 from dscc.schedule.lanes import lift
 
 _APART = 16  # floats between rows, so that rows of a power of two do not compete for the same lines of the L1 cache
@@ -74,11 +74,24 @@ class Writer:
         self.rows = code.heap("rows", slots * self.row_pitch + 1)
         self.hidden = code.heap("hidden", slots * self.hidden_pitch + 1)
         self._permute()
-        self._first()
+        self._first(self._totals(self.first, self.rows, self.row_pitch))
         if self.second.reach > m.inner:
             with code.loop(self.routes.kept, "row") as row, code.loop(self.second.reach - m.inner, "i") as i:
                 self.hidden.store(code, row * self.hidden_pitch + m.inner + i, tirx.const(0.0, "float32"))
-        self._second()
+        self._second(self._totals(self.second, self.hidden, self.hidden_pitch))
+
+    def _totals(self, weight: Weight, rows: Flat, pitch: int) -> Flat | None:
+        """Sums of the rows over the weight's blocks, where tiles of few rows take them."""
+        code, kept = self.code, self.routes.kept
+        if not needs_totals(weight):
+            return None
+        totals = code.heap("totals", self.tokens * self.mixture.top * weight.blocks + 1)
+        block = max(1, self.plan.task_flops // weight.reach // 4)
+        with code.loop(ceildiv(kept, block), "task", "parallel") as task:
+            first = code.opaque("first", task * block)
+            with code.loop(tirx.min(index(block), kept - first), "r") as r:
+                write_totals(code, weight, rows, pitch, code.opaque("row", first + r), totals)
+        return totals
 
     def _permute(self) -> None:
         code, m, routes = self.code, self.mixture, self.routes
@@ -116,16 +129,23 @@ class Writer:
         group = self.code.opaque("group", tirx.min(index(count), tirx.max(worth, index(count // _TASKS))))
         return self.code.opaque("tasks", quotient(index(count) + group - 1, group)), group
 
-    def _first(self) -> None:
+    def _first(self, totals: Flat | None) -> None:
         code, panels = self.code, self.first.panels
         tasks, group = self._tasks(self.first)
         with code.loop(tasks, "task", "parallel") as task:
             begin = code.opaque("panels", task * group)
             here = tirx.min(group, index(panels.count) - begin)
-            self._products(self.first, self.rows, self.row_pitch, begin, here, self._activate)
+            self._products(self.first, self.rows, self.row_pitch, totals, begin, here, self._activate)
 
     def _products(
-        self, weight: Weight, rows: Flat, pitch: int, begin: Expr, here: Expr, use: Callable[[Sums, Expr, Expr], None]
+        self,
+        weight: Weight,
+        rows: Flat,
+        pitch: int,
+        totals: Flat | None,
+        begin: Expr,
+        here: Expr,
+        use: Callable[[Sums, Expr, Expr], None],
     ) -> None:
         """Every expert's rows, `pitch` apart, times `here` panels of its weight from `begin` on; `use` takes the sums,
         the expert and the panel.
@@ -141,7 +161,7 @@ class Writer:
                     use(sums, expert, panel)
 
                 read = _numbers(code, weight.panels.count, expert, panel, begin, p + 1 < here)
-                write_rows(code, weight, rows, pitch, first, count, *read, used)
+                write_rows(code, weight, rows, pitch, first, count, *read, totals, used)
 
     def _activate(self, sums: Sums, expert: Expr, panel: Expr) -> None:
         """hidden = middle(sums)"""
@@ -165,7 +185,7 @@ class Writer:
             return broadcast(tirx.const(0.0, "float32"), lanes)
         return self.code.bind("b", self.at[name].load(place, lanes, mask=mask))
 
-    def _second(self) -> None:
+    def _second(self, totals: Flat | None) -> None:
         code, panels, m = self.code, self.second.panels, self.mixture
         tasks, group = self._tasks(self.second)
         y = self.at["y"]
@@ -176,7 +196,7 @@ class Writer:
                 column = code.bind("column", (begin + p) * panels.step + v * panels.lanes)
                 zero = broadcast(tirx.const(0.0, "float32"), panels.lanes)
                 y.store(code, t * m.out + column, zero, mask=self._columns(column))
-            self._products(self.second, self.hidden, self.hidden_pitch, begin, here, self._gather)
+            self._products(self.second, self.hidden, self.hidden_pitch, totals, begin, here, self._gather)
 
     def _columns(self, column: Expr) -> Expr | None:
         panels = self.second.panels
