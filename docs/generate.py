@@ -84,9 +84,10 @@ EXECUTED = {
     "where there is a device: products, convolutions, attention and models on an NVIDIA H200 in November 2026.",
     "oneapi": "`oneapi:cpu` is executed in every test run.",
     "rocm": "Compiled in every test run, and what the code objects say of themselves is read: architecture, matrix "
-    "instructions, registers, spills. Their elementary functions are executed on the host's processor, and the runtime "
-    "over a stand-in for HIP. Not yet executed on a device of AMD's; products, convolutions, softmax and elementwise "
-    "kernels for gfx950, gfx1100 and gfx1201 were right on an emulator of their instructions in November 2026.",
+    "instructions, registers, spills. Products, convolutions and attention for MFMA and WMMA are executed on the "
+    "host's processor by a stand-in for HIP, from the same OpenCL C, with matrix instructions as AMD's manuals define "
+    "them. Not yet executed on a device of AMD's; products, convolutions, softmax and elementwise kernels for gfx950, "
+    "gfx1100 and gfx1201 were right on an emulator of their instructions in November 2026.",
     "x86": "Executed in every test run, on the processor of the machine that tests.",
 }
 

@@ -59,7 +59,11 @@ class Fragments:
 
     def row(self, lane: Expr) -> Expr:
         """The row of the lane's first sum."""
-        return quotient(lane, SIDE) * (1 if self.apart > 1 else self.sums)
+        return self.row_of(quotient(lane, SIDE))
+
+    def row_of(self, group: Expr) -> Expr:
+        """The same for the lanes of a group of 16."""
+        return group * (1 if self.apart > 1 else self.sums)
 
 
 _FRAGMENTS = {
@@ -105,7 +109,12 @@ def fragments(gemm: Gemm, machine: RocmMachine) -> Fragments | None:
         return None
     if any(n is not None and n < SIDE for n in map(constant, (gemm.rows, gemm.columns, gemm.depth))):
         return None
-    return _FRAGMENTS.get((machine.matrix, gemm.left_dtype))
+    return held_by(machine, gemm.left_dtype)
+
+
+def held_by(machine: RocmMachine, dtype: str) -> Fragments | None:
+    """How lanes hold operands of a type; None if the machine has no matrix instruction for it."""
+    return _FRAGMENTS.get((machine.matrix, dtype))
 
 
 def write(code: Kernel, gemm: Gemm, held: Fragments, machine: RocmMachine, decisions: Decisions) -> None:

@@ -14,16 +14,16 @@ as in FlashAttention (Dao et al., 2022). Sequence lengths and the batch may be s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 from tvm import tirx
 from tvm.ir import Expr
 
 from dscc.schedule.base import Scheduled
-from dscc.schedule.code import Flat, Index, ceildiv, constant, index, product, quotient, remainder
+from dscc.schedule.code import ceildiv, index, product, quotient, remainder
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.gpu.device import Device, DeviceRule
+from dscc.schedule.gpu.heads import Heads
 from dscc.schedule.gpu.kernel import Kernel
 
 _SIDE = 16  # threads of a block along queries, and along keys or elements of values
@@ -40,84 +40,51 @@ class Attention(DeviceRule):
     def schedule(
         self, func: tirx.PrimFunc, constants: frozenset[int], device: Device, decisions: Decisions
     ) -> Scheduled | None:
-        if not func.attrs or "dscc.attention" not in func.attrs or device.threads < _SIDE * _SIDE:
+        heads = Heads.of(func)
+        if heads is None or heads.dtype != "float32" or device.threads < _SIDE * _SIDE:
             return None
-        params = [p for p in func.params if tirx.is_buffer_var(p)]
-        sizes = [constant(n) for p in (*params[:3], params[-1]) for n in p.shape[2:]]
-        if any(n is None for n in sizes) or any(str(p.dtype) != "float32" for p in params):
-            return None
-        fitting = [tile for tile in _TILES if _shared_bytes(params, *tile) <= device.shared_bytes]
-        wide = -(-int(params[2].shape[3]) // _SIDE)
+        fitting = [tile for tile in _TILES if _shared_bytes(heads, *tile) <= device.shared_bytes]
+        wide = -(-heads.value_size // _SIDE)
         fitting = [tile for tile in fitting if tile[0] * (tile[1] + wide) * 2 <= device.registers]
         if not fitting:
             return None
         names = {f"{high}x{across}": (high, across) for high, across in fitting}
         high, across = names[decisions.pick("tile", list(names))]
         code = Kernel()
-        views = [code.view(p) for p in params]
-        block = _Block(code, func, params, views, high, across)
-        block.launch()
+        _Block(code, heads, high, across).launch()
         return Scheduled(func.with_body(code.stmt()))
 
 
-def _shared_bytes(params: list[tirx.Var], high: int, across: int) -> int:
-    size, value_size = int(params[0].shape[3]), int(params[2].shape[3])
+def _shared_bytes(heads: Heads, high: int, across: int) -> int:
     queries, keys = high * _SIDE, across * _SIDE
-    slices = _SLICE * max(keys + 1, value_size)
-    return 4 * (size * (queries + 1) + slices + keys * (queries + 1) + queries * (_SIDE + 1))
-
-
-@dataclass(frozen=True)
-class _Strides:
-    """Where a head's rows begin, and the step from one to the next."""
-
-    base: Expr
-    step: int
-
-    def at(self, row: Expr, element: Expr) -> Expr:
-        return self.base + row * self.step + element
+    slices = _SLICE * max(keys + 1, heads.value_size)
+    return 4 * (heads.size * (queries + 1) + slices + keys * (queries + 1) + queries * (_SIDE + 1))
 
 
 class _Block:
     """The queries of one block against all keys."""
 
-    def __init__(
-        self, code: Kernel, func: tirx.PrimFunc, params: list[tirx.Var], views: list[Flat], high: int, across: int
-    ):
-        q, k, v = params[:3]
-        self.code, self.views = code, views
+    def __init__(self, code: Kernel, heads: Heads, high: int, across: int):
+        self.code, self.heads = code, heads
+        self.views = [code.view(param) for param in heads.params]
         self.high, self.across = high, across
         self.queries_here, self.keys_here = high * _SIDE, across * _SIDE
-        self.batch, self.queries, self.keys = q.shape[0], q.shape[1], k.shape[1]
-        self.heads, self.groups = int(q.shape[2]), int(k.shape[2])
-        self.size, self.value_size = int(q.shape[3]), int(v.shape[3])
+        self.queries, self.keys = heads.queries, heads.keys
+        self.size, self.value_size = heads.size, heads.value_size
         self.wide = -(-self.value_size // _SIDE)
-        self.bias = (params[3], views[3]) if len(params) == 5 else None
-        self.scale = float(func.attrs["dscc.attention.scale"].value)
-        causal = str(func.attrs["dscc.attention.causal"])
-        offset = index(0) if causal == "TopLeft" else tirx.abs(index(self.keys) - index(self.queries))
-        self.offset = offset if causal else None  # query i sees the keys up to i plus this; None: all of them
 
     def launch(self) -> None:
         code = self.code
         blocks = ceildiv(self.queries, self.queries_here)
-        with code.launch(product([self.batch, self.heads, blocks]), [_SIDE, _SIDE]) as ((block,), (tx, ty)):
+        count = product([self.heads.batch, self.heads.heads, blocks])
+        with code.launch(count, [_SIDE, _SIDE]) as ((block,), (tx, ty)):
             self.tx, self.ty = tx, ty
             self.number = code.bind("t", ty * _SIDE + tx)
             pair = code.bind("pair", quotient(block, blocks))
             self.first = code.bind("first", remainder(block, blocks) * self.queries_here)
-            self.item = code.bind("item", quotient(pair, self.heads))
-            self.head = code.bind("head", remainder(pair, self.heads))
-            group = self.head if self.heads == self.groups else quotient(self.head, self.heads // self.groups)
-            self.query = self._strides(self.queries, self.heads, self.size, self.head)
-            self.key = self._strides(self.keys, self.groups, self.size, group)
-            self.value = self._strides(self.keys, self.groups, self.value_size, group)
-            self.out = self._strides(self.queries, self.heads, self.value_size, self.head)
+            item = code.bind("item", quotient(pair, self.heads.heads))
+            self.head = self.heads.head(code, item, code.bind("head", remainder(pair, self.heads.heads)))
             self._write()
-
-    def _strides(self, length: Index, heads: int, size: int, head: Expr) -> _Strides:
-        start = self.item * index(product([length, heads * size])) + head * size
-        return _Strides(self.code.bind("base", start), heads * size)
 
     def _write(self) -> None:
         code, high = self.code, self.high
@@ -135,8 +102,8 @@ class _Block:
             self.mixed.store(code, i, tirx.const(0.0, "float32"))
         self._load_queries()
         last = index(self.keys)
-        if self.offset is not None:
-            last = code.bind("last", tirx.min(last, self.first + self.queries_here + self.offset))
+        if self.heads.offset is not None:
+            last = code.bind("last", tirx.min(last, self.first + self.queries_here + self.heads.offset))
         with code.loop(ceildiv(last, self.keys_here), "step") as step:
             begin = code.bind("begin", step * self.keys_here)
             self._score(begin)
@@ -159,9 +126,8 @@ class _Block:
         def load(at: Expr) -> None:
             row, d = quotient(at, self.size), remainder(at, self.size)
             safe = tirx.min(self.first + row, index(self.queries) - 1)
-            self.turned.store(
-                self.code, d * pitch + row, q.load(self.query.at(safe, d)) * tirx.const(self.scale, "float32")
-            )
+            scale = tirx.const(self.heads.scale, "float32")
+            self.turned.store(self.code, d * pitch + row, q.load(self.head.query.at(safe, d)) * scale)
 
         self._each(self.size * self.queries_here, load)
 
@@ -176,7 +142,7 @@ class _Block:
             def load(at: Expr) -> None:
                 row, d = quotient(at, _SLICE), remainder(at, _SLICE)
                 safe = tirx.min(begin + row, index(self.keys) - 1)
-                value = k.load(self.key.at(safe, start + d))
+                value = k.load(self.head.key.at(safe, start + d))
                 if self.size % _SLICE:
                     value = tirx.if_then_else(start + d < self.size, value, tirx.const(0.0, "float32"))
                 self.slice.store(code, d * pitch + row, value)
@@ -199,15 +165,15 @@ class _Block:
         for i in range(self.high):
             row = self.ty * self.high + i
             query = code.bind("query", tirx.min(self.first + row, index(self.queries) - 1))
+            seen = code.bind("seen", self.heads.seen(query))
             best = lowest
             for j in range(self.across):
                 key = code.bind("key", begin + self.tx + j * _SIDE)
                 safe = code.bind("safe", tirx.min(key, index(self.keys) - 1))
-                score = self._biased(self.scores.load(i * self.across + j), query, safe)
-                seen = key < index(self.keys)
-                if self.offset is not None:
-                    seen = tirx.And(seen, key <= query + self.offset)
-                score = code.bind("score", tirx.Select(seen, score, lowest))
+                score = self.scores.load(i * self.across + j)
+                if self.heads.biased:
+                    score = score + self.views[3].load(self.heads.bias_at(self.head, query, safe))
+                score = code.bind("score", tirx.Select(key < seen, score, lowest))
                 self.scores.store(code, i * self.across + j, score)
                 best = tirx.max(best, score)
             self.parts.store(code, row * (_SIDE + 1) + self.tx, best)
@@ -227,17 +193,6 @@ class _Block:
                 self.total.store(code, i, self.total.load(i) + weight)
                 self.weights.store(code, (self.tx + j * _SIDE) * (self.queries_here + 1) + row, weight)
 
-    def _biased(self, score: Expr, query: Expr, key: Expr) -> Expr:
-        if self.bias is None:
-            return score
-        param, view = self.bias
-        batches, heads, rows, keys = param.shape
-        at = key
-        at = at if constant(rows) == 1 else at + query * index(keys)
-        at = at if constant(heads) == 1 else at + self.head * index(product([rows, keys]))
-        at = at if constant(batches) == 1 else at + self.item * index(product([heads, rows, keys]))
-        return score + view.load(at)
-
     def _mix(self, begin: Expr) -> None:
         """mixed = mixed * decay + weights * values."""
         code, v = self.code, self.views[2]
@@ -252,7 +207,7 @@ class _Block:
                 row, e = quotient(at, self.value_size), remainder(at, self.value_size)
                 # Behind the last key the weights are zero, and whatever is read must be a number.
                 safe = tirx.min(start + row, index(self.keys) - 1)
-                self.slice.store(code, at, v.load(self.value.at(safe, e)))
+                self.slice.store(code, at, v.load(self.head.value.at(safe, e)))
 
             code.barrier()  # the keys, or the slice before, are done with, and the weights are there
             self._each(_SLICE * self.value_size, load)
@@ -290,4 +245,4 @@ class _Block:
                     e = code.bind("e", self.tx + j * _SIDE)
                     inside = self.value_size % _SIDE == 0 or j < self.value_size // _SIDE
                     with code.when(True if inside else e < self.value_size):
-                        out.store(code, self.out.at(query, e), self.mixed.load(i * self.wide + j) * share)
+                        out.store(code, self.head.out.at(query, e), self.mixed.load(i * self.wide + j) * share)

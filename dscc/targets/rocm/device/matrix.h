@@ -21,4 +21,12 @@ DSCC_FUNCTION float8 dscc_multiply(half16 left, half16 right, float8 sums) {
 }
 #endif
 
+// The lane of a wavefront, and the value of the lane whose number differs in the bits of `mask`.
+DSCC_FUNCTION int dscc_lane() { return __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0u)); }
+DSCC_FUNCTION float dscc_across(float value, int mask) {
+  return as_float(__builtin_amdgcn_ds_bpermute((dscc_lane() ^ mask) << 2, as_int(value)));
+}
+
+#include "lanes.h"
+
 #endif  // DSCC_MATRIX_H_
