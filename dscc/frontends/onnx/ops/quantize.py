@@ -1,4 +1,4 @@
-"""Quantized operators. Weights stay in their compact type: what becomes of them is for the passes to decide."""
+"""Quantizing and dequantizing. Weights stay in their compact type: what becomes of them is for the passes to decide."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from dscc.elements import BITS
 from dscc.frontends.onnx.broadcast import broadcast
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.cast import convert, number, number_as
-from dscc.frontends.onnx.ops.conv import convolve, with_bias
-from dscc.frontends.onnx.ops.linear import operands
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import reshaped
 from dscc.frontends.onnx.values import Value, constant, element_type, is_float, numpy_dtype, scalar, static
 
-_LIMITS = {
+LIMITS = {
     "int8": (-128, 127),
     "uint8": (0, 255),
     "int16": (-32768, 32767),
@@ -35,12 +33,12 @@ Index = tuple[Any, ...]
 At = Callable[[Index], Index]
 
 
-def _one(parameter: Value) -> bool:
+def is_one(parameter: Value) -> bool:
     """Whether a scale or zero point is one number for the whole tensor."""
     return parameter.ndim == 0 or (parameter.ndim == 1 and static(parameter.shape[0]) == 1)
 
 
-def _absent(zero: Value | None) -> bool:
+def is_absent(zero: Value | None) -> bool:
     """Whether there is no zero point, or it is known to be 0."""
     return zero is None or (zero.constant is not None and not zero.constant.astype(np.float32).any())
 
@@ -51,14 +49,14 @@ def _axis(node: Node, x: Value) -> int:
 
 
 def _blocked(node: Node, parameter: Value) -> bool:
-    return bool(node.attr("block_size", 0)) and not _one(parameter)
+    return bool(node.attr("block_size", 0)) and not is_one(parameter)
 
 
 def _place(node: Node, parameter: Value, x: Value) -> At:
     """Where the element of a scale or zero point lies that belongs to an element of x: there is one, one per index of
     `axis`, or one per block along it.
     """
-    if _one(parameter):
+    if is_one(parameter):
         return lambda index: (0,) * parameter.ndim
     axis, block = _axis(node, x), node.attr("block_size", 0)
     if not block:
@@ -73,7 +71,7 @@ def _place(node: Node, parameter: Value, x: Value) -> At:
 def _per_axis(node: Node, parameter: Value, x: Value) -> Value:
     """A scale or zero point of one element, or per `axis`, shaped to broadcast over x."""
     shape: list[Any] = []
-    if not _one(parameter):
+    if not is_one(parameter):
         shape = [1] * x.ndim
         shape[_axis(node, x)] = parameter.shape[0]
     if parameter.constant is not None and all(isinstance(dim, int) for dim in shape):
@@ -89,7 +87,7 @@ def _numbers(node: Node, x: Value) -> Value:
     return node.value(x.constant.astype(wide)) if x.constant is not None else node.value(convert(node, x, wide))
 
 
-def _cast(node: Node, x: Value, dtype: str) -> Value:
+def cast(node: Node, x: Value, dtype: str) -> Value:
     """x in another type; a constant stays one."""
     if x.dtype == dtype:
         return x
@@ -111,20 +109,20 @@ def dequantize(node: Node, x: Value, scale: Value, zero: Value | None = None) ->
     if is_float(x.element) or _blocked(node, scale) or scale.coded:
         return _dequantize_kernel(node, x, scale, zero, target)
     x = _numbers(node, x)
-    if not _absent(zero):
+    if not is_absent(zero):
         assert zero is not None
         wide = node.value(R.astype(x.expr, "int32" if x.dtype != "int32" else "int64"))
-        shift = _cast(node, _per_axis(node, _numbers(node, zero), x), wide.dtype)
+        shift = cast(node, _per_axis(node, _numbers(node, zero), x), wide.dtype)
         x = node.value(R.subtract(*broadcast(node, wide, shift)))
     real = node.value(R.astype(x.expr, "float32"))
-    result = node.value(R.multiply(*broadcast(node, real, _cast(node, _per_axis(node, scale, x), "float32"))))
+    result = node.value(R.multiply(*broadcast(node, real, cast(node, _per_axis(node, scale, x), "float32"))))
     return convert(node, result, target)
 
 
 def _dequantize_kernel(node: Node, x: Value, scale: Value, zero: Value | None, target: str) -> Value:
     packed = _packed(x)
     read = _read if packed is None else _unpacked(BITS[x.element])
-    centre = None if _absent(zero) else zero
+    centre = None if is_absent(zero) else zero
     place, centred = _place(node, scale, x), _place(node, centre or scale, x)
 
     def compute(data: te.Tensor, size: te.Tensor, *shift: te.Tensor) -> te.Tensor:
@@ -181,13 +179,13 @@ def quantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> V
     """
     asked = node.attr("output_dtype", 0)
     target = zero.element if zero is not None else element_type(asked, node.label) if asked else "uint8"
-    if target not in _LIMITS and not is_float(target):
+    if target not in LIMITS and not is_float(target):
         raise node.unsupported(
-            f"quantizing to '{target}' is not supported; supported: float8, float4, {', '.join(_LIMITS)}"
+            f"quantizing to '{target}' is not supported; supported: float8, float4, {', '.join(LIMITS)}"
         )
     working = _precision(node, x, scale)
     real = "float64" if working == "float64" else "float32"
-    centre = None if _absent(zero) else zero
+    centre = None if is_absent(zero) else zero
     place, centred = _place(node, scale, x), _place(node, centre or scale, x)
 
     def compute(data: te.Tensor, size: te.Tensor, *shift: te.Tensor) -> te.Tensor:
@@ -197,7 +195,7 @@ def quantize(node: Node, x: Value, scale: Value, zero: Value | None = None) -> V
                 value / tirx.Cast(real, number_as(number(size(*place(i)), scale.element), working)), working
             )
             offset = [tirx.Cast(real, number(zero_point(*centred(i)), target)) for zero_point in shift]
-            return _saturated(tirx.Cast(real, steps), offset, target, bool(node.attr("saturate", 1)))
+            return saturated(tirx.Cast(real, steps), offset, target, bool(node.attr("saturate", 1)))
 
         return te.compute(data.shape, element, name="quantize")
 
@@ -216,11 +214,12 @@ def _precision(node: Node, x: Value, scale: Value) -> str:
     return x.element if len(kinds) == 1 else "float32"
 
 
-def _saturated(steps: Expr, offset: list[Expr], target: str, saturate: bool) -> Expr:
+def saturated(steps: Expr, offset: list[Expr], target: str, saturate: bool) -> Expr:
+    """Steps, rounded, and what is added to them in the type `target`; beyond its range its end."""
     if is_float(target):
         return number_as(sum(offset, start=steps) if "float8" not in target else steps, target, saturate)
     kind = str(steps.ty.dtype)
-    low, high = (tirx.const(float(limit), kind) for limit in _LIMITS[target])
+    low, high = (tirx.const(float(limit), kind) for limit in LIMITS[target])
     shifted = sum(offset, start=tirx.nearbyint(steps))
     return number_as(tirx.Cast("int32", tirx.min(tirx.max(shifted, low), high)), target)
 
@@ -245,134 +244,3 @@ def dynamic_quantize(node: Node, x: Value) -> tuple[Expr, Expr, Expr]:
     )
     steps = node.emit(R.add(node.emit(round_even(node, node.emit(R.divide(x.expr, divisor)))), zero))
     return R.astype(node.emit(R.clip(steps, 0, 255)), "uint8"), scale, R.astype(zero, "uint8")
-
-
-def _centred(node: Node, x: Value, zero: Value | None, per_row: bool) -> Value:
-    """x - zero as int32; a zero point of more than one element is per row (of A) or per column (of B)."""
-    wide = node.value(R.astype(x.expr, "int32"))
-    if zero is None or (zero.constant is not None and not zero.constant.any()):
-        return wide
-    shift = node.value(R.astype(zero.expr, "int32"))
-    if shift.ndim == 1 and shift.shape != (1,) and per_row:
-        shift = node.value(reshaped(shift.expr, [shift.shape[0], 1]))
-    return node.value(R.subtract(*broadcast(node, wide, shift)))
-
-
-@converter("MatMulInteger")
-def matmul_integer(node: Node, a: Value, b: Value, a_zero: Value | None = None, b_zero: Value | None = None) -> Expr:
-    """The sum of (a - a_zero) * (b - b_zero) in int32."""
-    return R.matmul(*operands(node, _centred(node, a, a_zero, True), _centred(node, b, b_zero, False)))
-
-
-_WHOLE = ("int8", "uint8", "int16", "uint16")
-
-
-@converter("ConvInteger")
-def conv_integer(
-    node: Node, x: Value, weight: Value, x_zero: Value | None = None, weight_zero: Value | None = None
-) -> Expr:
-    kernel = node.value(R.astype(weight.expr, "int32"))
-    if weight_zero is not None:
-        shift = node.value(R.astype(weight_zero.expr, "int32"))
-        if shift.ndim == 1:
-            shift = node.value(reshaped(shift.expr, [shift.shape[0], *[1] * (weight.ndim - 1)]))
-        kernel = node.value(R.subtract(*broadcast(node, kernel, shift)))
-    return convolve(node, _centred(node, x, x_zero, False).expr, kernel)
-
-
-def _requantize(node: Node, x: Value, scale: Value, zero: Value) -> Value:
-    """round_half_even(x * scale) + zero, saturated, in the type of `zero`; for the operators that end in a
-    QuantizeLinear. x: int32, or float32 for a product of floats; scale: float32 that broadcasts over it.
-    """
-    real = node.value(convert(node, x, "float32"))
-    product = node.value(R.multiply(*broadcast(node, real, scale)))
-    if zero.element in _WHOLE:  # Relax's own operators, which follow the layout of a convolution
-        steps = node.value(R.round(product.expr))
-        if not _absent(zero):
-            steps = node.value(R.add(*broadcast(node, steps, _cast(node, zero, "float32"))))
-        low, high = (float(limit) for limit in _LIMITS[zero.element])
-        whole = node.emit(R.astype(node.emit(R.clip(steps.expr, low, high)), "int32"))
-        return node.retype(R.astype(whole, zero.element), zero.element)
-
-    def compute(data: te.Tensor, *shift: te.Tensor) -> te.Tensor:
-        def element(*i: Any) -> Any:
-            offset = [tirx.Cast("float32", z(*place(i))) for z in shift]
-            return _saturated(data(*i), offset, zero.element, True)
-
-        return te.compute(data.shape, element, name="requantize")
-
-    shape = (1,) * (x.ndim - zero.ndim) + zero.shape
-
-    def place(index: Index) -> Index:
-        return tuple(
-            0 if static(dim) == 1 else i
-            for i, dim in zip(index[x.ndim - zero.ndim :], shape[x.ndim - zero.ndim :], strict=True)
-        )
-
-    centre = [] if _absent(zero) else [zero.expr]
-    return node.retype(node.te(compute, product.expr, *centre, name=f"requantize_{zero.element}"), zero.element)
-
-
-def _ratio(node: Node, a: Value, b: Value, y: Value) -> Value:
-    """a * b / y in float32; of constants a constant."""
-    a, b, y = (_cast(node, scale, "float32") for scale in (a, b, y))
-    if a.constant is not None and b.constant is not None and y.constant is not None:
-        return node.value(a.constant * b.constant / y.constant)
-    product = node.value(R.multiply(*broadcast(node, a, b)))
-    return node.value(R.divide(*broadcast(node, product, y)))
-
-
-@converter("QLinearMatMul", patterns=True)
-def qlinear_matmul(
-    node: Node,
-    a: Value,
-    a_scale: Value,
-    a_zero: Value,
-    b: Value,
-    b_scale: Value,
-    b_zero: Value,
-    y_scale: Value,
-    y_zero: Value,
-) -> Value:
-    """Integers: products of int8 add up in int32. float8: in float32, and the zero points are 0."""
-    if is_float(a.element) or is_float(b.element):
-        left, right = (node.value(convert(node, x, "float32")) for x in (a, b))
-        product = node.value(R.matmul(*operands(node, left, right)))
-    else:
-        product = node.value(matmul_integer(node, a, b, a_zero, b_zero))
-    return _requantize(
-        node, product, _ratio(node, _row(node, a_scale), b_scale, _row(node, y_scale)), _row(node, y_zero)
-    )
-
-
-def _row(node: Node, scale: Value) -> Value:
-    """A scale or zero point of one number per row of the product, as a column."""
-    if scale.ndim != 1 or static(scale.shape[0]) == 1:
-        return scale
-    if scale.constant is not None:
-        return node.value(scale.constant.reshape(-1, 1))
-    return node.retype(reshaped(scale.expr, [scale.shape[0], 1]), scale.element)
-
-
-@converter("QLinearConv")
-def qlinear_conv(
-    node: Node,
-    x: Value,
-    x_scale: Value,
-    x_zero: Value,
-    weight: Value,
-    w_scale: Value,
-    w_zero: Value,
-    y_scale: Value,
-    y_zero: Value,
-    bias: Value | None = None,
-) -> Value:
-    total = node.value(with_bias(node, conv_integer(node, x, weight, x_zero, w_zero), bias, x.ndim))
-    scale = _ratio(node, x_scale, w_scale, y_scale)
-    if not _one(scale):
-        channels = [1, scale.shape[0], *[1] * (x.ndim - 2)]
-        known = scale.constant
-        scale = node.value(reshaped(scale.expr, channels) if known is None else known.reshape(channels))
-    elif scale.ndim:
-        scale = node.value(reshaped(scale.expr, []) if scale.constant is None else scale.constant.reshape(()))
-    return _requantize(node, total, scale, y_zero)
