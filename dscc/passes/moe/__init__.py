@@ -7,6 +7,8 @@ kernels.py          the same for functions that the front end wrote: formulas, g
 trace.py            the values of a function, followed from its first binding to its last
 rules/              from the values of an operator's operands to that of its result
 merge.py            one formula out of those of all experts
+weights.py          what constants become on their way to where they are used
+stored.py           weights as they are kept: reals, or small integers with scales
 build.py            from a complete sum to the operator
 moe_partition.py    the other pass: every device has some of the experts
 """

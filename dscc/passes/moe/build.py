@@ -15,10 +15,12 @@ from dscc.passes.graph import Graph
 from dscc.passes.moe.merge import variables_of, with_leaves
 from dscc.passes.moe.routed import Core, Input, Leaves, Part, Product, Routing, Share, Vector
 from dscc.passes.moe.scalars import is_float
+from dscc.passes.moe.stored import Stored, kept, stacked
 from dscc.passes.moe.trace import Mixed
-from dscc.passes.values import const, constant, dims, dtype
+from dscc.passes.moe.weights import Weights
+from dscc.passes.values import const, dims, dtype
 from dscc.schedule.experts import formula
-from dscc.schedule.experts.mixture import Mixture, Storage
+from dscc.schedule.experts.mixture import Mixture
 
 
 class Refused(Exception):
@@ -36,7 +38,7 @@ class Experts:
     constants: dict[str, np.ndarray]
 
 
-def build(mixed: Mixed, leaves: Leaves) -> Experts:
+def build(mixed: Mixed, leaves: Leaves, weights: Weights) -> Experts:
     """The operator for a sum.
 
     Raises:
@@ -64,34 +66,33 @@ def build(mixed: Mixed, leaves: Leaves) -> Experts:
     if any(share.dense for share in shares) and not _vanishes(mixed.formula, leaves):
         raise Refused("an expert that was not chosen adds something to the sum")
     experts = routing.experts
-    w1 = np.concatenate([_matrix(leaf.core, leaf.part, experts) for leaf in firsts], axis=1)
-    w2 = _matrix(last.core, last.part, experts)
-    constants = {"w1": w1, "w2": w2}
+    first = kept([_matrix(weights, leaf.core, leaf.part, experts) for leaf in firsts])
+    second = kept([_matrix(weights, last.core, last.part, experts)])
+    constants = {f"{kind}1": array for kind, array in first.operands.items()}
+    constants |= {f"{kind}2": array for kind, array in second.operands.items()}
     if biases:
         if len(biases) < len(firsts):
             raise Refused("one part of the hidden layer has a bias and the other has none")
-        constants["b1"] = np.concatenate([_vector(biases[i], experts) for i in range(len(firsts))], axis=1)
+        several = [_vector(weights, biases[i], experts) for i in range(len(firsts))]
+        constants["b1"] = np.concatenate(several, axis=1)
     if vectors:
-        constants["b2"] = _vector(vectors[0], experts)
-    kinds = {str(w.dtype) for w in (w1, w2)}
-    if not kinds <= {"float32", "float16"}:
-        raise Refused(f"the weights are {', '.join(sorted(kinds))}")
-    order = [name for name in ("w1", "b1", "w2", "b2") if name in constants]
+        constants["b2"] = _vector(weights, vectors[0], experts)
+    order = [name for name in ("w1", "s1", "z1", "b1", "w2", "s2", "z2", "b2") if name in constants]
     mixture = Mixture(
         experts=experts,
         top=routing.top,
-        hidden=w1.shape[2],
+        hidden=first.depth,
         inner=firsts[0].part.count,
-        out=w2.shape[1],
+        out=len(second.operands["w"][0]),
         parts=len(firsts),
         operands=("x", "ids", "shares", *order),
         enter=enter,
         middle=middle,
         leave=leave,
-        first=Storage(16 if str(w1.dtype) == "float16" else 32),
-        second=Storage(16 if str(w2.dtype) == "float16" else 32),
+        first=first.storage,
+        second=second.storage,
     )
-    if w2.shape[2] != mixture.inner or w1.shape[1] != mixture.columns:
+    if second.depth != mixture.inner or len(first.operands["w"][0]) != mixture.columns:
         raise Refused("the products do not fit each other")
     return Experts(mixture, x, shares[0], routing, {name: constants[name] for name in order})
 
@@ -182,35 +183,38 @@ def _is_product_with_zero(expr: Expr) -> bool:
     return False
 
 
-def _matrix(core: Core, part: Part, experts: int) -> np.ndarray:
+def _matrix(weights: Weights, core: Core, part: Part, experts: int) -> Stored:
     """(experts, columns, depth)"""
-    content = _stacked(core.weights, experts, 3)
-    columns = content if core.columns_first else content.transpose(0, 2, 1)
-    return columns[:, part.begin : part.begin + part.step * part.count : part.step]
+    content = _stacked(weights, core.weights, experts, 3)
+    columns = content if core.columns_first else content.permuted((0, 2, 1))
+    return columns.taken(1, part.begin, part.step, part.count)
 
 
-def _vector(vector: Vector, experts: int) -> np.ndarray:
+def _vector(weights: Weights, vector: Vector, experts: int) -> np.ndarray:
     """(experts, columns), float32"""
-    content = _stacked(vector.constants, experts, 2 if vector.routed or len(vector.constants) > 1 else 1)
+    several = vector.routed or len(vector.constants) > 1
+    content = _stacked(weights, vector.constants, experts, 2 if several else 1).real()
     if content.ndim == 1:
         content = np.broadcast_to(content, (experts, *content.shape))
     part = vector.part
     return content[:, part.begin : part.begin + part.step * part.count : part.step].astype(np.float32)
 
 
-def _stacked(constants: Sequence[relax.Expr], experts: int, rank: int) -> np.ndarray:
-    arrays = []
-    for each in constants:
-        content = constant(each)
-        assert content is not None  # leaves hold constants
-        arrays.append(content)
-    if len(arrays) > 1:
-        arrays = [array.reshape(array.shape[-(rank - 1) :]) for array in arrays]
-    whole = np.stack(arrays) if len(arrays) > 1 else arrays[0]
-    if rank == 2 and whole.ndim == 3:  # (experts, 1, columns), beside rows of all experts
-        whole = whole.reshape(whole.shape[0], -1)
-    if whole.ndim != rank or (rank > 1 and whole.shape[0] != experts):
-        raise Refused(f"a weight has shape {tuple(whole.shape)}, which is not that of {experts} experts")
+def _stacked(weights: Weights, each: Sequence[relax.Expr], experts: int, rank: int) -> Stored:
+    """One weight of all experts, of this rank."""
+    read = [weights.read(expr) for expr in each]
+    found = [one for one in read if one is not None]
+    if len(found) < len(read):
+        raise Refused("it is not known how a weight is expanded")
+    shape = found[0].codes.shape
+    if len(found) > 1:
+        whole = stacked([one.reshaped(shape[len(shape) - rank + 1 :]) for one in found])
+    elif rank == 2 and len(shape) == 3:  # (experts, 1, columns), beside rows of all experts
+        whole = found[0].reshaped((shape[0], shape[2]))
+    else:
+        whole = found[0]
+    if whole is None or whole.codes.ndim != rank or (rank > 1 and len(whole.codes) != experts):
+        raise Refused(f"a weight has shape {tuple(shape)}, which is not that of {experts} experts")
     return whole
 
 

@@ -8,7 +8,8 @@
 
 What counts is how values flow: every value is followed as rows of slots, of one expert or of all, with a formula for
 its elements (trace.py, rules/); the sum over the choices of a token is where a mixture is complete. The operator
-reads the weights of the chosen experts only; see dscc/schedule/experts/mixture.py.
+reads the weights of the chosen experts only; see dscc/schedule/experts/mixture.py. Weights of 16 bits, and integers
+of 8 bits or less with scales, stay as they are kept (weights.py, stored.py), and are expanded in registers.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dscc.passes.graph import Graph, Node, edit_functions
 from dscc.passes.moe.build import Refused, build, emit
 from dscc.passes.moe.rules import RULES
 from dscc.passes.moe.trace import Trace
+from dscc.passes.moe.weights import Weights
 from dscc.schedule.experts.define import define
 from dscc.schedule.rules.experts import Experts
 from dscc.targets.device import DeviceTarget
@@ -59,7 +61,7 @@ class FuseExperts(Pass):
                 try:
                     if elsewhere:
                         raise Refused(f"target '{ctx.target.name}' has no rule for it, and would run it on the host")
-                    experts = build(mixed, found.leaves)
+                    experts = build(mixed, found.leaves, Weights(graph, mod))
                 except Refused as why:
                     ctx.remark(f"{self.name}: refused at {mixed.node}: {why}")
                     continue

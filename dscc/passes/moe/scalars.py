@@ -126,7 +126,9 @@ _OPERATIONS: dict[type, Callable[..., Any]] = {
     tirx.Add: np.add, tirx.Sub: np.subtract, tirx.Mul: np.multiply, tirx.FloorDiv: np.floor_divide,
     tirx.FloorMod: np.mod, tirx.Mod: np.fmod, tirx.Min: np.minimum, tirx.Max: np.maximum, tirx.EQ: np.equal,
     tirx.NE: np.not_equal, tirx.LT: np.less, tirx.LE: np.less_equal, tirx.GT: np.greater,
-    tirx.GE: np.greater_equal, tirx.And: np.logical_and, tirx.Or: np.logical_or,
+    tirx.GE: np.greater_equal, tirx.And: np.logical_and, tirx.Or: np.logical_or, tirx.BitwiseAnd: np.bitwise_and,
+    tirx.BitwiseOr: np.bitwise_or, tirx.BitwiseXor: np.bitwise_xor, tirx.LShift: np.left_shift,
+    tirx.RShift: np.right_shift,
 }  # fmt: skip
 
 

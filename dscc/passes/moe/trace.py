@@ -32,6 +32,7 @@ from dscc.passes.moe.routed import (
 )
 from dscc.passes.values import constant, dims, dtype, is_one
 
+_LONGEST = 12  # steps from a constant to where it is used
 Rule = Callable[["Trace", Node], Value | None]
 
 
@@ -145,6 +146,21 @@ class Trace:
         found = self.graph.value(expr)
         return found if isinstance(found, ir.GenericConst) else None
 
+    def weight(self, expr: relax.Expr) -> relax.Expr | None:
+        """`expr` as a weight: the constant that it is, or itself if it is computed from constants only; else None."""
+        return self.const(expr) or (expr if self._is_fixed(expr, _LONGEST) else None)
+
+    def _is_fixed(self, expr: relax.Expr, steps: int) -> bool:
+        if self.const(expr) is not None:
+            return True
+        node = self.graph.node(expr)
+        if node is None or node.cast is not None or not steps:
+            return False
+        if node.op != "relax.split" and not all(isinstance(dim, int) for dim in dims(expr) or ("?",)):
+            return False
+        used = used_vars(node.value)
+        return bool(used or node.op != "var") and all(self._is_fixed(var, steps - 1) for var in used)
+
     def dense_share(self, value: Value) -> Share | None:
         """The share of all experts that a value is, zero for those that were not chosen."""
         leaf = self.leaves.get(value.formula) if isinstance(value.formula, Var) else None
@@ -190,10 +206,9 @@ class Trace:
         last = around[len(around) - len(shape) :]
         axes = tuple(ONE if is_one(dim) else axis for dim, axis in zip(shape, last, strict=True))
         kinds = "".join(axis.kind for axis in axes if axis.kind != "1")
-        constant_ = self.const(expr)
-        if constant_ is not None and kinds in ("N", "EN"):
+        if kinds in ("N", "EN") and (weight := self.weight(expr)) is not None:
             part = Part(0, 1, int(shape[[axis.kind for axis in axes].index("N")]))
-            return Value(axes, self.leaf("bias", Vector((constant_,), part, kinds == "EN")))
+            return Value(axes, self.leaf("bias", Vector((weight,), part, kinds == "EN")))
         if kinds in ("S", "TK") and routing is not None and scalars.is_float(dtype(expr)):
             return Value(axes, self.leaf("share", Share(self.bare(expr))))
         return None

@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr, Var
 
@@ -57,6 +58,13 @@ class Storage:
     def stored(self, depth: int) -> int:
         """Elements of the operand along the depth."""
         return -(-depth // self.per)
+
+    def pack(self, codes: np.ndarray) -> np.ndarray:
+        """Codes (.., depth), one a byte, as they are stored."""
+        short = -codes.shape[-1] % self.per
+        padded = np.pad(codes, [*[(0, 0)] * (codes.ndim - 1), (0, short)]) if short else codes
+        parts = padded.reshape(*padded.shape[:-1], -1, self.per) << (np.arange(self.per, dtype=np.uint8) * self.bits)
+        return np.bitwise_or.reduce(parts, axis=-1)
 
     def blocks(self, depth: int) -> int:
         """Scales of a column."""

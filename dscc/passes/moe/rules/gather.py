@@ -76,7 +76,7 @@ def lookup(
     tail = [dim for place, dim in enumerate(shape) if place != axis]
     wide = [dim for dim in tail if not is_one(dim)]
     own = [ONE if is_one(dim) else ELEMENTS for dim in shape]
-    stack = trace.const(data)
+    stack = trace.weight(data)
     if stack is not None and axis == 0 and at[0].same_as(routing.expert) and same_dim(shape[0], routing.experts):
         if len(tail) == 2 and len(wide) == 2:
             trace.matrices[node.var] = Matrices(rows[0], stack)

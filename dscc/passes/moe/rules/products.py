@@ -18,7 +18,7 @@ def matmul(trace: Trace, node: Node) -> Value | None:
     left, right = node.value.args
     if left in trace.matrices or right in trace.matrices:
         return _looked_up(trace, node, left, right)
-    weight, shape = trace.const(right), dims(right)
+    weight, shape = trace.weight(right), dims(right)
     if weight is not None and shape is not None and len(shape) in (2, 3):
         return _dense_product(trace, left, weight, len(shape))
     a, b = trace.value(left), trace.value(right)

@@ -8,7 +8,7 @@ dense        all experts for all tokens, times a matrix that is mostly zero: a l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,43 @@ class Graph:
     def weight(self, *shape: int) -> str:
         return self.const((self.rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(np.float32))
 
+    def expert(self, style: Style, shape: Sequence[int], depth: int) -> str:
+        """A weight of experts, kept as the style says; `depth`: the axis that is summed over."""
+        scale = np.sqrt(shape[depth])
+        real = (self.rng.standard_normal(shape) / scale).astype(np.float32)
+        kind = style.weights
+        if kind == "float32":
+            return self.const(real)
+        if kind == "float16":
+            return self.Cast(self.const(real.astype(np.float16)), to=TensorProto.FLOAT)
+        element, _, spread = kind.removesuffix(" of float16").partition(" ")
+        low, high = {"int8": (-127, 127), "uint8": (0, 255), "int4": (-7, 7), "uint4": (0, 15)}[element]
+        codes = np.clip(np.round(real * scale * (high - low) / 6 + (high + low) / 2), low, high)
+        of = list(shape)
+        attributes: dict[str, int] = {}
+        if spread == "tensor":
+            of = []
+        elif spread == "columns" and len(shape) == 2:
+            of, attributes = [shape[1 - depth]], {"axis": 1 - depth}
+        else:  # of stacks of matrices, the scales of columns are blocks of a whole depth
+            block = shape[depth] if spread == "columns" else style.block
+            of[depth] //= block
+            attributes = {"axis": depth, "block_size": block}
+        scales = np.asarray(6 / (high - low) / scale * self.rng.uniform(0.5, 1.5, of), np.float32)
+        given = [self.packed(codes, element), self.const(scales)]
+        if element.startswith("u"):
+            given.append(self.packed(self.rng.integers(high // 2 - 1, high // 2 + 2, of), element))
+        if kind == f"{element} {spread}":
+            return self.DequantizeLinear(*given, **attributes)
+        given[1] = self.Cast(given[1], to=TensorProto.FLOAT16)
+        return self.Cast(self.DequantizeLinear(*given, **attributes), to=TensorProto.FLOAT)
+
+    def packed(self, codes: Any, element: str) -> str:
+        """A constant of an integer type that NumPy may not have."""
+        name, kind = f"c{len(self.weights)}", getattr(TensorProto, element.upper())
+        self.weights.append(helper.make_tensor(name, kind, np.shape(codes), np.asarray(codes, np.int64).reshape(-1)))
+        return name
+
     def number(self, value: float) -> str:
         return self.const(np.array(value, np.float32))
 
@@ -51,7 +88,8 @@ class Graph:
 @dataclass
 class Style:
     """How the experts of a graph are made: router, activation, biases, the order of the first columns, sizes; whether
-    a loop over them begins with a shared expert's output.
+    a loop over them begins with a shared expert's output; how their weights are kept: as float32, float16, or codes
+    with a scale for a tensor, for columns or for blocks of elements along the depth.
     """
 
     router: str = "softmax-topk"
@@ -63,6 +101,8 @@ class Style:
     top: int = 2
     hidden: int = 12
     inner: int = 10
+    weights: str = "float32"
+    block: int = 4
 
     @property
     def columns(self) -> int:
@@ -119,7 +159,7 @@ def batched(g: Graph, x: str, style: Style) -> str:
     at = g.Unsqueeze(g.Reshape(ids, g.const([-1])), g.const([-1]))
 
     def linear(value: str, columns: int, depth: int) -> str:
-        matrix = g.GatherND(g.weight(style.experts, columns, depth), at)
+        matrix = g.GatherND(g.expert(style, (style.experts, columns, depth), 2), at)
         out = g.Squeeze(g.MatMul(matrix, g.Unsqueeze(value, g.const([-1]))), g.const([-1]))
         return g.Add(out, g.GatherND(g.weight(style.experts, columns), at)) if style.bias else out
 
@@ -147,7 +187,7 @@ def grouped(g: Graph, x: str, style: Style) -> str:
     ranges = [g.Range(begin, end, g.const(1)) for begin, end in zip(starts, ends, strict=False)]
 
     def linear(value: str, columns: int, depth: int) -> str:
-        weight = g.weight(style.experts, depth, columns)
+        weight = g.expert(style, (style.experts, depth, columns), 1)
         parts = [
             g.Squeeze(part, g.const([0]))
             for part in g.several("Split", style.experts, weight, axis=0, num_outputs=style.experts)
@@ -170,7 +210,7 @@ def _one(g: Graph, rows: str, style: Style) -> str:
     """One expert."""
 
     def linear(value: str, columns: int, depth: int) -> str:
-        out = g.MatMul(value, g.weight(depth, columns))
+        out = g.MatMul(value, g.expert(style, (depth, columns), 0))
         return g.Add(out, g.weight(columns)) if style.bias else out
 
     return linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, style.inner)
@@ -218,7 +258,7 @@ def dense_batched(g: Graph, x: str, style: Style) -> str:
     one = g.Unsqueeze(x, g.const([0]))
 
     def linear(value: str, columns: int, depth: int) -> str:
-        out = g.MatMul(value, g.weight(style.experts, depth, columns))
+        out = g.MatMul(value, g.expert(style, (style.experts, depth, columns), 1))
         return g.Add(out, g.weight(style.experts, 1, columns)) if style.bias else out
 
     out = linear(activate(g, linear(one, style.columns, style.hidden), style), style.hidden, style.inner)
@@ -241,4 +281,4 @@ def model(form: Callable[[Graph, str, Style], str], style: Style) -> onnx.ModelP
     g.nodes.append(helper.make_node("Add", ["x", form(g, "x", style)], ["y"]))
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", style.hidden]) for name in "xy")
     graph = helper.make_graph(g.nodes, "experts", [x], [y], g.weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -12,6 +12,8 @@ from dscc import frontends, pipeline, targets
 from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
 from dscc.plugins import registry
+from dscc.schedule.experts.facts import mixture_of
+from dscc.schedule.experts.mixture import Mixture
 
 from .graphs import FORMS, Graph, Style, dense_loop, model, unrolled
 
@@ -25,24 +27,33 @@ STYLES = {
 }
 
 
-def remarks(made: onnx.ModelProto, target: str | None = None) -> list[str]:
+def fused(made: onnx.ModelProto, target: str | None = None) -> tuple[list[str], list[Mixture]]:
+    """What the pass says, and the mixtures that it makes."""
     ctx = PassContext(targets.resolve(target))
     mod = frontends.find(made).load(made, CompileOptions())
-    pipeline.parse(f"{CLEAN},fuse-experts", registry().passes).run(mod, ctx)
-    return [text for text in ctx.remarks if text.startswith("fuse-experts")]
+    mod = pipeline.parse(f"{CLEAN},fuse-experts,eliminate-dead-code", registry().passes).run(mod, ctx)
+    mixtures = [found for func in mod.functions.values() if (found := mixture_of(func)) is not None]
+    return [text for text in ctx.remarks if text.startswith("fuse-experts")], mixtures
+
+
+def remarks(made: onnx.ModelProto, target: str | None = None) -> list[str]:
+    return fused(made, target)[0]
 
 
 def tokens(count: int, hidden: int) -> np.ndarray:
     return np.random.default_rng(count).standard_normal((count, hidden)).astype(np.float32)
 
 
-def compare(made: onnx.ModelProto, *rows: np.ndarray) -> None:
+def compare(made: onnx.ModelProto, *rows: np.ndarray, tolerance: float = 1e-5) -> None:
     run = dscc.compile(made, jobs=1).load().run
-    session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # With them it rounds what is multiplied with weights of few bits to 8 bits.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(made.SerializeToString(), options, providers=["CPUExecutionProvider"])
     for x in rows:
         want = session.run(None, {"x": x})[0]
         most = float(np.abs(want).max(initial=0))
-        np.testing.assert_allclose(run(None, {"x": x})[0], want, atol=1e-5 * most, rtol=0)
+        np.testing.assert_allclose(run(None, {"x": x})[0], want, atol=tolerance * most, rtol=0)
 
 
 @pytest.mark.parametrize("style", STYLES)
@@ -85,6 +96,46 @@ def test_what_is_added_in_the_middle_stays_in_the_sum() -> None:
     made = model(twice, Style(top=1, router="plain"))
     assert [text.split(" ")[1] for text in remarks(made)] == ["applied"] * 2
     compare(made, *(tokens(count, 12) for count in (1, 7, 40)))
+
+
+# The bits and the block of the operator's weights for every way in which those of a model are kept.
+KEPT = {
+    "float16": (16, 0),
+    "int8 tensor": (8, 0),
+    "int8 columns": (8, 0),
+    "uint8 columns": (8, 0),
+    "int8 blocks": (8, 32),
+    "int4 columns": (4, 0),
+    "int4 blocks": (4, 32),
+    "uint4 blocks": (4, 32),
+    "int8 columns of float16": (8, 0),
+}
+
+
+def kept(kind: str) -> Style:
+    """Weights that are too large for their reals to be folded."""
+    return Style(hidden=128, inner=288, block=32, weights=kind, bias=True)
+
+
+@pytest.mark.parametrize("kind", KEPT)
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_stay_as_they_are_kept(form: str, kind: str) -> None:
+    said, (mixture,) = fused(model(FORMS[form], kept(kind)))
+    assert [text.split(" ")[1] for text in said] == ["applied"]
+    for storage in (mixture.first, mixture.second):
+        assert (storage.bits, storage.block) == KEPT[kind]
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [
+        *((form, "uint4 blocks") for form in FORMS),
+        *((("batched", "grouped")[i % 2], kind) for i, kind in enumerate(KEPT)),
+    ],
+)
+def test_weights_are_expanded(form: str, kind: str) -> None:
+    tolerance = 2e-3 if kind.endswith("of float16") else 1e-5
+    compare(model(FORMS[form], kept(kind)), *(tokens(count, 128) for count in (1, 9, 30)), tolerance=tolerance)
 
 
 def test_a_device_without_a_rule_for_it_keeps_what_is_written() -> None:
