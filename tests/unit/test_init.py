@@ -4,6 +4,8 @@ import ast
 import inspect
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +62,12 @@ def test_what_is_not_imported(statement: str, forbidden: set[str]) -> None:
     code = f"import sys\n{statement}\nprint(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not forbidden & set(done.stderr.split())
+
+
+def test_every_file_is_installed() -> None:
+    """What is no Python is named in pyproject.toml, by which a plain `pip install` takes it along."""
+    root = Path(dscc.__file__).parent
+    settings = tomllib.loads((root.parent / "pyproject.toml").read_text())
+    named = {path for pattern in settings["tool"]["setuptools"]["package-data"]["dscc"] for path in root.glob(pattern)}
+    files = {path for path in root.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert files and not files - named
