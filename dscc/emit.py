@@ -28,17 +28,27 @@ def emit(
         raise TargetError(f"target '{target}' has no form '{form}'; it has: ir, tir, {', '.join(target.forms)}")
     if form == "ir":
         return str(optimize(model, options, "", progress).mod.script())
-    done = optimize(model, options, lowering(options), progress)
     if form == "tir":
-        return str(done.mod.script())
-    progress("generate code")
-    mod = codegen.lower_to_vm(lift_constants(done.mod).mod, target)
-    kernels = codegen.compile_kernels(_only_kernels(mod), target, jobs=1)
+        return str(optimize(model, options, lowering(options), progress).mod.script())
+    kernels = _kernels(model, options, progress)
     if isinstance(target, DeviceTarget):
         shown = [target.show(source, form) for module in kernels for source in device_code.sources(module)]
         texts = [part for part in shown if isinstance(part, str)]
         return "\n".join(texts) if texts else b"".join(part for part in shown if isinstance(part, bytes))
     return "\n".join(str(module.inspect_source(target.forms[form])) for module in kernels)
+
+
+def device_sources(model: Path | str | Any, options: CompileOptions) -> list[str]:
+    """What a device's compiler finishes, group by group of kernels."""
+    return [source for module in _kernels(model, options, lambda stage: None) for source in device_code.sources(module)]
+
+
+def _kernels(model: Path | str | Any, options: CompileOptions, progress: Progress) -> list[Any]:
+    done = optimize(model, options, lowering(options), progress)
+    progress("generate code")
+    target = targets.resolve(options.target)
+    mod = codegen.lower_to_vm(lift_constants(done.mod).mod, target)
+    return list(codegen.compile_kernels(_only_kernels(mod), target, jobs=1))
 
 
 def _only_kernels(mod: Any) -> Any:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,6 +12,7 @@ from onnx import helper, numpy_helper
 from tvm import tirx
 
 import dscc
+from benchmarks import binaries
 from dscc import compiler, targets
 from dscc.artifact.artifact import LIBRARY
 from dscc.errors import ArtifactError, TargetError
@@ -24,11 +22,9 @@ from dscc.targets.cuda import nvrtc
 RNG = np.random.default_rng(5)
 
 try:
-    COMPILER = nvrtc.find()
+    nvrtc.find()
 except TargetError as missing:
     pytest.skip(str(missing), allow_module_level=True)
-
-TOOLS = COMPILER.library.parents[1] / "bin"
 
 
 def model(nodes, inputs, outputs, constants) -> onnx.ModelProto:
@@ -97,23 +93,16 @@ class Recorder:
 
         monkeypatch.setattr(nvrtc.Nvrtc, "compile", compile)
 
-    def instructions(self, folder: Path) -> set[str]:
+    def instructions(self) -> set[str]:
         """The names of all machine instructions, with what follows a dot."""
-        names: set[str] = set()
-        for i, (_, made) in enumerate(self.found):
-            path = folder / f"{i}.cubin"
-            path.write_bytes(made.code)
-            environment = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}"}
-            command = [str(TOOLS / "cuobjdump"), "-sass", str(path)]
-            text = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
-            names |= set(re.findall(r"\*/\s+(?:@!?U?P\d+ )?([A-Z][\w.]+)", text))
-        return names
+        listings = (binaries.listing(made.code) for _, made in self.found)
+        return {name for text in listings for name in re.findall(r"\*/\s+(?:@!?U?P\d+ )?([A-Z][\w.]+)", text)}
 
     def spills(self) -> list[str]:
-        """What ptxas says of every kernel that has too few registers."""
-        lines = [line for _, made in self.found for line in made.log.splitlines() if "spill" in line]
-        assert lines
-        return [line for line in lines if "0 bytes spill stores, 0 bytes spill loads" not in line]
+        """The kernels that have too few registers."""
+        kernels = [kernel for _, made in self.found for kernel in binaries.nvidia(made.log)]
+        assert kernels
+        return [kernel.name for kernel in kernels if kernel.spills]
 
 
 @pytest.fixture
@@ -126,27 +115,27 @@ def starting(names: set[str], stem: str) -> bool:
 
 
 @pytest.mark.parametrize("make", [product, convolution])
-def test_hopper_multiplies_with_warp_groups(make, recorder, tmp_path):
+def test_hopper_multiplies_with_warp_groups(make, recorder):
     artifact = dscc.compile(make(), target="cuda:sm_90", precision="fp16")
-    names = recorder.instructions(tmp_path)
+    names = recorder.instructions()
     assert starting(names, "HGMMA.64x") and starting(names, "UTMALDG")
     assert recorder.spills() == []
     assert artifact.manifest.device["architectures"] == ["sm_90a"]
 
 
 @pytest.mark.parametrize("make", [product, convolution, attention])
-def test_ampere_copies_asynchronously_and_multiplies_tiles(make, recorder, tmp_path):
+def test_ampere_copies_asynchronously_and_multiplies_tiles(make, recorder):
     dscc.compile(make(), target="cuda:sm_80", precision="bf16")
-    names = recorder.instructions(tmp_path)
+    names = recorder.instructions()
     assert starting(names, "HMMA.16816.F32.BF16") and starting(names, "LDGSTS.E.BYPASS.128")
     assert starting(names, "LDSM.16.M")
     assert recorder.spills() == []
 
 
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
-def test_images_of_three_channels_are_multiplied_too(target, recorder, tmp_path):
+def test_images_of_three_channels_are_multiplied_too(target, recorder):
     dscc.compile(stem(), target=target, precision="fp16")
-    assert starting(recorder.instructions(tmp_path), "HMMA.16816.F32")
+    assert starting(recorder.instructions(), "HMMA.16816.F32")
     assert recorder.spills() == []
 
 

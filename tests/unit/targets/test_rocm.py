@@ -15,6 +15,7 @@ from onnx import TensorProto as TP
 from onnx import helper, numpy_helper
 
 import dscc
+from benchmarks import binaries
 from dscc import emit
 from dscc.errors import ArtifactError, TargetError
 from dscc.options import CompileOptions
@@ -76,12 +77,10 @@ def network() -> onnx.ModelProto:
 
 def kernels(assembly: str) -> dict[str, dict[str, int]]:
     """What the metadata of the code object says of each kernel."""
-    found: dict[str, dict[str, int]] = {}
-    for part in re.split(r"^  - \.", assembly[assembly.index("amdhsa.kernels:") :], flags=re.M)[1:]:
-        name = re.search(r"^\s+\.name:\s+(\S+)", part, re.M)
-        if name is not None:
-            found[name[1]] = {key: int(value) for key, value in re.findall(r"\.(\w+):\s+(\d+)$", part, re.M)}
-    return found
+    return {
+        of["name"]: {key: int(value) for key, value in of.items() if value.isdecimal()}
+        for of in binaries.metadata(assembly)
+    }
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
