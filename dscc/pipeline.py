@@ -52,6 +52,7 @@ _FUSE = (
     "simplify-shapes",
     "eliminate-dead-code",
     "channels-last",
+    "group-queries",  # where permutations are at their simplest
 )
 # Experts before the fusions, which would join parts of several of them; dead code is what they were made of.
 O2 = (*_CLEAN, "fuse-experts", "eliminate-dead-code", *_FUSE)

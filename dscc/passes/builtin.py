@@ -18,6 +18,7 @@ from dscc.passes.fusion.fuse_layer_norm import FuseLayerNorm
 from dscc.passes.fusion.fuse_rms_norm import FuseRmsNorm
 from dscc.passes.fusion.fuse_silu import FuseSilu
 from dscc.passes.fusion.fuse_softmax import FuseSoftmax
+from dscc.passes.fusion.group_queries import GroupQueries
 from dscc.passes.layout.channels_last import ChannelsLast
 from dscc.passes.lower.fuse_integer_casts import FuseIntegerCasts
 from dscc.passes.lower.fuse_operators import FuseOperators
@@ -54,6 +55,7 @@ PASSES: tuple[type[Pass], ...] = (
     SinkScale,
     FoldBatchNorm,
     ChannelsLast,
+    GroupQueries,
     LowerPrecision,
     MultiplyHalves,
     FuseIntegerCasts,

@@ -24,6 +24,7 @@ from tvm.sym import Analyzer
 
 from dscc.schedule.code import Code, Flat, Index, ceildiv, constant, index
 from dscc.schedule.collapse import Flattened
+from dscc.schedule.squares import transposed
 from dscc.schedule.stages import loads, substitute
 from dscc.schedule.strides import has_condition_on, mentions, stride
 
@@ -173,7 +174,7 @@ class Turned:
             place = substitute(load.indices[0], dict(zip(self.names, [*at[:-1], at[-1] + b], strict=True)))
             rows.append(code.bind("r", Flat(load.source).load(place, lanes)))
         tile = code.stack("tile", lanes * lanes, str(load.source.dtype))
-        for i, row in enumerate(_transposed(code, rows)):
+        for i, row in enumerate(transposed(code, rows)):
             tile.store(code, i * lanes, row)
         return tile
 
@@ -191,18 +192,3 @@ def _always(extent: Index, least: int) -> bool:
 def _bare(value: Expr) -> Expr:
     """The value without its loads, to see what else it uses."""
     return tvm_ffi.structural_map(value, (Load, lambda load: tirx.const(0, str(load.ty.dtype))))
-
-
-def _transposed(code: Code, rows: list[Expr]) -> list[Expr]:
-    """A square of vectors turned around, by exchanging blocks of 1, 2, 4, ... lanes between pairs of rows."""
-    lanes, block = len(rows), 1
-    while block < lanes:
-        swapped = list(rows)
-        for i in (i for i in range(lanes) if not i & block):
-            pair = [rows[i], rows[i + block]]
-            low = [lane if not lane & block else lanes + lane - block for lane in range(lanes)]
-            high = [lane + block if not lane & block else lanes + lane for lane in range(lanes)]
-            swapped[i] = code.bind("t", tirx.Shuffle(pair, low))
-            swapped[i + block] = code.bind("t", tirx.Shuffle(pair, high))
-        rows, block = swapped, 2 * block
-    return rows

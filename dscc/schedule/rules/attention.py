@@ -11,24 +11,28 @@ without a reduction across lanes. For the queries of one vector and all keys, in
 
 as in FlashAttention (Dao et al., 2022; the online softmax is Milakov and Gimelshein's, 2018). Sequence lengths and the
 batch may be symbolic; sizes of heads are constants. Tiles of several vectors of queries are no faster on Zen 4: their
-fewer loads are not what limits it.
+fewer loads are not what limits it. A few queries go another way: attention_rows.py.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import ClassVar
 
 from tvm import tirx
 from tvm.ir import Expr
 
 from dscc.schedule.base import Rule, Scheduled
-from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, first_lanes, index, product
+from dscc.schedule.code import Code, Flat, broadcast, ceildiv, constant, first_lanes, index, product
 from dscc.schedule.decisions import Decisions
+from dscc.schedule.heads import Head, Heads
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import exp_below_one
+from dscc.schedule.rules import attention_rows
+from dscc.schedule.squares import transposed
 
 _KEYS = 64  # keys in a block: their scores stay in the first-level cache
+_PER_FEW = 4  # of the lanes of a vector: so many queries and fewer are taken one by one
 _LOWEST = -3.4028234663852886e38
 
 
@@ -40,105 +44,64 @@ class Attention(Rule):
     def apply(
         self, func: tirx.PrimFunc, constants: frozenset[int], machine: Machine, decisions: Decisions
     ) -> Scheduled | None:
-        if not func.attrs or "dscc.attention" not in func.attrs:
+        heads = Heads.of(func)
+        if heads is None or heads.dtype != "float32":
             return None
-        params = [p for p in func.params if tirx.is_buffer_var(p)]
-        sizes = [constant(n) for p in (*params[:3], params[-1]) for n in p.shape[2:]]
-        if any(n is None for n in sizes) or any(str(p.dtype) != "float32" for p in params):
-            return None
-        code = Code()
-        shape = _Shape.of(func, params, machine)
-        views = [code.view(p) for p in params]
-        blocks = ceildiv(shape.queries, shape.lanes)
-        with code.loop(product([shape.batch, shape.heads, blocks]), "task", "parallel") as task:
-            pair = code.bind("pair", task // index(blocks))
-            start = code.bind("start", task % index(blocks) * shape.lanes)
-            place = _Place(code.bind("batch", pair // shape.heads), code.bind("head", pair % shape.heads), start)
-            bias = views[3] if len(views) == 5 else None
-            _Block(code, shape, place, views[0], views[1], views[2], bias, views[-1]).write()
+        code, lanes = Code(), machine.lanes()
+        few = index(heads.queries) <= max(1, lanes // _PER_FEW)
+        by_rows = attention_rows.fits(heads, lanes)
+        with code.when(_decided(few) if by_rows else False):
+            attention_rows.write(code, heads, lanes)
+        with code.when(_decided(tirx.Not(few)) if by_rows else True):
+            _write(code, heads, machine)
         return Scheduled(func.with_body(code.stmt()))
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """Extents, as in the legalization, and what else is known of an attention."""
+def _decided(condition: Expr) -> Expr | bool:
+    return bool(condition.value) if isinstance(condition, tirx.IntImm) else condition
 
-    batch: Index
-    queries: Index
-    keys: Index
-    heads: int
-    groups: int
-    size: int
-    value_size: int
-    bias: tuple[Index, ...]
-    scale: float
-    offset: Expr | None  # query i sees the keys up to i plus this; None: all of them
-    lanes: int
-    tile: int  # keys, or elements of a value, whose sums are in registers at once
 
-    @staticmethod
-    def of(func: tirx.PrimFunc, params: list[tirx.Var], machine: Machine) -> _Shape:
-        q, k, v = params[:3]
-        queries, keys = q.shape[1], k.shape[1]
-        causal = str(func.attrs["dscc.attention.causal"])
-        offset = index(0) if causal == "TopLeft" else tirx.abs(index(keys) - index(queries))
-        heads, groups, size, value_size = (int(n) for n in (q.shape[2], k.shape[2], q.shape[3], v.shape[3]))
-        bias = tuple(params[3].shape) if len(params) == 5 else ()
-        scale = float(func.attrs["dscc.attention.scale"].value)
+def _write(code: Code, heads: Heads, machine: Machine) -> None:
+    """Attention for vectors of queries."""
+    lanes = machine.lanes()
+    blocks = ceildiv(heads.queries, lanes)
+    views = [code.view(param) for param in heads.params]
+    with code.loop(product([heads.batch, heads.heads, blocks]), "task", "parallel") as task:
+        pair = code.bind("pair", task // index(blocks))
+        start = code.bind("start", task % index(blocks) * lanes)
+        item, number = code.bind("batch", pair // heads.heads), code.bind("head", pair % heads.heads)
         # without 32 registers eight sums leave too few for the scalars, which only AVX-512 takes from memory
         tile = 8 if machine.vector_registers >= 32 else 6
-        sizes = (heads, groups, size, value_size)
-        see = offset if causal else None
-        return _Shape(q.shape[0], queries, keys, *sizes, bias, scale, see, machine.lanes(), tile)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Which queries one task works on."""
-
-    batch: Expr
-    head: Expr
-    start: Expr
+        _Block(code, heads, heads.head(code, item, number), start, lanes, tile, views).write()
 
 
 class _Block:
     """One vector of queries against all keys."""
 
-    def __init__(
-        self, code: Code, shape: _Shape, place: _Place, q: Flat, k: Flat, v: Flat, bias: Flat | None, out: Flat
-    ):
-        self.code, self.shape, self.place, self.lanes = code, shape, place, shape.lanes
-        self.q, self.k, self.v, self.bias, self.out = q, k, v, bias, out
-        self.left = code.bind("left", index(shape.queries) - place.start)  # queries, perhaps more than lanes
-        self.turned = self._rows("turned", shape.size)
-        self.mixed = self._rows("mixed", shape.value_size)
+    def __init__(self, code: Code, heads: Heads, head: Head, start: Expr, lanes: int, tile: int, views: Sequence[Flat]):
+        """`tile` is how many keys, or elements of a value, have their sums in registers at once."""
+        self.code, self.heads, self.head, self.start, self.lanes, self.tile = code, heads, head, start, lanes, tile
+        self.q, self.k, self.v, self.out = *views[:3], views[-1]
+        self.bias = views[3] if heads.biased else None
+        self.left = code.bind("left", index(heads.queries) - start)  # queries, perhaps more than lanes
+        self.turned = self._rows("turned", heads.size)
+        self.mixed = self._rows("mixed", heads.value_size)
         self.scores = self._rows("scores", _KEYS)
         self.most, self.best, self.total = (code.stack(name, self.lanes) for name in ("most", "best", "total"))
-        group = place.head // (shape.heads // shape.groups) if shape.heads != shape.groups else place.head
-        self.query_at, self.query_step = self._start(shape.queries, shape.heads, shape.size, place.head)
-        self.out_at, self.out_step = self._start(shape.queries, shape.heads, shape.value_size, place.head)
-        self.key_at, self.key_step = self._start(shape.keys, shape.groups, shape.size, group)
-        self.value_at, self.value_step = self._start(shape.keys, shape.groups, shape.value_size, group)
 
     def _rows(self, name: str, count: int) -> Flat:
         """Room for `count` vectors, and for the rest of a square of them."""
         return self.code.stack(name, -(-count // self.lanes) * self.lanes * self.lanes)
 
-    def _start(self, length: Index, heads: int, size: int, head: Expr) -> tuple[Expr, int]:
-        """Offset of position 0 in this batch and head, and the step from one position to the next."""
-        base = self.place.batch * index(product([length, heads * size])) + head * size
-        return self.code.bind("base", base), heads * size
-
     def write(self) -> None:
-        code, shape, lanes = self.code, self.shape, self.lanes
+        code, heads, lanes = self.code, self.heads, self.lanes
         self._turn_queries()
         self.most.store(code, 0, self._all(_LOWEST))
         self.total.store(code, 0, self._all(0.0))
-        with code.loop(shape.value_size, "e") as e:
+        with code.loop(heads.value_size, "e") as e:
             self.mixed.store(code, e * lanes, self._all(0.0))
-        last = index(shape.keys)
-        if shape.offset is not None:
-            last = code.bind("last", tirx.min(last, self.place.start + lanes + shape.offset))
+        last = heads.seen(self.start + (lanes - 1))
+        last = last if heads.offset is None else code.bind("last", last)
         with code.loop(ceildiv(last, _KEYS), "block") as block:
             first = code.bind("first", block * _KEYS)
             count = code.bind("count", tirx.min(index(_KEYS), last - first))
@@ -149,18 +112,18 @@ class _Block:
 
     def _turn_queries(self) -> None:
         """turned[d, lane] = scale * q[lane, d]; lanes without a query repeat the last one."""
-        code, shape, lanes = self.code, self.shape, self.lanes
-        last = code.bind("last", index(shape.queries) - 1)
-        rows = [tirx.min(self.place.start + i, last) * self.query_step + self.query_at for i in range(lanes)]
+        code, heads, lanes = self.code, self.heads, self.lanes
+        last = code.bind("last", index(heads.queries) - 1)
+        rows = [self.head.query.at(tirx.min(self.start + i, last), 0) for i in range(lanes)]
         rows = [code.bind("row", row) for row in rows]
-        for d, mask in self._squares(shape.size):
-            square = [self.q.load(row + d, lanes, mask=mask) * self._all(shape.scale) for row in rows]
-            for i, vector in enumerate(self._transposed(square)):
+        for d, mask in self._squares(heads.size):
+            square = [self.q.load(row + d, lanes, mask=mask) * self._all(heads.scale) for row in rows]
+            for i, vector in enumerate(transposed(code, square)):
                 self.turned.store(code, (d + i) * lanes, vector)
 
     def _score(self, first: Expr, count: Expr) -> None:
         """Scores of `count` keys, and the largest of each lane in `best`."""
-        code, size = self.code, self.shape.tile
+        code, size = self.code, self.tile
         self.best.store(code, 0, self.most.load(0, self.lanes))
         with code.when(count >= size):
             with code.loop(ceildiv(count, size), "tile") as tile:  # the last one overlaps its neighbour
@@ -174,10 +137,10 @@ class _Block:
         sums = self._sums(tile)
         for i in range(tile):
             sums[i].store(code, 0, self._all(0.0))
-        here = code.bind("here", self.key_at + (first + key) * self.key_step)
-        with code.loop(self.shape.size, "d") as d:
+        here = code.bind("here", self.head.key.at(first + key, 0))
+        with code.loop(self.heads.size, "d") as d:
             for i in range(tile):
-                scalar = broadcast(self.k.load(here + i * self.key_step + d), lanes)
+                scalar = broadcast(self.k.load(here + i * self.head.key.step + d), lanes)
                 self._add(sums[i], scalar * self.turned.load(d * lanes, lanes))
         for i in range(tile):
             score = self._masked(self._biased(sums[i].load(0, lanes), first + key + i), first + key + i)
@@ -189,24 +152,18 @@ class _Block:
         """The score with the bias of this key for all lanes, or of each lane's query."""
         if self.bias is None:
             return score
-        batches, heads, rows, _ = self.shape.bias
-        keys = index(self.shape.keys)
-        at = key
-        if constant(batches) != 1:
-            at = at + self.place.batch * index(product([heads, rows, keys]))
-        if constant(heads) != 1:
-            at = at + self.place.head * index(product([rows, keys]))
-        if constant(rows) == 1:
-            return score + broadcast(self.bias.load(at), self.lanes)
-        last = index(self.shape.queries) - 1
-        lanes = [self.bias.load(at + tirx.min(self.place.start + i, last) * keys) for i in range(self.lanes)]
+        if constant(self.heads.params[3].shape[2]) == 1:
+            return score + broadcast(self.bias.load(self.heads.bias_at(self.head, index(0), key)), self.lanes)
+        last = index(self.heads.queries) - 1
+        rows = [tirx.min(self.start + i, last) for i in range(self.lanes)]
+        lanes = [self.bias.load(self.heads.bias_at(self.head, row, key)) for row in rows]
         return score + tirx.Shuffle(lanes, list(range(self.lanes)))
 
     def _masked(self, score: Expr, key: Expr) -> Expr:
         """The score where the query of the lane may see the key."""
-        if self.shape.offset is None:
+        if self.heads.offset is None:
             return score
-        ahead = tirx.Cast("int32", key - self.shape.offset - self.place.start)
+        ahead = tirx.Cast("int32", key - self.heads.offset - self.start)
         seen = tirx.GE(tirx.Ramp(0, 1, self.lanes), tirx.Broadcast(ahead, self.lanes))
         return tirx.Select(seen, score, self._all(_LOWEST))
 
@@ -225,21 +182,21 @@ class _Block:
 
     def _mix(self, first: Expr, count: Expr, decay: Expr) -> None:
         """mixed = mixed * decay + values * weights."""
-        full, rest = divmod(self.shape.value_size, self.shape.tile)
+        full, rest = divmod(self.heads.value_size, self.tile)
         with self.code.loop(full, "tile") as tile:
-            self._mix_tile(first, count, decay, tile * self.shape.tile, self.shape.tile)
+            self._mix_tile(first, count, decay, tile * self.tile, self.tile)
         if rest:
-            self._mix_tile(first, count, decay, index(full * self.shape.tile), rest)
+            self._mix_tile(first, count, decay, index(full * self.tile), rest)
 
     def _mix_tile(self, first: Expr, count: Expr, decay: Expr, e: Expr, tile: int) -> None:
         code, lanes = self.code, self.lanes
         sums = self._sums(tile)
         for i in range(tile):
             sums[i].store(code, 0, self.mixed.load((e + i) * lanes, lanes) * decay)
-        here = code.bind("here", self.value_at + first * self.value_step + e)
+        here = code.bind("here", self.head.value.at(first, e))
         with code.loop(count, "key") as key:
             for i in range(tile):
-                scalar = broadcast(self.v.load(here + key * self.value_step + i), lanes)
+                scalar = broadcast(self.v.load(here + key * self.head.value.step + i), lanes)
                 self._add(sums[i], scalar * self.scores.load(key * lanes, lanes))
         for i in range(tile):
             self.mixed.store(code, (e + i) * lanes, sums[i].load(0, lanes))
@@ -248,12 +205,12 @@ class _Block:
         """out[lane, e] = mixed[e, lane] / total[lane]."""
         code, lanes = self.code, self.lanes
         share = code.bind("share", self._all(1.0) / self.total.load(0, lanes))
-        row = code.bind("row", self.out_at + self.place.start * self.out_step)
-        for e, mask in self._squares(self.shape.value_size):
+        row = code.bind("row", self.head.out.at(self.start, 0))
+        for e, mask in self._squares(self.heads.value_size):
             square = [self.mixed.load((e + i) * lanes, lanes) * share for i in range(lanes)]
-            for lane, values in enumerate(self._transposed(square)):
+            for lane, values in enumerate(transposed(code, square)):
                 with code.when(self.left > lane):
-                    self.out.store(code, row + lane * self.out_step + e, values, mask=mask)
+                    self.out.store(code, row + lane * self.head.out.step + e, values, mask=mask)
 
     def _squares(self, size: int):  # type: ignore[no-untyped-def]
         """Inside a loop over full vectors, and once more for what is left: the first element and its mask."""
@@ -263,26 +220,6 @@ class _Block:
                 yield self.code.bind("at", i * self.lanes), None
         if rest:
             yield index(full * self.lanes), first_lanes(index(rest), self.lanes)
-
-    def _transposed(self, rows: list[Expr]) -> list[Expr]:
-        """The columns of a square matrix given as vectors: log2(n) rounds in which pairs of vectors swap blocks.
-
-        The vectors are passed on in arrays, which LLVM keeps in registers: TVM's analysis would substitute variables
-        into each other, at a cost exponential in the number of rounds.
-        """
-        n, distance = len(rows), 1
-        while distance < n:
-            held = self.code.stack("square", n * n)
-            for i, row in enumerate(rows):
-                held.store(self.code, i * n, row)
-            low = [(i // distance % 2) * n + i // distance // 2 * 2 * distance + i % distance for i in range(n)]
-            for i in range(n):
-                if i // distance % 2 == 0:
-                    pair = [held.load(i * n, n), held.load((i + distance) * n, n)]
-                    rows[i] = tirx.Shuffle(pair, low)
-                    rows[i + distance] = tirx.Shuffle(pair, [j + distance for j in low])
-            distance *= 2
-        return rows
 
     def _sums(self, tile: int) -> list[Flat]:
         """Vectors of their own: TVM 0.27 gives arrays of equal size the same memory, which then is no register."""

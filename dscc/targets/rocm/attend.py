@@ -23,8 +23,8 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from dscc.schedule.code import Flat, broadcast, ceildiv, index, product, quotient, remainder
-from dscc.schedule.gpu.heads import Head, Lines
 from dscc.schedule.gpu.kernel import Kernel
+from dscc.schedule.heads import Head, Lines
 from dscc.targets.rocm.attention import Shape
 from dscc.targets.rocm.matrix import SIDE
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from dscc.schedule.gpu.heads import Heads
+from dscc.schedule.heads import Heads
 from dscc.targets.rocm.machine import RocmMachine
 from dscc.targets.rocm.matrix import SIDE, Fragments
 

@@ -11,7 +11,6 @@ from dscc.schedule.code import constant
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.gpu.device import Device, DeviceRule
 from dscc.schedule.gpu.gemm import Gemm
-from dscc.schedule.gpu.heads import Heads
 from dscc.schedule.gpu.kernel import Kernel
 from dscc.schedule.gpu.rules.attention import Attention
 from dscc.schedule.gpu.rules.conv import Conv
@@ -19,6 +18,7 @@ from dscc.schedule.gpu.rules.direct import Direct
 from dscc.schedule.gpu.rules.elementwise import Elementwise
 from dscc.schedule.gpu.rules.matmul import Matmul
 from dscc.schedule.gpu.rules.rows import Rowwise
+from dscc.schedule.heads import Heads
 from dscc.targets.rocm import matrix
 from dscc.targets.rocm.attend import Attend
 from dscc.targets.rocm.attention import TILES, WAVES, Shape

@@ -69,3 +69,18 @@ def test_masked_keys_in_front(compiled, masked):
     bias = np.zeros((2, 1, 1, 200), "float32")
     bias[0, ..., :150] = bias[1, ..., 7:] = masked
     close(run(q, k, v, bias), attention(q, k, v, bias))
+
+
+@pytest.mark.parametrize("heads", [(3, 3), (2, 1), (8, 2), (7, 1), (10, 2)])
+@pytest.mark.parametrize("causal", [None, "BottomRight"])
+def test_a_few_queries_over_a_cache(compiled_for_all, heads, causal):
+    """As in decoding: heads share keys, and the keys are many or one more or less than what is taken at once."""
+    number, groups = heads
+    shapes = {"q": ("b", "s", number, 32), "k": ("b", "t", groups, 32), "v": ("b", "t", groups, 48)}
+    shapes |= {"bias": ("b", 1, "s", "t")}
+    run = compiled_for_all(shapes, lambda bb, q, k, v, bias: op.nn.attention(q, k, v, bias, causal_mask=causal))
+    for queries, keys in ((1, 1), (1, 15), (1, 16), (1, 17), (2, 63), (3, 64), (4, 65), (5, 20), (1, 200)):
+        q, bias = normal(2, queries, number, 32), normal(2, 1, queries, keys)
+        k, v = 3 * normal(2, keys, groups, 32), normal(2, keys, groups, 48)
+        wide = [np.repeat(x, number // groups, axis=2) for x in (k, v)]
+        close(run(q, k, v, bias), attention(q, *wide, bias, causal=causal))

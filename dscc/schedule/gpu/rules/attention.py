@@ -23,8 +23,8 @@ from dscc.schedule.base import Scheduled
 from dscc.schedule.code import ceildiv, index, product, quotient, remainder
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.gpu.device import Device, DeviceRule
-from dscc.schedule.gpu.heads import Heads
 from dscc.schedule.gpu.kernel import Kernel
+from dscc.schedule.heads import Heads
 
 _SIDE = 16  # threads of a block along queries, and along keys or elements of values
 _SLICE = 16  # elements of keys, or values, that are in shared memory at once

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from tvm import tirx
 from tvm.ir import Expr
 
-from dscc.schedule.code import Index, constant, index, product, quotient
-from dscc.schedule.gpu.kernel import Kernel
+from dscc.schedule.code import Code, Index, constant, index, product, quotient
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Heads:
         same = all(str(p.dtype) == str(params[0].dtype) for p in params)
         return Heads(func) if same and all(n is not None for n in sizes) else None
 
-    def head(self, code: Kernel, item: Expr, head: Expr) -> Head:
+    def head(self, code: Code, item: Expr, head: Expr) -> Head:
         """Where the rows of head `head` of `item` are."""
         group = head if self.heads == self.groups else quotient(head, self.heads // self.groups)
 
