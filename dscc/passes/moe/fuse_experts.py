@@ -14,6 +14,7 @@ of 8 bits or less with scales, stay as they are kept (weights.py, stored.py), an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import tvm
@@ -23,7 +24,7 @@ from tvm.ir import Var
 
 from dscc.errors import PipelineError
 from dscc.passes.base import Pass, PassContext
-from dscc.passes.graph import Graph, Node, edit_functions
+from dscc.passes.graph import Graph, Node, edit_functions, used_vars
 from dscc.passes.moe.build import Refused, build, emit
 from dscc.passes.moe.rules import RULES
 from dscc.passes.moe.trace import Trace
@@ -31,6 +32,8 @@ from dscc.passes.moe.weights import Weights
 from dscc.schedule.experts.define import define
 from dscc.schedule.rules.experts import Experts
 from dscc.targets.device import DeviceTarget
+
+_MOST_EXPERTS = 4096  # a choice among more is about something else
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ class FuseExperts(Pass):
         return edit_functions(mod, edit, builder)
 
     def _say_what_was_lost(self, found: Trace, ctx: PassContext) -> None:
-        """Where a value that had been through an expert's product was read by something not known here."""
+        """Where a value that had been through an expert's product was read by something not known here; or else, of a
+        choice that leads to no mixture, where it was read last.
+        """
         done = {mixed.routing for mixed in found.mixed}
         for node, value in found.lost:
             routing = value.routing
@@ -85,6 +90,26 @@ class FuseExperts(Pass):
                 ctx.remark(
                     f"{self.name}: refused at {node}: it is not known how this continues the experts of {routing.ids}"
                 )
+        inner = _leads_to(found.graph, [routing.ids for routing in found.routings])
+        last = {routing: node for node, value in found.lost if (routing := value.routing) is not None}
+        for routing in found.routings:
+            where = last.get(routing) or found.graph.node(routing.ids)
+            if routing in done or routing.ids in inner or routing.experts > _MOST_EXPERTS:
+                continue
+            if found.graph.users(routing.ids):
+                ctx.remark(f"{self.name}: refused at {where}: it is not known what becomes of the choice {routing.ids}")
+
+
+def _leads_to(graph: Graph, results: Sequence[relax.Var]) -> set[relax.Var]:
+    """The variables that any of `results` are computed from without a product, other than themselves."""
+    found: set[relax.Var] = set()
+    waiting = list(results)
+    while waiting:
+        node = graph.node(waiting.pop())
+        read = used_vars(node.value) if node is not None and node.op != "relax.matmul" else []
+        waiting += [var for var in read if var not in found]
+        found.update(read)
+    return found
 
 
 def _drop_checks(graph: Graph, found: Trace) -> None:

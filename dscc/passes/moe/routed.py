@@ -27,6 +27,7 @@ class Routing:
     Attributes:
         ids: (tokens, top), the numbers of the experts.
         experts: how many there are.
+        distinct: whether no token chooses an expert twice.
         slot: leaf: the number of a slot, token * top + place. expert: leaf: the expert of the slot.
         axis: leaf: the place along an axis of all experts.
     """
@@ -35,6 +36,7 @@ class Routing:
     tokens: Dim
     top: int
     experts: int
+    distinct: bool = True
     slot: Var = field(default_factory=lambda: Var("slot", "int64"))
     expert: Var = field(default_factory=lambda: Var("expert", "int64"))
     axis: Var = field(default_factory=lambda: Var("axis", "int64"))

@@ -204,6 +204,8 @@ class Trace:
         if (number := scalars.number(self.graph.value(expr))) is not None:
             return Value((ONE,) * len(shape), number)
         last = around[len(around) - len(shape) :]
+        if any(axis.kind == "1" and not is_one(dim) for dim, axis in zip(shape, last, strict=True)):
+            return None
         axes = tuple(ONE if is_one(dim) else axis for dim, axis in zip(shape, last, strict=True))
         kinds = "".join(axis.kind for axis in axes if axis.kind != "1")
         if kinds in ("N", "EN") and (weight := self.weight(expr)) is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from tvm import relax, tirx
 
@@ -31,6 +33,38 @@ def top_k(trace: Trace, node: Node) -> Value | None:
     axes = tuple(ONE if is_one(dim) else of_tokens for dim in shape[:-1])
     trace.tuples[node.var] = [None, Value((*axes, Axis("K", routing) if top > 1 else ONE), routing.expert)]
     return None
+
+
+def best(trace: Trace, node: Node, source: relax.Expr, axis: int, extent: int) -> Value | None:
+    """The best of every row, found by a function: one expert for every token."""
+    shape, made = dims(source), dims(node.var)
+    if shape is None or made is None or axis != len(shape) - 1:
+        return None
+    lead = [dim for dim in shape[:-1] if not is_one(dim)]
+    if len(lead) != 1 or not [same_dim(dim, lead[0]) for dim in made if not is_one(dim)] == [True]:
+        return None
+    routing = Routing(node.var, lead[0], 1, extent)
+    trace.routings.append(routing)
+    return Value(tuple(ONE if is_one(dim) else Axis("S", routing) for dim in made), routing.expert)
+
+
+def together(trace: Trace, node: Node, known: Sequence[Value], axis: int) -> Value | None:
+    """Choices of the same tokens among the same experts, side by side: one choice of several."""
+    routings = [value.routing for value in known]
+    first = routings[0]
+    if first is None:
+        return None
+    for value, routing in zip(known, routings, strict=True):
+        if routing is None or not value.formula.same_as(routing.expert) or value.kinds not in ("S", "TK"):
+            return None
+        if routing.experts != first.experts or not same_dim(routing.tokens, first.tokens):
+            return None
+        if value.axes[axis].kind != ("1" if routing.top == 1 else "K") or len(value.axes) != 2 or axis != 1:
+            return None
+    top = sum(routing.top for routing in routings if routing is not None)
+    whole = Routing(node.var, first.tokens, top, first.experts, distinct=False)
+    trace.routings.append(whole)
+    return Value((Axis("T", whole), Axis("K", whole)), whole.expert)
 
 
 def packed(trace: Trace, node: Node) -> Value | None:

@@ -11,6 +11,7 @@ from tvm.ir import Expr, Var
 from dscc.passes.graph import Node
 from dscc.passes.moe import kernels, scalars
 from dscc.passes.moe.routed import ELEMENTS, ONE, Axis, Mark, Routing, RowPlace, Value
+from dscc.passes.moe.rules.choices import best
 from dscc.passes.moe.rules.gather import lookup
 from dscc.passes.moe.rules.segments import segment
 from dscc.passes.moe.rules.sums import terms
@@ -95,7 +96,10 @@ def _dense_shares(trace: Trace, node: Node, known: Sequence[Value]) -> Value | N
 
 
 def kernel(trace: Trace, node: Node) -> Value | None:
-    """A function that the front end wrote: a lookup, or a formula."""
+    """A function that the front end wrote: a lookup, a formula, or a choice."""
+    chosen = kernels.best(node.value, trace.mod)
+    if chosen is not None:
+        return best(trace, node, *chosen)
     found = kernels.read(node.value, trace.mod)
     counted = any(isinstance(dim, Var) and dim in trace.lengths for dim in dims(node.var) or ())
     if found is None or not (counted or any(trace.value(arg) is not None for arg in found.args)):

@@ -38,7 +38,7 @@ def scatter(trace: Trace, node: Node) -> Value | None:
             return Value((Axis("E", routing),), trace.leaf("count", Mark("count", routing), "int64"))
     chosen = index.kinds == "TK" if routing.top > 1 else index.kinds == "S"
     if len(shape) == 2 and axis % 2 == 1 and chosen and index.formula.same_as(routing.expert):
-        if same_dim(shape[1], routing.experts) and trace.is_all(data, 0):
+        if same_dim(shape[1], routing.experts) and routing.distinct and trace.is_all(data, 0):
             return dense_shares(trace, node.var, (Axis("T", routing), Axis("E", routing)), routing, False)
     return None
 

@@ -12,6 +12,7 @@ from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
 from dscc.passes.moe.merge import Differ, variables_of
 from dscc.passes.moe.routed import Axis, Mark, Value
+from dscc.passes.moe.rules.choices import together
 from dscc.passes.moe.trace import Trace
 from dscc.passes.values import attr
 from dscc.schedule.stages import substitute
@@ -91,7 +92,7 @@ def cumsum(trace: Trace, node: Node) -> Value | None:
 
 
 def concat(trace: Trace, node: Node) -> Value | None:
-    """Segments put together, or the coordinates of elements put side by side."""
+    """Segments put together; or choices, or the coordinates of elements, put side by side."""
     fields = node.value.args[0]
     if not isinstance(fields, relax.Tuple):
         return None
@@ -106,7 +107,7 @@ def concat(trace: Trace, node: Node) -> Value | None:
     if kinds == {"1"} and all(value.axes == known[0].axes and value.kinds == "C" for value in known):
         axes = tuple(Axis("R") if place == axis else each for place, each in enumerate(known[0].axes))
         return Value(axes, known[0].formula, tuple(value.formula for value in known))
-    return None
+    return together(trace, node, known, axis)
 
 
 def _segments(trace: Trace, node: Node, known: Sequence[Value]) -> Value | None:

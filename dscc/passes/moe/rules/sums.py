@@ -41,8 +41,10 @@ def total(trace: Trace, node: Node) -> Value | None:
 
 
 def _is_hot(trace: Trace, value: Value, routing: Routing) -> bool:
-    """Whether the formula is zero wherever the place along the experts' axis is not the slot's expert."""
-    return _table(trace, value.formula, routing, 1.7, lambda table, own: not table[~own].any())
+    """Whether the formula is zero wherever the place along the experts' axis is not the slot's expert, of which a token
+    has each but once.
+    """
+    return routing.distinct and _table(trace, value.formula, routing, 1.7, lambda table, own: not table[~own].any())
 
 
 def _counts(trace: Trace, value: Value, routing: Routing) -> bool:

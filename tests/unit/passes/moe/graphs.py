@@ -116,6 +116,15 @@ def route(g: Graph, x: str, style: Style) -> tuple[str, str]:
     if style.router == "topk-softmax":
         values, ids = g.several("TopK", 2, logits, top, axis=-1)
         return ids, g.Softmax(values, axis=-1)
+    if style.router == "best twice":  # as in Phi-3.5-MoE: the best, and the best of the others
+        first = g.ArgMax(logits, axis=-1, keepdims=1)
+        least = g.Expand(g.number(-np.inf), g.Shape(first))
+        others = g.ScatterElements(logits, first, least, axis=1)
+        second = g.ArgMax(others, axis=-1, keepdims=1)
+        each = [
+            g.GatherElements(g.Softmax(of, axis=-1), at, axis=1) for of, at in ((logits, first), (others, second))
+        ]
+        return g.Concat(first, second, axis=-1), g.Concat(*each, axis=-1)
     if style.router == "sigmoid":  # with a correction that only chooses, as in DeepSeek-V3, and groups of experts
         scores = g.Sigmoid(logits)
         chosen = g.Add(scores, g.weight(style.experts))

@@ -98,6 +98,19 @@ def test_what_is_added_in_the_middle_stays_in_the_sum() -> None:
     compare(made, *(tokens(count, 12) for count in (1, 7, 40)))
 
 
+@pytest.mark.parametrize("form", ["grouped", "batched", "unrolled"])
+def test_choices_are_put_together(form: str) -> None:
+    made = model(FORMS[form], Style(router="best twice"))
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"]
+    compare(made, *(tokens(count, 12) for count in (1, 7, 40)))
+
+
+def test_shares_of_all_experts_are_not_those_of_choices_that_may_be_the_same() -> None:
+    """Of two shares of one expert the second one is left there, and would count twice."""
+    (said,) = remarks(model(FORMS["dense loop"], Style(router="best twice")))
+    assert said.split(" ")[1] == "refused"
+
+
 # The bits and the block of the operator's weights for every way in which those of a model are kept.
 KEPT = {
     "float16": (16, 0),
