@@ -30,13 +30,16 @@ def compile_kernels(mod: tvm.IRModule, target: DeviceTarget, passes: str) -> tvm
     mod = tvm.IRModule({gvar: target.prepare(func) for gvar, func in mod.functions.items()})
     mod = tvm.tirx.transform.BindTarget(target.tvm_target)(mod)
     lower, finish_host, finish_device = (
-        kernel_pipeline.for_devices()
+        kernel_pipeline.for_devices(target.machine.bfloat16)
         if passes == kernel_pipeline.NAME
         else compilation_pipeline.get_tir_pipeline(passes)
     )
     host, devices = split_host_device_mods(lower(mod))
+    # Addresses of bfloat16, of which kernels that compute in it leave some: TVM 0.27 crashes over them for x86.
+    host = tvm.tirx.transform.BF16StorageLegalize()(host)
     launchers = codegen_build(finish_host()(host), target.host.tvm_target)
-    for device, kernels in devices.items():
+    for device, lowered in devices.items():
+        kernels = tvm.IRModule({gvar: target.spelled(kernel) for gvar, kernel in lowered.functions.items()})
         launchers.import_module(codegen_build(finish_device()(kernels), device))
     return launchers
 

@@ -189,18 +189,21 @@ def _is_of_integers(quotient: tirx.Div) -> bool:
     return any(str(cast.value.ty.dtype).startswith("int") for cast in casts)
 
 
-def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any, ...] = ()) -> tuple[Any, Any, Any]:
+def _pipeline(
+    name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any, ...] = (), bfloat16: bool = False
+) -> tuple[Any, Any, Any]:
     """TVM's passes, with those that only kernels of one kind need.
 
     Args:
         name: of the pass, in TVM's messages.
+        bfloat16: what runs the code computes in it.
         for_device: what comes before host and device are split.
         conditions: what makes conditions of vectors into something that is generated code for.
     """
     passes = [
         _remainders(),
         tirx.transform.FlattenBuffer(),
-        tirx.transform.BF16ComputeLegalize(),
+        *(() if bfloat16 else (tirx.transform.BF16ComputeLegalize(),)),
         tirx.transform.NarrowDataType(32),
         tirx.transform.VectorizeLoop(True),
         tirx.transform.StorageRewrite(),
@@ -218,7 +221,7 @@ def _pipeline(name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any
         tirx.transform.SplitHostDevice(),
         tirx.transform.MakePackedAPI(),
         tirx.transform.FP8StorageLegalize(),
-        tirx.transform.BF16StorageLegalize(),
+        *(() if bfloat16 else (tirx.transform.BF16StorageLegalize(),)),
     ]
     return (
         tvm.transform.Sequential(passes, opt_level=0, name=name),
@@ -231,11 +234,16 @@ def _without_blocks() -> tuple[Any, Any, Any]:
     return _pipeline("dscc.kernels", conditions=(_vector_conditions(),))
 
 
-def for_devices() -> tuple[Any, Any, Any]:
-    """The same for kernels that bind threads: shared memory and barriers are as the rules have written them."""
+def for_devices(bfloat16: bool) -> tuple[Any, Any, Any]:
+    """The same for kernels that bind threads: shared memory and barriers are as the rules have written them.
+
+    Args:
+        bfloat16: the device computes in it, in the code that is generated.
+    """
     return _pipeline(
         "dscc.device_kernels",
         for_device=(s_tir.transform.LowerThreadAllreduce(), s_tir.transform.MergeSharedMemoryAllocations()),
+        bfloat16=bfloat16,
     )
 
 

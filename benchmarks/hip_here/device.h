@@ -12,12 +12,15 @@ static void barrier(int memory) { dscc_meet_block(); }
 
 #define DSCC_INSTRUCTION static __attribute__((overloadable, noinline))
 
-#define DSCC_WIDE(N)                                                                                     \
-  DSCC_FUNCTION void dscc_widened(half##N x, float* to) { for (int i = 0; i < N; ++i) to[i] = (float)x[i]; } \
-  DSCC_FUNCTION void dscc_widened(ushort##N x, float* to) {                                              \
-    for (int i = 0; i < N; ++i) to[i] = as_float((uint)x[i] << 16);                                      \
-  }
-DSCC_WIDE(4) DSCC_WIDE(8) DSCC_WIDE(16)
+// What clang calls where the processor has no instruction for it.
+__bf16 __truncsfbf2(float x) {
+  uint bits = as_uint(x);
+  return as_bfloat((ushort)(x != x ? bits >> 16 | 64 : (bits + 0x7fff + (bits >> 16 & 1)) >> 16));
+}
+
+#define DSCC_WIDE(T, N) \
+  DSCC_FUNCTION void dscc_widened(T##N x, float* to) { for (int i = 0; i < N; ++i) to[i] = (float)x[i]; }
+DSCC_WIDE(half, 4) DSCC_WIDE(half, 8) DSCC_WIDE(half, 16) DSCC_WIDE(bfloat, 4) DSCC_WIDE(bfloat, 8) DSCC_WIDE(bfloat, 16)
 
 #if DSCC_WAVE == 64
 // V_MFMA_F32_16X16X16: lane l has A[l % 16][4 * (l / 16) + j] and B[4 * (l / 16) + j][l % 16], and of the result
@@ -33,7 +36,7 @@ DSCC_WIDE(4) DSCC_WIDE(8) DSCC_WIDE(16)
         sums[r] += given[0][lane / 16 * 4 + r + k / 4 * 16][k % 4] * given[1][lane % 16 + k / 4 * 16][k % 4]; \
     return sums;                                                                           \
   }
-DSCC_MFMA(half4) DSCC_MFMA(ushort4)
+DSCC_MFMA(half4) DSCC_MFMA(bfloat4)
 
 // V_MFMA_F32_16X16X4_F32: A[l % 16][l / 16], B[l / 16][l % 16].
 DSCC_INSTRUCTION float4 dscc_multiply(float left, float right, float4 sums) {
@@ -56,7 +59,7 @@ DSCC_INSTRUCTION float4 dscc_multiply(float left, float right, float4 sums) {
         sums[r] += given[0][lane / 16 * 8 + r + k / 8 * 16][k % 8] * given[1][lane % 16 + k / 8 * 16][k % 8]; \
     return sums;                                                                           \
   }
-DSCC_WMMA(half8) DSCC_WMMA(ushort8)
+DSCC_WMMA(half8) DSCC_WMMA(bfloat8)
 #else
 // V_WMMA_F32_16X16X16: lane l has A[l % 16][j] and B[j][l % 16], both halves of a wavefront the same, and of the result
 // D[2 * r + l / 16][l % 16].
@@ -70,7 +73,7 @@ DSCC_WMMA(half8) DSCC_WMMA(ushort8)
       for (int k = 0; k < 16; ++k) sums[r] += given[0][2 * r + lane / 16][k] * given[1][lane % 16][k]; \
     return sums;                                                                           \
   }
-DSCC_WMMA(half16) DSCC_WMMA(ushort16)
+DSCC_WMMA(half16) DSCC_WMMA(bfloat16)
 #endif
 
 DSCC_FUNCTION int dscc_lane() { return dscc_thread % DSCC_WAVE; }

@@ -46,8 +46,12 @@ class DeviceTarget(Target):
         """TVM's description of the device, without its host."""
 
     def prepare(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
-        """A scheduled kernel as the code generator can write it."""
+        """A scheduled function as TVM's passes can lower it."""
         return func
+
+    def spelled(self, kernel: tirx.PrimFunc) -> tirx.PrimFunc:
+        """A lowered kernel, parted from its launcher, as the code generator can write it."""
+        return kernel
 
     @property
     @abstractmethod

@@ -13,6 +13,7 @@ from tvm import ir
 
 from dscc.errors import TargetError, unknown
 from dscc.schedule.gpu.device import Device
+from dscc.targets.rocm import bfloat
 
 if TYPE_CHECKING:
     from tvm import tirx
@@ -41,8 +42,8 @@ class RocmMachine(Device):
     matrix: str = ""
 
     def computes(self, func: tirx.PrimFunc) -> bool:
-        """Whether the device has the types of all parameters, and the functions of doubles."""
-        return super().computes(func) and not _wants_library(func)
+        """Whether the device has the types of all parameters, and the functions of doubles; one 16-bit type at most."""
+        return super().computes(func) and not _wants_library(func) and not bfloat.has_both(func)
 
 
 def _wants_library(func: tirx.PrimFunc) -> bool:
@@ -84,4 +85,5 @@ def named(arch: str) -> RocmMachine:
         shared_bytes=64 * 1024,
         registers=256,
         float16=True,
+        bfloat16=True,
     )

@@ -66,12 +66,12 @@ class Fragments:
         return group * (1 if self.apart > 1 else self.sums)
 
 
-_FRAGMENTS = {
-    ("mfma", "float16"): Fragments(lanes=64, depth=16, run=4, sums=4),
-    ("mfma", "float32"): Fragments(lanes=64, depth=4, run=1, sums=4),
-    ("wmma", "float16"): Fragments(lanes=32, depth=16, run=16, sums=8, apart=2),
-    ("wmma12", "float16"): Fragments(lanes=32, depth=16, run=8, sums=8),
+_OF_HALVES = {
+    "mfma": Fragments(lanes=64, depth=16, run=4, sums=4),
+    "wmma": Fragments(lanes=32, depth=16, run=16, sums=8, apart=2),
+    "wmma12": Fragments(lanes=32, depth=16, run=8, sums=8),
 }
+_OF_FLOATS = {"mfma": Fragments(lanes=64, depth=4, run=1, sums=4)}
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def fragments(gemm: Gemm, machine: RocmMachine) -> Fragments | None:
 
 def held_by(machine: RocmMachine, dtype: str) -> Fragments | None:
     """How lanes hold operands of a type; None if the machine has no matrix instruction for it."""
-    return _FRAGMENTS.get((machine.matrix, dtype))
+    known = {"float16": _OF_HALVES, "bfloat16": _OF_HALVES, "float32": _OF_FLOATS}
+    return known.get(dtype, {}).get(machine.matrix)
 
 
 def write(code: Kernel, gemm: Gemm, held: Fragments, machine: RocmMachine, decisions: Decisions) -> None:
@@ -148,7 +149,7 @@ def _registers(waves: Waves, gemm: Gemm, held: Fragments) -> int:
 
 def _size(gemm: Gemm) -> int:
     """Bytes of an operand's element."""
-    return 2 if gemm.left_dtype == "float16" else 4
+    return 4 if gemm.left_dtype == "float32" else 2
 
 
 def _copied(gemm: Gemm) -> int:

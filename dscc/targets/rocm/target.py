@@ -18,6 +18,7 @@ from dscc.targets.device import Binary, DeviceTarget
 from dscc.targets.opencl import UNKNOWN_TO_TVM, by_name, with_functions
 from dscc.targets.requirements import Requirement
 from dscc.targets.rocm import clang
+from dscc.targets.rocm.bfloat import as_halves, with_bfloat
 from dscc.targets.rocm.machine import RocmMachine, named
 from dscc.targets.rocm.rules import RULES
 
@@ -32,7 +33,7 @@ class Rocm(DeviceTarget):
     device_type: ClassVar[int] = 10
     forms: ClassVar[Mapping[str, str]] = MappingProxyType({"source": "cl", "asm": "s", "binary": "hsaco"})
 
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")
     lowering: ClassVar[tuple[str, ...]] = ("multiply-halves",)
 
     def __init__(self, machine: RocmMachine):
@@ -72,6 +73,9 @@ class Rocm(DeviceTarget):
     def prepare(self, func: tirx.PrimFunc) -> tirx.PrimFunc:
         return with_functions(func, by_name(UNKNOWN_TO_TVM))
 
+    def spelled(self, kernel: tirx.PrimFunc) -> tirx.PrimFunc:
+        return as_halves(kernel)
+
     @property
     def rules(self) -> tuple[Rule, ...]:
         return RULES
@@ -81,7 +85,9 @@ class Rocm(DeviceTarget):
         return {"kind": self.module, "type": self.device_type, "architecture": self.arch}
 
     def finish(self, source: str) -> Binary:
-        return Binary("hsaco", clang.find().code_object(source, self.arch))
+        return Binary("hsaco", clang.find().code_object(with_bfloat(source), self.arch))
 
     def show(self, source: str, form: str) -> str | bytes:
-        return clang.find().assembly(source, self.arch) if form == "asm" else super().show(source, form)
+        if form == "asm":
+            return clang.find().assembly(with_bfloat(source), self.arch)
+        return super().show(with_bfloat(source), form)

@@ -119,6 +119,13 @@ def test_float32_by_matrix_instructions_where_there_are_some():
     assert "v_mfma_f32_16x16x4" in assembly("gfx90a") and "v_wmma" not in assembly("gfx1100")
 
 
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_bfloat16_by_matrix_instructions(arch):
+    assembly = emit.emit(product(), CompileOptions(target=f"rocm:{arch}", precision="bf16"), "asm")
+    assert re.search(r"v_(mfma|wmma)_f32_16x16x16_?bf16", str(assembly))
+    assert all(of["vgpr_spill_count"] == 0 for of in kernels(str(assembly)).values())
+
+
 def test_doubles_stay_on_the_device_unless_they_want_a_library():
     def rules(operator: str) -> list[str]:
         info = [helper.make_tensor_value_info(name, TP.DOUBLE, ["n"]) for name in "xy"]

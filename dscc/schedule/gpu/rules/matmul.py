@@ -112,7 +112,8 @@ class Matmul(DeviceRule):
 
 def stored(factor: Expr) -> Expr:
     """A factor of halves without its conversion to the type of the sum, which comes after shared memory."""
-    return factor.value if isinstance(factor, tirx.Cast) and str(factor.value.ty.dtype) == "float16" else factor
+    halves = isinstance(factor, tirx.Cast) and str(factor.value.ty.dtype) in ("float16", "bfloat16")
+    return factor.value if halves else factor
 
 
 def _runs(factor: Expr, depth: Var) -> bool:

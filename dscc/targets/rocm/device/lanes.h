@@ -12,6 +12,6 @@
     T##8 low = __builtin_astype(odd ? other : mine, T##8), high = __builtin_astype(odd ? mine : other, T##8);        \
     return __builtin_shufflevector(low, high, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15);                 \
   }
-DSCC_WHOLE(half) DSCC_WHOLE(ushort)
+DSCC_WHOLE(half) DSCC_WHOLE(bfloat)
 
 #endif  // DSCC_LANES_H_

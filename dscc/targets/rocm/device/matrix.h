@@ -8,6 +8,9 @@
 DSCC_FUNCTION float4 dscc_multiply(half4 left, half4 right, float4 sums) {
   return __builtin_amdgcn_mfma_f32_16x16x16f16(left, right, sums, 0, 0, 0);
 }
+DSCC_FUNCTION float4 dscc_multiply(bfloat4 left, bfloat4 right, float4 sums) {
+  return __builtin_amdgcn_mfma_f32_16x16x16bf16_1k(as_short4(left), as_short4(right), sums, 0, 0, 0);
+}
 DSCC_FUNCTION float4 dscc_multiply(float left, float right, float4 sums) {
   return __builtin_amdgcn_mfma_f32_16x16x4f32(left, right, sums, 0, 0, 0);
 }
@@ -15,9 +18,15 @@ DSCC_FUNCTION float4 dscc_multiply(float left, float right, float4 sums) {
 DSCC_FUNCTION float8 dscc_multiply(half8 left, half8 right, float8 sums) {
   return __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(left, right, sums);
 }
+DSCC_FUNCTION float8 dscc_multiply(bfloat8 left, bfloat8 right, float8 sums) {
+  return __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32_gfx12(as_short8(left), as_short8(right), sums);
+}
 #elif defined(__gfx1100__) || defined(__gfx1101__) || defined(__gfx1102__) || defined(__gfx1151__)
 DSCC_FUNCTION float8 dscc_multiply(half16 left, half16 right, float8 sums) {
   return __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(left, right, sums);
+}
+DSCC_FUNCTION float8 dscc_multiply(bfloat16 left, bfloat16 right, float8 sums) {
+  return __builtin_amdgcn_wmma_f32_16x16x16_bf16_w32(as_short16(left), as_short16(right), sums);
 }
 #endif
 

@@ -12,6 +12,7 @@ typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
+typedef __bf16 bfloat;
 
 #define DSCC_FUNCTION static __attribute__((overloadable, always_inline))
 #define INFINITY __builtin_inff()
@@ -43,7 +44,7 @@ static __attribute__((always_inline)) void barrier(int memory) {
 // For every scalar type and every size of vectors.
 #define DSCC_LANES(X, T) X(T, 2) X(T, 3) X(T, 4) X(T, 8) X(T, 16)
 #define DSCC_INTEGERS(X) X(char) X(uchar) X(short) X(ushort) X(int) X(uint) X(long) X(ulong)
-#define DSCC_SCALARS(X) DSCC_INTEGERS(X) X(half) X(float) X(double)
+#define DSCC_SCALARS(X) DSCC_INTEGERS(X) X(half) X(bfloat) X(float) X(double)
 
 #define DSCC_VECTOR(T, N) typedef T T##N __attribute__((ext_vector_type(N)));
 #define DSCC_VECTORS(T) DSCC_LANES(DSCC_VECTOR, T)
@@ -74,6 +75,7 @@ DSCC_SCALARS(DSCC_ACCESSES)
 #define convert_long(x) ((long)(x))
 #define convert_ulong(x) ((ulong)(x))
 #define convert_half(x) ((half)(x))
+#define convert_bfloat(x) ((bfloat)(x))
 #define convert_float(x) ((float)(x))
 #define convert_double(x) ((double)(x))
 #define convert_char2(x) __builtin_convertvector((x), char2)
@@ -121,6 +123,11 @@ DSCC_SCALARS(DSCC_ACCESSES)
 #define convert_half4(x) __builtin_convertvector((x), half4)
 #define convert_half8(x) __builtin_convertvector((x), half8)
 #define convert_half16(x) __builtin_convertvector((x), half16)
+#define convert_bfloat2(x) __builtin_convertvector((x), bfloat2)
+#define convert_bfloat3(x) __builtin_convertvector((x), bfloat3)
+#define convert_bfloat4(x) __builtin_convertvector((x), bfloat4)
+#define convert_bfloat8(x) __builtin_convertvector((x), bfloat8)
+#define convert_bfloat16(x) __builtin_convertvector((x), bfloat16)
 #define convert_float2(x) __builtin_convertvector((x), float2)
 #define convert_float3(x) __builtin_convertvector((x), float3)
 #define convert_float4(x) __builtin_convertvector((x), float4)
@@ -187,6 +194,12 @@ DSCC_SCALARS(DSCC_ACCESSES)
 #define as_half4(x) __builtin_astype((x), half4)
 #define as_half8(x) __builtin_astype((x), half8)
 #define as_half16(x) __builtin_astype((x), half16)
+#define as_bfloat(x) __builtin_astype((x), bfloat)
+#define as_bfloat2(x) __builtin_astype((x), bfloat2)
+#define as_bfloat3(x) __builtin_astype((x), bfloat3)
+#define as_bfloat4(x) __builtin_astype((x), bfloat4)
+#define as_bfloat8(x) __builtin_astype((x), bfloat8)
+#define as_bfloat16(x) __builtin_astype((x), bfloat16)
 #define as_float(x) __builtin_astype((x), float)
 #define as_float2(x) __builtin_astype((x), float2)
 #define as_float3(x) __builtin_astype((x), float3)
