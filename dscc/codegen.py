@@ -75,7 +75,7 @@ def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tv
     # loops of the others in its module: accumulators then live in memory (vmovups after every vfmadd231ps), at half
     # the speed. No kernel is called with an output that overlaps another argument.
     kernels = [
-        (gvar, kernel_pipeline.with_plain_bounds(func).with_attr("tirx.noalias", True))
+        (gvar, kernel_pipeline.with_plain_parameters(func).with_attr("tirx.noalias", True))
         for gvar, func in mod.functions.items()
         if isinstance(func, tirx.PrimFunc)
     ]

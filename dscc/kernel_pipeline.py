@@ -15,6 +15,7 @@ from tvm import s_tir, sym, tirx
 from tvm.tirx import compilation_pipeline
 
 NAME = "dscc"
+ALIGN = 16  # bytes; what malloc and NumPy give
 _LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
 _LANES = 256  # 64 bytes in four vectors
 _CHOICES = 8
@@ -27,8 +28,9 @@ def has_blocks(func: tirx.PrimFunc) -> bool:
     return bool(found)
 
 
-def with_plain_bounds(func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Parameters of `3 * n - 2` rows have `max(3 * n - 2, 0)`.
+def with_plain_parameters(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """Parameters that may begin where NumPy's arrays do, at a multiple of 16 bytes; those of `3 * n - 2` rows have
+    `max(3 * n - 2, 0)`.
 
     From that a size is not negative, TVM 0.27 concludes n >= 2 (MarkGlobalNonNegValue, arith/analyzer.cc, leaves the
     factor out of account), and drops what is there for n = 1. It concludes nothing from a maximum.
@@ -39,10 +41,7 @@ def with_plain_bounds(func: tirx.PrimFunc) -> tirx.PrimFunc:
         shape = [
             tirx.max(dim, tirx.const(0, dim.ty.dtype)) if _misleads(dim, analyzer) else dim for dim in buffer.shape
         ]
-        if any(not new.same_as(old) for new, old in zip(shape, buffer.shape, strict=True)):
-            renamed[buffer] = tirx.decl_buffer(shape, buffer.dtype, buffer.name)
-    if not renamed:
-        return func
+        renamed[buffer] = tirx.decl_buffer(shape, buffer.dtype, buffer.name, data_alignment=ALIGN)
     body = tvm_ffi.structural_map(func.body, (tirx.Var, lambda var: renamed.get(var, var)))
     return tirx.PrimFunc([renamed.get(param, param) for param in func.params], body, func.ret_type, func.attrs)
 

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, tirx
 
 import dscc
-from dscc import fallback, placement
+from dscc import fallback, kernel_pipeline, placement
 from dscc.artifact import ContainerSpec, Manifest, TensorSpec
 from dscc.passes import origins
 from dscc.passes.base import PassContext
@@ -64,6 +64,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
         },
         kernels={"functions": _functions(lifted.mod), "calls": _calls(lifted.mod)},
         device=_device(lifted, ctx.target),
+        alignment=kernel_pipeline.ALIGN,
     )
 
 

@@ -75,6 +75,7 @@ class Manifest:
         summary: what the compile wants to report: kernels, fused, weight_bytes, fallback, and so on.
         kernels: what is known of every kernel, for `dscc profile`: see dscc/record.py.
         device: what runs the kernels, if that is not the processor; dscc/runtime/device.py reads it.
+        alignment: bytes that the address of an input's data has to be a multiple of; others are copied.
         check: seed, shapes and digests of outputs, for `dscc verify`; empty when there are none.
     """
 
@@ -91,6 +92,7 @@ class Manifest:
     summary: Mapping[str, Any] = field(default_factory=_empty)
     kernels: Mapping[str, Any] = field(default_factory=_empty)
     device: Mapping[str, Any] = field(default_factory=_empty)
+    alignment: int = 64
     check: Mapping[str, Any] = field(default_factory=_empty)
 
     def to_dict(self) -> dict[str, Any]:
@@ -104,14 +106,17 @@ class Manifest:
         Raises:
             KeyError, TypeError, ValueError: `data` is not such a manifest.
         """
-        values = {f.name: data[f.name] for f in fields(cls) if f.name not in ("fallback", "device")}
-        values["fallback"] = data.get("fallback", ())  # the first artifacts know nothing of these two
-        values["device"] = data.get("device", {})
+        values = {f.name: data[f.name] for f in fields(cls) if f.name not in _LATER}
+        values |= {name: data.get(name, default) for name, default in _LATER.items()}
         for name in ("inputs", "outputs"):
             values[name] = tuple(_spec(entry) for entry in values[name])
         for name in ("cpu_features", "weights", "fallback"):
             values[name] = tuple(values[name])
         return cls(**values)
+
+
+_LATER: Mapping[str, Any] = {"fallback": (), "device": {}, "alignment": 64}
+"""Fields that the first artifacts do not have, and what they mean."""
 
 
 def encode(manifest: Manifest, members: Mapping[str, Mapping[str, Any]]) -> bytes:

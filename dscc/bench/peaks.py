@@ -15,8 +15,8 @@ from tvm import tirx
 
 from dscc import kernel_pipeline
 from dscc.runtime import ffi
+from dscc.runtime.ffi import ALIGN
 from dscc.runtime.program import load_library
-from dscc.runtime.session import ALIGN
 from dscc.schedule.code import Code, broadcast, index
 from dscc.targets.base import Target
 

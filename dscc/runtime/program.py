@@ -31,6 +31,7 @@ class Program:
         self.library = ffi.runtime()
         self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
         self.plain = not any(isinstance(spec, ContainerSpec) for spec in (*self.inputs, *self.outputs))
+        self.alignment = artifact.manifest.alignment
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         needs = artifact.manifest.device
         self.device = device.open_device(artifact.manifest, wanted) if needs else None

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dscc.runtime.device import Device
     from dscc.runtime.program import Program
 
-ALIGN = 64  # kernels load and store whole vectors, which must start at a multiple of this
 _SHAPES = 8  # of an input, whose tensors on the device are kept
 SMALL_BYTES = 8 << 10  # up to here, copying an array is cheaper than finding out where it is or who owns it
 # TVM's allocator that leaves reuse to malloc. The other one keeps all that it ever allocated, by exact size: on a model
@@ -130,18 +129,19 @@ def _content(handle: int) -> bytes:
 def _port(program: Program, index: int, argument: ffi.Value) -> _Port | containers.ContainerPort | _DevicePort:
     spec = program.inputs[index]
     if isinstance(spec, ContainerSpec):
-        return containers.ContainerPort(program.library, spec, argument, ALIGN)
+        return containers.ContainerPort(program.library, spec, argument, program.alignment)
     if program.device is None or index in program.on_host:
-        return _Port(program.library, spec, argument)
+        return _Port(program.library, spec, argument, program.alignment)
     return _DevicePort(program.library, program.device, spec, argument)
 
 
 class _Port:
     """An input: an argument of `main` that is a tensor of TVM, which is made to describe the array of every run."""
 
-    def __init__(self, library: ffi.Library, spec: TensorSpec, argument: ffi.Value):
+    def __init__(self, library: ffi.Library, spec: TensorSpec, argument: ffi.Value, align: int):
         self._library = library
         self._argument = argument
+        self._align = align
         self._dtype = numpy_dtype(spec.dtype)
         self._code = library.dtype(carrier(spec.dtype))
         self._shape: tuple[int, ...] | None = None
@@ -157,7 +157,7 @@ class _Port:
             self._reshape(array)
         if self._bytes > SMALL_BYTES and array.flags.c_contiguous and array.dtype.isnative:
             address = array.__array_interface__["data"][0]
-            if address % ALIGN == 0:
+            if address % self._align == 0:
                 self._point(address)
                 return
         if self._staged is None:
@@ -185,10 +185,10 @@ class _Port:
 
     def _stage(self) -> None:
         assert self._shape is not None  # bind has set it
-        if self._buffer is None or not self._bytes + ALIGN <= self._buffer.nbytes <= 2 * (self._bytes + ALIGN):
-            self._buffer = np.empty(self._bytes + ALIGN, np.uint8)
+        if self._buffer is None or not self._bytes + ffi.ALIGN <= self._buffer.nbytes <= 2 * (self._bytes + ffi.ALIGN):
+            self._buffer = np.empty(self._bytes + ffi.ALIGN, np.uint8)
         address = self._buffer.__array_interface__["data"][0]
-        start = -address % ALIGN
+        start = -address % ffi.ALIGN
         self._staged = self._buffer[start : start + self._bytes].view(self._dtype).reshape(self._shape)
         self._staged_address = address + start
 
@@ -199,7 +199,7 @@ class _DevicePort:
     def __init__(self, library: ffi.Library, device: Device, spec: TensorSpec, argument: ffi.Value):
         self._device, self._argument = device, argument
         self._here = ffi.Value()
-        self._port = _Port(library, spec, self._here)
+        self._port = _Port(library, spec, self._here, ffi.ALIGN)
         self._dtype = library.dtype(carrier(spec.dtype))
         self._shape: tuple[int, ...] | None = None
         self._kept: dict[tuple[int, ...], ffi.Ref] = {}

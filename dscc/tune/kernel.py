@@ -123,7 +123,7 @@ def build(kernel: Kernel, choices: Mapping[str, Choice]) -> Built:
     """
     target = targets.resolve(kernel.target)
     scheduled, _ = plan(kernel.func, kernel.constants, target, Decisions(choices))
-    func = kernel_pipeline.with_plain_bounds(scheduled.func)
+    func = kernel_pipeline.with_plain_parameters(scheduled.func)
     func = func.with_attrs({"global_symbol": ENTRY, "tirx.noalias": True})
     passes = "default" if kernel_pipeline.has_blocks(func) else kernel_pipeline.NAME
     module = tvm.tirx.build(tvm.IRModule({ENTRY: func}), target.tvm_target, passes)

@@ -15,8 +15,8 @@ import numpy as np
 
 from dscc.elements import numpy_dtype
 from dscc.runtime import ffi
+from dscc.runtime.ffi import ALIGN
 from dscc.runtime.program import load_library
-from dscc.runtime.session import ALIGN
 from dscc.tune.kernel import ENTRY, Built, Kernel
 
 _COPIES_BYTES = 64 << 20  # of constants that are used in turns, at most

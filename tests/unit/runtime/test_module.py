@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx.parser
 import pytest
 
 import dscc
@@ -49,6 +50,21 @@ def test_any_alignment(scale: Module, n: int, offset: int):
     x = at_offset(rows(n), offset)
     assert x.ctypes.data % 64 == offset
     np.testing.assert_array_equal(scale(x)[0], x * SCALE)
+
+
+@pytest.mark.parametrize("offset", [16, 48, 4])
+def test_arrays_as_numpy_makes_them_are_not_copied(offset: int):
+    """malloc, and so NumPy, gives multiples of 16."""
+    text = """<ir_version: 10, opset_import: ["": 20]> f (float[n, 64] x) => (float[n, 64] y, float[n] z)
+        <int64[1] a = {1}> {
+        y = Exp(x) z = ReduceSum<keepdims = 0>(y, a) }"""
+    module = dscc.compile(onnx.parser.parse_model(text), jobs=1).load(1)
+    x = at_offset(rows(1000) / 1e4, offset)
+    y, z = module(x)
+    np.testing.assert_allclose(y, np.exp(x), rtol=1e-6)
+    np.testing.assert_allclose(z, np.exp(x).sum(1), rtol=1e-5)
+    (port,) = module._idle[0]._ports
+    assert (port._staged is None) == (offset % 16 == 0)
 
 
 @pytest.mark.parametrize("n", [3, 1000])
