@@ -159,7 +159,10 @@ def constant_of_shape(node: Node, target: Value) -> Value:
     value = node.attr("value", np.zeros(1, np.float32))
     fill = node.value(value.reshape(()))
     shape = shape_expr(node.ints(target, "the shape", signed=False))
-    return node.retype(R.full(shape, fill.expr, fill.dtype), fill.element)
+    # For an infinite number or NaN, topi.full of TVM 0.27 looks for "float" in an element type that is no text.
+    infinite = is_float(fill.dtype) and not np.isfinite(value.astype(np.float64)).all()
+    made = R.broadcast_to(fill.expr, shape) if infinite else R.full(shape, fill.expr, fill.dtype)
+    return node.retype(made, fill.element)
 
 
 @converter("Range")

@@ -191,3 +191,11 @@ def test_what_is_learned_in_a_region_holds_there() -> None:
     assert not dims.at_least(n, 2)
     dims.learn(n * 2, 10)  # of such a sum nothing is learned
     assert dims.at_least(n, 1)
+
+
+@pytest.mark.parametrize("value", [-np.inf, np.nan])
+def test_a_tensor_of_an_infinite_number(agree: Callable[..., Any], value: float) -> None:
+    """TVM's own definition of it fails with a TypeError."""
+    like = helper.make_tensor("value", 1, [1], [value])
+    nodes = [N("Shape", ["x"], ["s"]), N("ConstantOfShape", ["s"], ["y"], value=like)]
+    agree(build(nodes, {"x": ("f", ("n", 3))}), {"x": noise(2, 3)})
