@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from dscc.passes.moe.scalars import is_float
 from dscc.passes.moe.stored import Stored, kept, stacked
 from dscc.passes.moe.trace import Mixed
 from dscc.passes.moe.weights import Weights
-from dscc.passes.values import const, dims, dtype
+from dscc.passes.values import const, dims, dtype, same_dim
 from dscc.schedule.experts import formula
 from dscc.schedule.experts.mixture import Mixture
 
@@ -94,6 +95,10 @@ def build(mixed: Mixed, leaves: Leaves, weights: Weights) -> Experts:
     )
     if second.depth != mixture.inner or len(first.operands["w"][0]) != mixture.columns:
         raise Refused("the products do not fit each other")
+    wide = routing.experts if shares[0].dense else routing.top
+    for expr, width in ((x, mixture.hidden), (routing.ids, routing.top), (shares[0].source, wide)):
+        if not same_dim(math.prod(dims(expr) or (0,)), routing.tokens * width):
+            raise Refused(f"'{expr}' is not known to have a row of {width} for every token")
     return Experts(mixture, x, shares[0], routing, {name: constants[name] for name in order})
 
 

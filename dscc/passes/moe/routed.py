@@ -8,6 +8,7 @@ A formula is a scalar expression; its variables are leaves, which say what they 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
-from dscc.passes.values import Dim
+from dscc.passes.values import Dim, is_one
 from dscc.schedule.operands import parts_of
 
 
@@ -89,10 +90,10 @@ class Axis:
     """One axis of a value.
 
     Attributes:
-        kind: "1" of length 1; "T" tokens, "K" the choices of a token, "S" slots in order, "E" experts, "N" elements;
-        "P" slots sorted by expert, "G" those of one expert among them, "C" the slots of one expert in order,
-        "R" the coordinates of an element, "F" the elements of all tokens in one row.
-        routing: of all but 1, N and T. key: which sorting. expert: whose, of G and C.
+        kind: "1" of length 1; "T" tokens, "B" an outer dimension of theirs, "K" the choices of a token, "S" slots in
+        order, "E" experts, "N" elements; "P" slots sorted by expert, "G" those of one expert among them, "C" the slots
+        of one expert in order, "R" the coordinates of an element, "F" the elements of all tokens in one row.
+        routing: of all but 1, N, T and B. key: which sorting, or which outer dimension. expert: whose, of G and C.
     """
 
     kind: str
@@ -102,6 +103,29 @@ class Axis:
 
 
 ONE, TOKENS, ELEMENTS = Axis("1"), Axis("T"), Axis("N")
+
+
+def of_tokens(lead: Sequence[Dim], last: Axis) -> tuple[Axis, ...]:
+    """Axes for dimensions that are tokens' together: `last` for the last one."""
+    wide = [place for place, dim in enumerate(lead) if not is_one(dim)]
+    axes = [ONE] * len(lead)
+    for key, place in enumerate(wide):
+        axes[place] = last if place == wide[-1] else Axis("B", key=key)
+    return tuple(axes)
+
+
+def kinds_of(axes: Sequence[Axis]) -> str:
+    """The kinds of the axes but those of length 1; outer dimensions of tokens are left out where they lie in order
+    before the last one.
+    """
+    found, outer = "", 0
+    for axis in axes:
+        if axis.kind == "B" and axis.key == outer:
+            outer += 1
+        elif axis.kind != "1":
+            found += "B" * outer * (axis.kind not in "TS") + axis.kind
+            outer = 0
+    return found + "B" * outer
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,8 +148,12 @@ class Value:
 
     @property
     def kinds(self) -> str:
-        """The kinds of the axes but those of length 1."""
-        return "".join(axis.kind for axis in self.axes if axis.kind != "1")
+        return kinds_of(self.axes)
+
+    @property
+    def outer(self) -> int:
+        """How many outer dimensions of tokens it runs along."""
+        return sum(axis.kind == "B" for axis in self.axes)
 
     @property
     def routing(self) -> Routing | None:

@@ -29,6 +29,7 @@ from dscc.passes.moe.routed import (
     Share,
     Value,
     Vector,
+    kinds_of,
 )
 from dscc.passes.values import constant, dims, dtype, is_one
 
@@ -207,7 +208,7 @@ class Trace:
         if any(axis.kind == "1" and not is_one(dim) for dim, axis in zip(shape, last, strict=True)):
             return None
         axes = tuple(ONE if is_one(dim) else axis for dim, axis in zip(shape, last, strict=True))
-        kinds = "".join(axis.kind for axis in axes if axis.kind != "1")
+        kinds = kinds_of(axes)
         if kinds in ("N", "EN") and (weight := self.weight(expr)) is not None:
             part = Part(0, 1, int(shape[[axis.kind for axis in axes].index("N")]))
             return Value(axes, self.leaf("bias", Vector((weight,), part, kinds == "EN")))

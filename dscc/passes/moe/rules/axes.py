@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ from tvm.ir import Expr, Var
 
 from dscc.passes.graph import Node
 from dscc.passes.moe.merge import variables_of, with_leaves
-from dscc.passes.moe.routed import ELEMENTS, ONE, Axis, Mark, Matrices, Part, Product, Share, Value, Vector
+from dscc.passes.moe.routed import ELEMENTS, ONE, Axis, Mark, Matrices, Part, Product, Share, Value, Vector, of_tokens
 from dscc.passes.moe.trace import Trace
 from dscc.passes.values import Dim, attr, dims, is_one, numbers, same_dim
 
@@ -141,28 +142,70 @@ def reshaped(axes: Sequence[Axis], old: Sequence[Dim], new: Sequence[Dim]) -> tu
     """The axes of a value under another shape, or None if that splits or joins others than a token's slots."""
     items = [(axis, dim) for axis, dim in zip(axes, old, strict=True) if axis.kind != "1"]
     found: list[Axis] = []
-    for dim in new:
+    left = list(new)
+    while left:
         if not items:
-            if not is_one(dim):
+            if not is_one(left.pop(0)):
                 return None
             found.append(ONE)
             continue
         axis, extent = items[0]
         # The lengths of all segments are as many slots as there are, which the shapes alone do not say.
-        if same_dim(dim, extent) or (axis.kind == "P" and axis.routing and same_dim(dim, axis.routing.slots)):
+        if same_dim(left[0], extent) or (axis.kind == "P" and axis.routing and same_dim(left[0], axis.routing.slots)):
             found.append(axis)
             items.pop(0)
-        elif is_one(dim):
+            left.pop(0)
+        elif is_one(left[0]):
             found.append(ONE)
-        elif axis.kind == "S" and axis.routing is not None and same_dim(dim * axis.routing.top, extent):
-            found.append(Axis("T", axis.routing))
-            items[0] = (Axis("K", axis.routing), axis.routing.top)
-        elif axis.kind == "T" and len(items) > 1 and items[1][0].kind == "K" and same_dim(dim, extent * items[1][1]):
-            found.append(Axis("S", items[1][0].routing))
-            items = items[2:]
+            left.pop(0)
+        elif (joined := _joined(items, left[0])) is not None:
+            found.append(joined[0])
+            items = items[joined[1] :]
+            left.pop(0)
+        elif (cut := _cut(axis, extent, left)) is not None:
+            found += cut
+            items.pop(0)
+            left = left[len(cut) :]
         else:
             return None
     return tuple(found) if not items else None
+
+
+def _joined(items: Sequence[tuple[Axis, Dim]], dim: Dim) -> tuple[Axis, int] | None:
+    """The axis that tokens in several dimensions, and the choices of each, become as one; and how many it replaces."""
+    outer = next((place for place, (axis, _) in enumerate(items) if axis.kind != "B"), len(items))
+    if (
+        outer == len(items)
+        or items[outer][0].kind not in "TS"
+        or [a.key for a, _ in items[:outer]] != list(range(outer))
+    ):
+        return None
+    last = items[outer][0]
+    if outer and same_dim(dim, _product([extent for _, extent in items[: outer + 1]])):
+        return last, outer + 1
+    if last.kind == "T" and len(items) > outer + 1 and items[outer + 1][0].kind == "K":
+        if same_dim(dim, _product([extent for _, extent in items[: outer + 2]])):
+            return Axis("S", items[outer + 1][0].routing), outer + 2
+    return None
+
+
+def _cut(axis: Axis, extent: Dim, left: Sequence[Dim]) -> list[Axis] | None:
+    """What slots or tokens become in several dimensions: those of the tokens, and their choices."""
+    if axis.kind not in "TS":
+        return None
+    for count in range(2, len(left) + 1):
+        if not same_dim(_product(left[:count]), extent):
+            continue
+        top = axis.routing.top if axis.routing is not None and axis.kind == "S" else 1
+        if top == 1:
+            return list(of_tokens(left[:count], axis))
+        if same_dim(left[count - 1], top):
+            return [*of_tokens(left[: count - 1], Axis("T", axis.routing)), Axis("K", axis.routing)]
+    return None
+
+
+def _product(extents: Sequence[Dim]) -> Dim:
+    return math.prod(extents[1:], start=extents[0])
 
 
 RULES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ from tvm import relax, tirx
 
 from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
-from dscc.passes.moe.routed import ONE, Axis, Mark, Routing, Value
+from dscc.passes.moe.routed import ONE, Axis, Mark, Routing, Value, of_tokens
 from dscc.passes.moe.trace import Trace
 from dscc.passes.values import attr, dims, is_one, same_dim
 
@@ -25,12 +26,11 @@ def top_k(trace: Trace, node: Node) -> Value | None:
     ids = next(
         (user.var for user in trace.graph.users(node.var) if user.op == "getitem" and user.value.index == 1), None
     )
-    if len(lead) != 1 or not isinstance(shape[-1], int) or ids is None:
+    if not lead or not isinstance(shape[-1], int) or ids is None:
         return None
-    routing = Routing(ids, lead[0], int(top), shape[-1])
+    routing = Routing(ids, math.prod(lead[1:], start=lead[0]), int(top), shape[-1])
     trace.routings.append(routing)
-    of_tokens = Axis("T" if top > 1 else "S", routing)
-    axes = tuple(ONE if is_one(dim) else of_tokens for dim in shape[:-1])
+    axes = of_tokens(shape[:-1], Axis("T" if top > 1 else "S", routing))
     trace.tuples[node.var] = [None, Value((*axes, Axis("K", routing) if top > 1 else ONE), routing.expert)]
     return None
 
@@ -40,12 +40,12 @@ def best(trace: Trace, node: Node, source: relax.Expr, axis: int, extent: int) -
     shape, made = dims(source), dims(node.var)
     if shape is None or made is None or axis != len(shape) - 1:
         return None
-    lead = [dim for dim in shape[:-1] if not is_one(dim)]
-    if len(lead) != 1 or not [same_dim(dim, lead[0]) for dim in made if not is_one(dim)] == [True]:
+    lead, left = ([dim for dim in some if not is_one(dim)] for some in (shape[:-1], made))
+    if not lead or len(lead) != len(left) or not all(same_dim(a, b) for a, b in zip(lead, left, strict=True)):
         return None
-    routing = Routing(node.var, lead[0], 1, extent)
+    routing = Routing(node.var, math.prod(lead[1:], start=lead[0]), 1, extent)
     trace.routings.append(routing)
-    return Value(tuple(ONE if is_one(dim) else Axis("S", routing) for dim in made), routing.expert)
+    return Value(of_tokens(made, Axis("S", routing)), routing.expert)
 
 
 def together(trace: Trace, node: Node, known: Sequence[Value], axis: int) -> Value | None:
@@ -59,12 +59,13 @@ def together(trace: Trace, node: Node, known: Sequence[Value], axis: int) -> Val
             return None
         if routing.experts != first.experts or not same_dim(routing.tokens, first.tokens):
             return None
-        if value.axes[axis].kind != ("1" if routing.top == 1 else "K") or len(value.axes) != 2 or axis != 1:
+        if value.axes[axis].kind != ("1" if routing.top == 1 else "K") or axis != len(value.axes) - 1:
             return None
     top = sum(routing.top for routing in routings if routing is not None)
     whole = Routing(node.var, first.tokens, top, first.experts, distinct=False)
     trace.routings.append(whole)
-    return Value((Axis("T", whole), Axis("K", whole)), whole.expert)
+    axes = (Axis("T", whole) if each.kind in "TS" else each for each in known[0].axes[:-1])
+    return Value((*axes, Axis("K", whole)), whole.expert)
 
 
 def packed(trace: Trace, node: Node) -> Value | None:
@@ -110,7 +111,7 @@ def where(trace: Trace, mask_of: relax.Expr) -> Value | None:
     """The slots of one expert: where a mask over the choices is set."""
     value = trace.value(mask_of)
     routing = value.routing if value is not None else None
-    if value is None or routing is None or sorted(value.kinds) not in (["K", "T"], ["S"]):
+    if value is None or routing is None or sorted(value.kinds) not in (["K", "T"], ["S"]) or value.outer:
         return None
     try:
         mask = scalars.evaluate(value.formula, {routing.expert: np.arange(routing.experts)})

@@ -73,6 +73,11 @@ def _joined(each: Sequence[tuple[Axis, ...]], rank: int) -> tuple[Axis, ...] | N
                 found[place] = axis if axis.routing is not None or found[place].kind == "1" else found[place]
                 continue
             return None
+    outer = [place for place, axis in enumerate(found) if axis.kind == "B"]
+    for axes in each if outer else ():
+        own = (ONE,) * (rank - len(axes)) + axes
+        if any(axis.kind in "TS" for axis in axes) and any(own[place].kind != "B" for place in outer):
+            return None  # the same tokens for every one of an outer dimension
     return tuple(found)
 
 
@@ -117,7 +122,7 @@ def kernel(trace: Trace, node: Node) -> Value | None:
 def _of_formula(trace: Trace, node: Node, found: kernels.Kernel, formula: kernels.Formula) -> Value | None:
     """What a function with a formula computes; an axis along which it reads nothing is one of experts or of rows."""
     rank, shape = len(formula.extents), dims(node.var)
-    around: list[Axis] = [ONE] * rank
+    placed: list[tuple[Axis, ...]] = []
     given = [value for arg in found.args if (value := trace.value(arg)) is not None]
     routing = next((r for value in given if (r := trace.routing_of(value)) is not None), None)
     counted = next((trace.lengths[dim] for dim in shape or () if isinstance(dim, Var) and dim in trace.lengths), None)
@@ -134,15 +139,19 @@ def _of_formula(trace: Trace, node: Node, found: kernels.Kernel, formula: kernel
             continue
         if value.columns or value.terms:
             return None
+        own = [ONE] * rank
         for axis, place in zip(value.axes, places, strict=True):
             if axis.kind != "1":
-                if place is None or around[place].kind not in ("1", axis.kind):
+                if place is None or own[place].kind != "1":
                     return None
-                around[place] = axis
+                own[place] = axis
+        placed.append(tuple(own))
         is_float = scalars.is_float(dtype(arg))
         values[var] = scalars.cast(value.formula, str(var.ty.dtype)) if is_float else value.formula
-    if routing is None or shape is None:
+    joined = _joined(placed, rank)
+    if routing is None or shape is None or joined is None:
         return None
+    around = list(joined)
     for place, var in formula.free.items():
         if kernels.row_places(formula) is not None and place == rank - 1 and around[0].kind == "C":
             return Value((around[0], ELEMENTS), trace.leaf("place", RowPlace(next(iter(values.values())))))

@@ -54,7 +54,8 @@ def lookup(
     """data[.., index, ..], where the index has one axis of rows; `layout` as in `kernels.Gather`."""
     routing, shape = index.routing, dims(data)
     rows = [each for each in index.axes if each.kind in "SPGC"]
-    if routing is None or shape is None or len(rows) != 1 or index.kinds not in (rows[0].kind, rows[0].kind + "R"):
+    whole = len(rows) == 1 and not index.outer and index.kinds in (rows[0].kind, rows[0].kind + "R")
+    if routing is None or shape is None or not whole:
         return None
     at = [index.columns[c] if index.columns and c is not None else index.formula for c in coordinates]
     value = trace.value(data)

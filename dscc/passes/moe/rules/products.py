@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from tvm import relax
 
 from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
-from dscc.passes.moe.routed import ELEMENTS, ONE, TOKENS, Axis, Core, Part, Product, Value
+from dscc.passes.moe.routed import ELEMENTS, ONE, TOKENS, Axis, Core, Part, Product, Value, of_tokens
 from dscc.passes.moe.rules.axes import reshaped
 from dscc.passes.moe.rules.sums import complete_dense
 from dscc.passes.moe.trace import Trace
@@ -36,8 +38,8 @@ def _dense_product(trace: Trace, left: relax.Expr, weight: relax.Expr, rank: int
     if shape is None or len(shape) < 2 or not scalars.is_float(dtype(left)):
         return None
     if value is None:
-        axes = (*(ONE if is_one(dim) else TOKENS for dim in shape[:-1]), ELEMENTS)
-        if axes.count(TOKENS) != 1 or not isinstance(shape[-1], int):
+        axes = (*of_tokens(shape[:-1], TOKENS), ELEMENTS)
+        if TOKENS not in axes or not isinstance(shape[-1], int):
             return None
         value = Value(axes, trace.token_rows(left))
     if not value.axes or value.axes[-1].kind != "N" or value.terms or value.columns:
@@ -99,11 +101,13 @@ def _rows(trace: Trace, expr: relax.Expr, axis: Axis) -> Value | None:
         return None
     outer = [dim for dim in dims(wide.var) or () if not is_one(dim)]
     inner = [dim for dim in dims(wide.value.args[0]) or () if not is_one(dim)]
-    if len(outer) != 3 or len(inner) != 2 or not same_dim(outer[1], routing.top):
+    if len(inner) < 2 or len(outer) != len(inner) + 1 or not same_dim(outer[-2], routing.top):
         return None
-    if not (same_dim(outer[0], inner[0]) and same_dim(inner[0], routing.tokens) and same_dim(outer[2], inner[1])):
+    if not all(same_dim(a, b) for a, b in zip(outer[:-2], inner[:-1], strict=True)) or outer[-1] != inner[-1]:
         return None
-    axes = reshaped((axis, ELEMENTS), (routing.slots, outer[2]), shape)
+    if not same_dim(math.prod(inner[1:-1], start=inner[0]), routing.tokens):
+        return None
+    axes = reshaped((axis, ELEMENTS), (routing.slots, outer[-1]), shape)
     return None if axes is None else Value(axes, trace.token_rows(wide.value.args[0]))
 
 

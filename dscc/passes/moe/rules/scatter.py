@@ -37,9 +37,11 @@ def scatter(trace: Trace, node: Node) -> Value | None:
         if trace.is_all(data, 0) and trace.is_all(updates, 1) and _own(index.formula, routing):
             return Value((Axis("E", routing),), trace.leaf("count", Mark("count", routing), "int64"))
     chosen = index.kinds == "TK" if routing.top > 1 else index.kinds == "S"
-    if len(shape) == 2 and axis % 2 == 1 and chosen and index.formula.same_as(routing.expert):
-        if same_dim(shape[1], routing.experts) and routing.distinct and trace.is_all(data, 0):
-            return dense_shares(trace, node.var, (Axis("T", routing), Axis("E", routing)), routing, False)
+    last = len(shape) > 1 and axis % len(shape) == len(shape) - 1 and index.axes[-1].kind in "1K"
+    if last and chosen and index.formula.same_as(routing.expert):
+        if same_dim(shape[-1], routing.experts) and routing.distinct and trace.is_all(data, 0):
+            lead = (Axis("T", routing) if each.kind == "S" else each for each in index.axes[:-1])
+            return dense_shares(trace, node.var, (*lead, Axis("E", routing)), routing, False)
     return None
 
 

@@ -89,7 +89,8 @@ class Graph:
 class Style:
     """How the experts of a graph are made: router, activation, biases, the order of the first columns, sizes; whether
     a loop over them begins with a shared expert's output; how their weights are kept: as float32, float16, or codes
-    with a scale for a tensor, for columns or for blocks of elements along the depth.
+    with a scale for a tensor, for columns or for blocks of elements along the depth; whether shares of all experts are
+    made of one-hot rows.
     """
 
     router: str = "softmax-topk"
@@ -103,6 +104,7 @@ class Style:
     inner: int = 10
     weights: str = "float32"
     block: int = 4
+    hot: bool = False
 
     @property
     def columns(self) -> int:
@@ -119,11 +121,9 @@ def route(g: Graph, x: str, style: Style) -> tuple[str, str]:
     if style.router == "best twice":  # as in Phi-3.5-MoE: the best, and the best of the others
         first = g.ArgMax(logits, axis=-1, keepdims=1)
         least = g.Expand(g.number(-np.inf), g.Shape(first))
-        others = g.ScatterElements(logits, first, least, axis=1)
+        others = g.ScatterElements(logits, first, least, axis=-1)
         second = g.ArgMax(others, axis=-1, keepdims=1)
-        each = [
-            g.GatherElements(g.Softmax(of, axis=-1), at, axis=1) for of, at in ((logits, first), (others, second))
-        ]
+        each = [g.GatherElements(g.Softmax(of, axis=-1), at, axis=-1) for of, at in ((logits, first), (others, second))]
         return g.Concat(first, second, axis=-1), g.Concat(*each, axis=-1)
     if style.router == "sigmoid":  # with a correction that only chooses, as in DeepSeek-V3, and groups of experts
         scores = g.Sigmoid(logits)
@@ -163,7 +163,7 @@ def activate(g: Graph, h: str, style: Style) -> str:
 
 def batched(g: Graph, x: str, style: Style) -> str:
     ids, shares = route(g, x, style)
-    wide = g.Expand(g.Unsqueeze(x, g.const([1])), g.const([1, style.top, 1]))
+    wide = g.Expand(g.Unsqueeze(x, g.const([-2])), g.const([style.top, 1]))
     rows = g.Reshape(wide, g.const([-1, style.hidden]))
     at = g.Unsqueeze(g.Reshape(ids, g.const([-1])), g.const([-1]))
 
@@ -244,8 +244,11 @@ def unrolled(g: Graph, x: str, style: Style) -> str:
 def _shares_of_all(g: Graph, x: str, style: Style) -> str:
     """(tokens, experts), mostly zero."""
     ids, shares = route(g, x, style)
-    zeros = g.Expand(g.number(0.0), g.Concat(g.Shape(x, start=0, end=1), g.const([style.experts]), axis=0))
-    return g.ScatterElements(zeros, ids, shares, axis=1)
+    if style.hot:
+        hot = g.OneHot(ids, g.const([style.experts]), g.const(np.array([0, 1], np.float32)), axis=-1)
+        return g.ReduceSum(g.Mul(hot, g.Unsqueeze(shares, g.const([-1]))), g.const([-2]), keepdims=0)
+    zeros = g.Expand(g.number(0.0), g.Concat(g.Shape(x, start=0, end=-1), g.const([style.experts]), axis=0))
+    return g.ScatterElements(zeros, ids, shares, axis=-1)
 
 
 def _shared(g: Graph, x: str, style: Style) -> str:
@@ -256,7 +259,7 @@ def _shared(g: Graph, x: str, style: Style) -> str:
 def dense_loop(g: Graph, x: str, style: Style) -> str:
     full, out = _shares_of_all(g, x, style), _shared(g, x, style) if style.shared else ""
     for expert in range(style.experts):
-        share = g.Gather(full, g.const([expert]), axis=1)
+        share = g.Gather(full, g.const([expert]), axis=-1)
         made = g.Mul(_one(g, x, style), share)
         out = g.Add(out, made) if out else made
     return out
@@ -284,10 +287,14 @@ FORMS: dict[str, Callable[[Graph, str, Style], str]] = {
 }
 
 
-def model(form: Callable[[Graph, str, Style], str], style: Style) -> onnx.ModelProto:
-    """x (tokens, hidden) to y of the same shape: a residual around the experts."""
+def model(
+    form: Callable[[Graph, str, Style], str], style: Style, tokens: Sequence[int | str] = ("tokens",)
+) -> onnx.ModelProto:
+    """x (*tokens, hidden) to y of the same shape: a residual around the experts."""
     g = Graph()
-    g.nodes.append(helper.make_node("Add", ["x", form(g, "x", style)], ["y"]))
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["tokens", style.hidden]) for name in "xy")
+    made = form(g, "x", style)
+    made = g.Reshape(made, g.Shape("x")) if len(tokens) > 1 else made
+    g.nodes.append(helper.make_node("Add", ["x", made], ["y"]))
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [*tokens, style.hidden]) for name in "xy")
     graph = helper.make_graph(g.nodes, "experts", [x], [y], g.weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)

@@ -111,6 +111,43 @@ def test_shares_of_all_experts_are_not_those_of_choices_that_may_be_the_same() -
     assert said.split(" ")[1] == "refused"
 
 
+@pytest.mark.parametrize("tokens_", [("batch", "length"), (2, "length"), ("a", 1, "b"), ("a", 2, "b")])
+@pytest.mark.parametrize(
+    ("form", "style"),
+    [
+        ("batched", Style()),
+        ("batched", Style(top=1, router="plain")),
+        ("batched", Style(router="best twice")),
+        ("dense loop", Style(shared=True)),
+        ("dense loop", Style(hot=True, bias=True)),
+        ("dense loop", Style(top=1, router="plain")),
+    ],
+)
+def test_tokens_in_several_dimensions(form: str, style: Style, tokens_: tuple[int | str, ...]) -> None:
+    made = model(FORMS[form], style, tokens_)
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"]
+    if tokens_ == ("batch", "length"):
+        x = np.random.default_rng(3).standard_normal((3, 7, style.hidden)).astype(np.float32)
+        compare(made, x, x[:1], x[:, :1])
+
+
+def test_the_same_rows_for_every_sequence_are_not_rows_of_tokens() -> None:
+    """Shares (batch, length) of what is computed once for all of a batch."""
+
+    def positions(g: Graph, x: str, style: Style) -> str:
+        row = g.Unsqueeze(g.ReduceMean(x, g.const([0]), keepdims=0), g.const([0]))
+        made = dense_loop(g, x, style)
+        for node in g.nodes:
+            if node.op_type == "MatMul" and node.input[0] == x and node is not g.nodes[2]:
+                node.input[0] = row
+        return made
+
+    made = model(positions, Style(), ("batch", "length"))
+    assert all(text.split(" ")[1] == "refused" for text in remarks(made))
+    x = np.random.default_rng(3).standard_normal((3, 7, 12)).astype(np.float32)
+    compare(made, x)
+
+
 # The bits and the block of the operator's weights for every way in which those of a model are kept.
 KEPT = {
     "float16": (16, 0),
