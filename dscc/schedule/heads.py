@@ -1,6 +1,7 @@
 """What kernels of attention read and write: one head of one item of the batch, in the layout that legalization gives.
 
     q: (batch, queries, heads, size)    k: (batch, keys, groups, size)    v: (batch, keys, groups, value size)
+                                        or (batch, groups, keys, size)       or (batch, groups, keys, value size)
     bias: (batch or 1, heads or 1, queries or 1, keys)    out: (batch, queries, heads, value size)
 
 See dscc/passes/lower/legalize/attention.py.
@@ -46,8 +47,10 @@ class Heads:
         params = [p for p in func.params if tirx.is_buffer_var(p)]
         q, k, v = params[:3]
         self.params = params
-        self.batch, self.queries, self.keys = q.shape[0], q.shape[1], k.shape[1]
-        self.heads, self.groups = int(q.shape[2]), int(k.shape[2])
+        self.stored = str(func.attrs["dscc.attention.stored"])
+        groups, self.keys = (k.shape[1], k.shape[2]) if "k" in self.stored else (k.shape[2], k.shape[1])
+        self.batch, self.queries = q.shape[0], q.shape[1]
+        self.heads, self.groups = int(q.shape[2]), int(groups)
         self.size, self.value_size = int(q.shape[3]), int(v.shape[3])
         self.dtype = str(q.dtype)
         self.scale = float(func.attrs["dscc.attention.scale"].value)
@@ -61,7 +64,10 @@ class Heads:
         if not func.attrs or "dscc.attention" not in func.attrs:
             return None
         params = [p for p in func.params if tirx.is_buffer_var(p)]
-        sizes = [constant(n) for p in (*params[:3], params[-1]) for n in p.shape[2:]]
+        stored = str(func.attrs["dscc.attention.stored"])
+        first = [1 if name in stored else 2 for name in "qkv"]
+        shapes = zip((*params[:3], params[-1]), (*first, 2), strict=True)
+        sizes = [constant(n) for p, heads in shapes for n in (p.shape[heads], p.shape[3])]
         same = all(str(p.dtype) == str(params[0].dtype) for p in params)
         return Heads(func) if same and all(n is not None for n in sizes) else None
 
@@ -69,16 +75,18 @@ class Heads:
         """Where the rows of head `head` of `item` are."""
         group = head if self.heads == self.groups else quotient(head, self.heads // self.groups)
 
-        def lines(length: Index, heads: int, size: int, number: Expr) -> Lines:
-            start = item * index(product([length, heads * size])) + number * size
-            return Lines(code.bind("base", start), heads * size)
+        def lines(length: Index, heads: int, size: int, number: Expr, name: str = "") -> Lines:
+            stored = bool(name) and name in self.stored
+            step = size if stored else heads * size
+            head = number * index(product([length, size])) if stored else number * size
+            return Lines(code.bind("base", item * index(product([length, heads * size])) + head), step)
 
         return Head(
             item,
             head,
             query=lines(self.queries, self.heads, self.size, head),
-            key=lines(self.keys, self.groups, self.size, group),
-            value=lines(self.keys, self.groups, self.value_size, group),
+            key=lines(self.keys, self.groups, self.size, group, "k"),
+            value=lines(self.keys, self.groups, self.value_size, group, "v"),
             out=lines(self.queries, self.heads, self.value_size, head),
         )
 

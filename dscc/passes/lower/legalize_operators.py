@@ -14,6 +14,8 @@ from tvm import relax
 
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.lower import legalize
+from dscc.passes.lower.legalize import attention
+from dscc.targets.device import DeviceTarget
 
 
 @dataclass(frozen=True)
@@ -25,4 +27,5 @@ class LegalizeOperators(Pass):
 
     def run(self, mod: tvm.IRModule, ctx: PassContext) -> tvm.IRModule:
         with ctx.target.host.tvm_target:  # the definitions are the same for devices; TVM's own differ
-            return relax.transform.LegalizeOps(legalize.table())(mod)
+            own = legalize.table() | ({} if isinstance(ctx.target, DeviceTarget) else attention.STORED)
+            return relax.transform.LegalizeOps(own)(mod)
