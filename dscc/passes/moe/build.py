@@ -64,6 +64,8 @@ def build(mixed: Mixed, leaves: Leaves, weights: Weights) -> Experts:
         raise Refused("no weight of the router is in the sum")
     if any(not share.source.same_as(shares[0].source) for share in shares):
         raise Refused("several weights of the router are in the sum")
+    if any(share.dense and share.outside for share in shares):
+        raise Refused("the weights of experts that were not chosen are not zero")
     if any(share.dense for share in shares) and not _vanishes(mixed.formula, leaves):
         raise Refused("an expert that was not chosen adds something to the sum")
     experts = routing.experts
@@ -169,12 +171,18 @@ def _input(expr: Expr, core: Core, leaves: Leaves, shares: list[Share]) -> tuple
 
 
 def _vanishes(expr: Expr, leaves: Leaves) -> bool:
-    """Whether a formula is zero where the share is."""
-    zero = {v: tirx.const(0.0, "float32") for v in variables_of(expr) if isinstance(leaves.get(v), Share)}
+    """Whether a formula is zero where the share is: there, products of what is zero are zero too."""
+    zero = {v: tirx.const(0.0, "float32") for v in variables_of(expr) if _is_zero(leaves.get(v), leaves)}
     left = tvm.sym.Analyzer().simplify(with_leaves(expr, zero))
     return (isinstance(left, tirx.FloatImm) and float(left.value) == 0.0) or _is_product_with_zero(
         with_leaves(expr, zero)
     )
+
+
+def _is_zero(leaf: object, leaves: Leaves) -> bool:
+    if isinstance(leaf, Product):
+        return _vanishes(leaf.core.operand.formula, leaves)
+    return isinstance(leaf, Share)
 
 
 def _is_product_with_zero(expr: Expr) -> bool:

@@ -117,6 +117,18 @@ def variables_of(expr: Expr) -> list[Var]:
     return list(found)
 
 
+def shares_in(formula: Expr, leaves: Leaves) -> list[Share]:
+    """The shares that a formula reads, also those that are in what its products multiply."""
+    found = []
+    for var in variables_of(formula):
+        leaf = leaves.get(var)
+        if isinstance(leaf, Share):
+            found.append(leaf)
+        elif isinstance(leaf, Product):
+            found += shares_in(leaf.core.operand.formula, leaves)
+    return found
+
+
 def is_number(expr: Expr) -> bool:
     """Whether a formula is a constant."""
     return isinstance(expr, tirx.IntImm | tirx.FloatImm)

@@ -92,7 +92,8 @@ class Axis:
     Attributes:
         kind: "1" of length 1; "T" tokens, "B" an outer dimension of theirs, "K" the choices of a token, "S" slots in
         order, "E" experts, "N" elements; "P" slots sorted by expert, "G" those of one expert among them, "C" the slots
-        of one expert in order, "R" the coordinates of an element, "F" the elements of all tokens in one row.
+        of one expert in order, "R" the coordinates of an element, "F" the elements of all tokens in one row, "X" the
+        tokens of every expert.
         routing: of all but 1, N, T and B. key: which sorting, or which outer dimension. expert: whose, of G and C.
     """
 
@@ -186,7 +187,7 @@ class Input:
 @dataclass(frozen=True, eq=False)
 class Share:
     """Leaf: what the slot counts: `source` (tokens, top) in its order; or, `dense`, (tokens, experts), of which those
-    that `routing` did not choose are zero, and the one of `expert` if that is given. `turned`: (experts, tokens).
+    that `routing` did not choose are `outside`, and the one of `expert` if that is given. `turned`: (experts, tokens).
     """
 
     source: relax.Expr
@@ -194,6 +195,7 @@ class Share:
     turned: bool = False
     expert: int = -1
     routing: Routing | None = None
+    outside: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

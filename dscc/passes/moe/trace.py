@@ -17,6 +17,7 @@ from dscc.passes.graph import Graph, Node, used_vars
 from dscc.passes.moe import scalars
 from dscc.passes.moe.merge import Merge, variables_of
 from dscc.passes.moe.routed import (
+    ELEMENTS,
     ONE,
     Axis,
     Input,
@@ -31,7 +32,7 @@ from dscc.passes.moe.routed import (
     Vector,
     kinds_of,
 )
-from dscc.passes.values import constant, dims, dtype, is_one
+from dscc.passes.values import attr, constant, dims, dtype, is_one, same_dim
 
 _LONGEST = 12  # steps from a constant to where it is used
 Rule = Callable[["Trace", Node], Value | None]
@@ -162,10 +163,12 @@ class Trace:
         used = used_vars(node.value)
         return bool(used or node.op != "var") and all(self._is_fixed(var, steps - 1) for var in used)
 
-    def dense_share(self, value: Value) -> Share | None:
-        """The share of all experts that a value is, zero for those that were not chosen."""
+    def dense_share(self, value: Value, outside: float | None = 0.0) -> Share | None:
+        """The share of all experts that a value is, `outside` for those that were not chosen; None: anything."""
         leaf = self.leaves.get(value.formula) if isinstance(value.formula, Var) else None
-        return leaf if isinstance(leaf, Share) and leaf.dense else None
+        if not isinstance(leaf, Share) or not leaf.dense:
+            return None
+        return leaf if outside is None or leaf.outside == outside else None
 
     def leaf(self, name: str, meaning: object, kind: str = "float32") -> Var:
         var = Var(name, kind)
@@ -180,15 +183,22 @@ class Trace:
 
     def is_all(self, expr: relax.Expr, number: float) -> bool:
         """Whether every element of `expr` is this number."""
+        return self.everywhere(expr) == number
+
+    def everywhere(self, expr: relax.Expr) -> float | None:
+        """The number that every element of `expr` is, or None."""
         node = self.graph.node(expr)
         if node is not None and node.op in ("relax.broadcast_to", "relax.reshape", "relax.astype"):
-            return self.is_all(node.value.args[0], number)
+            return self.everywhere(node.value.args[0])
         if node is not None and node.op == "relax.full":
-            return self.is_all(node.value.args[1], number)
+            return self.everywhere(node.value.args[1])
         if node is not None and node.op in ("relax.zeros", "relax.ones", "relax.zeros_like", "relax.ones_like"):
-            return number == (1 if "ones" in node.op else 0)
+            return 1.0 if "ones" in node.op else 0.0
         content = constant(self.graph.value(expr))
-        return content is not None and content.dtype != bool and bool((content == number).all())
+        if content is None or content.dtype == bool or not content.size:
+            return None
+        first = content.reshape(-1)[0]
+        return float(first) if bool((content == first).all()) else None
 
     def token_rows(self, source: relax.Expr) -> Var:
         """The leaf for the rows of `source`, one for each token."""
@@ -196,6 +206,30 @@ class Trace:
         if source not in self.inputs:
             self.inputs[source] = self.leaf("x", Input(source))
         return self.inputs[source]
+
+    def repeated(self, expr: relax.Expr, routing: Routing) -> Value | None:
+        """The tokens' rows, all of them for one expert after the other."""
+        node, shape = self.graph.node(self.bare(expr)), dims(expr)
+        if node is None or node.op not in ("relax.tile", "relax.broadcast_to") or shape is None or len(shape) != 2:
+            return None
+        rows = dims(node.value.args[0]) or ()
+        wide = [dim for dim in rows if not is_one(dim)]
+        if len(wide) != 2 or not same_dim(wide[0], routing.tokens) or not same_dim(wide[1], shape[1]):
+            return None
+        made = [dim for dim in dims(node.var) or () if not is_one(dim)]
+        first = list(made) == [routing.experts, *wide]
+        if node.op == "relax.tile" and len(made) == 2:
+            times = attr(node.value, "repeats")
+            first = tuple(times)[-2:] == (routing.experts, 1) and all(n == 1 for n in times[:-2])
+        return Value((Axis("X", routing), ELEMENTS), self.token_rows(node.value.args[0])) if first else None
+
+    def _rows(self, expr: relax.Expr, axes: Sequence[Axis]) -> Value | None:
+        """A row for every token, whose elements run along the last axis."""
+        of_tokens = kinds_of(axes[:-1])
+        slots = of_tokens == "S" and all(axis.routing is None or axis.routing.top == 1 for axis in axes)
+        if not (of_tokens == "T" or slots) or not scalars.is_float(dtype(expr)):
+            return None
+        return Value((*axes[:-1], ELEMENTS), self.token_rows(expr))
 
     def lifted(self, expr: relax.Expr, around: Sequence[Axis], routing: Routing | None) -> Value | None:
         """What has no value of its own as one beside a value along the axes `around`, aligned at the last."""
@@ -205,9 +239,12 @@ class Trace:
         if (number := scalars.number(self.graph.value(expr))) is not None:
             return Value((ONE,) * len(shape), number)
         last = around[len(around) - len(shape) :]
-        if any(axis.kind == "1" and not is_one(dim) for dim, axis in zip(shape, last, strict=True)):
-            return None
+        if last and last[0].kind == "X" and last[0].routing is not None:
+            return self.repeated(expr, last[0].routing)
         axes = tuple(ONE if is_one(dim) else axis for dim, axis in zip(shape, last, strict=True))
+        wide = [place for place, axis in enumerate(last) if axis.kind == "1" and not is_one(shape[place])]
+        if wide:
+            return self._rows(expr, axes) if wide == [len(shape) - 1] else None
         kinds = kinds_of(axes)
         if kinds in ("N", "EN") and (weight := self.weight(expr)) is not None:
             part = Part(0, 1, int(shape[[axis.kind for axis in axes].index("N")]))

@@ -40,7 +40,7 @@ def permute(trace: Trace, node: Node) -> Value | None:
     if value is None or value.terms:
         return None
     made = replace(value, axes=tuple(value.axes[axis] for axis in order))
-    share = trace.dense_share(made)
+    share = trace.dense_share(made, None)
     if share is None or "E" not in made.kinds:
         return made
     return replace(made, formula=trace.leaf("share", replace(share, turned=made.kinds == "ET", source=node.var)))
@@ -173,6 +173,8 @@ def reshaped(axes: Sequence[Axis], old: Sequence[Dim], new: Sequence[Dim]) -> tu
 
 def _joined(items: Sequence[tuple[Axis, Dim]], dim: Dim) -> tuple[Axis, int] | None:
     """The axis that tokens in several dimensions, and the choices of each, become as one; and how many it replaces."""
+    if items[0][0].kind == "E" and (of_one := _joined_tokens(items[1:], dim, items[0][1])) is not None:
+        return Axis("X", items[0][0].routing), 1 + of_one
     outer = next((place for place, (axis, _) in enumerate(items) if axis.kind != "B"), len(items))
     if (
         outer == len(items)
@@ -189,8 +191,21 @@ def _joined(items: Sequence[tuple[Axis, Dim]], dim: Dim) -> tuple[Axis, int] | N
     return None
 
 
+def _joined_tokens(items: Sequence[tuple[Axis, Dim]], dim: Dim, experts: Dim) -> int | None:
+    """How many of the axes are those of tokens, if the dimension has each of these for every expert."""
+    count = next((place for place, (axis, _) in enumerate(items) if axis.kind == "T"), len(items)) + 1
+    if count > len(items) or any(axis.kind != "B" for axis, _ in items[: count - 1]):
+        return None
+    return count if same_dim(dim, _product([experts, *(extent for _, extent in items[:count])])) else None
+
+
 def _cut(axis: Axis, extent: Dim, left: Sequence[Dim]) -> list[Axis] | None:
-    """What slots or tokens become in several dimensions: those of the tokens, and their choices."""
+    """What slots, tokens, or those of every expert become in several dimensions."""
+    if axis.kind == "X" and axis.routing is not None and same_dim(left[0], axis.routing.experts):
+        of_one = _cut(Axis("T", axis.routing), axis.routing.tokens, left[1:])
+        if of_one is None and len(left) > 1 and same_dim(left[1], axis.routing.tokens):
+            of_one = [Axis("T", axis.routing)]
+        return None if of_one is None else [Axis("E", axis.routing), *of_one]
     if axis.kind not in "TS":
         return None
     for count in range(2, len(left) + 1):

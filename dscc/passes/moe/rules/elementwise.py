@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Expr, Var
 
@@ -16,7 +17,7 @@ from dscc.passes.moe.rules.gather import lookup
 from dscc.passes.moe.rules.segments import segment
 from dscc.passes.moe.rules.sums import terms
 from dscc.passes.moe.trace import Trace
-from dscc.passes.values import constant, dims, dtype, same_dim
+from dscc.passes.values import attr, constant, dims, dtype, same_dim
 from dscc.schedule.stages import substitute
 
 
@@ -82,7 +83,15 @@ def _joined(each: Sequence[tuple[Axis, ...]], rank: int) -> tuple[Axis, ...] | N
 
 
 def _dense_shares(trace: Trace, node: Node, known: Sequence[Value]) -> Value | None:
-    """A product or quotient of shares of all experts with anything of their shape: again zero where they are."""
+    """A product or quotient of shares of all experts with anything of their shape: again zero where they are; or a
+    function of each, which may make zero of what was something else.
+    """
+    if len(known) == 1 and node.op in _ALONE and (share := trace.dense_share(known[0], None)) is not None:
+        with np.errstate(all="ignore"):
+            outside = float(_ALONE[node.op](share.outside))
+        turned = known[0].kinds == "ET"
+        made = replace(share, source=node.var, turned=turned, outside=outside)
+        return Value(known[0].axes, trace.leaf("share", made)) if "E" in known[0].kinds else None
     if node.op not in ("relax.multiply", "relax.divide", "relax.astype"):
         return None
     if any("N" in value.kinds for value in known):
@@ -98,6 +107,23 @@ def _dense_shares(trace: Trace, node: Node, known: Sequence[Value]) -> Value | N
     if any(axis.kind == "1" and not same_dim(dim, 1) for axis, dim in zip(value.axes, shape, strict=True)):
         return None  # repeated along the other operand's axis
     return Value(value.axes, trace.leaf("share", replace(share, source=node.var, turned=value.kinds == "ET")))
+
+
+_ALONE: dict[str, Callable[[float], float]] = {
+    "relax.sigmoid": lambda x: 1 / (1 + np.exp(-np.float64(x))),
+    "relax.exp": np.exp,
+    "relax.nn.relu": lambda x: max(0.0, x),
+}
+
+
+def softmax(trace: Trace, node: Node) -> Value | None:
+    """Of shares of all experts, along these: those that were minus infinity become zero."""
+    value = trace.value(node.value.args[0])
+    share = trace.dense_share(value, -np.inf) if value is not None else None
+    if value is None or share is None or value.axes[attr(node.value, "axis") % len(value.axes)].kind != "E":
+        return None
+    made = replace(share, source=node.var, turned=value.kinds == "ET", outside=0.0)
+    return Value(value.axes, trace.leaf("share", made))
 
 
 def kernel(trace: Trace, node: Node) -> Value | None:
@@ -167,4 +193,5 @@ def _of_formula(trace: Trace, node: Node, found: kernels.Kernel, formula: kernel
 RULES = {
     **{f"relax.{name}": elementwise for name in scalars.OPERATORS},
     "relax.call_tir": kernel,
+    "relax.nn.softmax": softmax,
 }

@@ -48,7 +48,8 @@ def _dense_product(trace: Trace, left: relax.Expr, weight: relax.Expr, rank: int
     count = int(dims(weight)[-1])  # type: ignore[index]
     if rank == 3:
         experts = int(dims(weight)[0])  # type: ignore[index]
-        routing = next((r for r in reversed(trace.routings) if r.experts == experts), None)
+        own = [axis.routing for axis in value.axes if axis.kind == "E"]
+        routing = next((r for r in [*own, *reversed(trace.routings)] if r is not None and r.experts == experts), None)
         if routing is None or experts == 1:
             return None
         axes = (ONE,) * (3 - len(axes)) + axes

@@ -39,9 +39,10 @@ def scatter(trace: Trace, node: Node) -> Value | None:
     chosen = index.kinds == "TK" if routing.top > 1 else index.kinds == "S"
     last = len(shape) > 1 and axis % len(shape) == len(shape) - 1 and index.axes[-1].kind in "1K"
     if last and chosen and index.formula.same_as(routing.expert):
-        if same_dim(shape[-1], routing.experts) and routing.distinct and trace.is_all(data, 0):
+        outside = trace.everywhere(data)
+        if same_dim(shape[-1], routing.experts) and routing.distinct and outside is not None:
             lead = (Axis("T", routing) if each.kind == "S" else each for each in index.axes[:-1])
-            return dense_shares(trace, node.var, (*lead, Axis("E", routing)), routing, False)
+            return dense_shares(trace, node.var, (*lead, Axis("E", routing)), routing, False, outside)
     return None
 
 

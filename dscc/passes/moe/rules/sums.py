@@ -10,7 +10,7 @@ from tvm.ir import Expr, Var
 
 from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
-from dscc.passes.moe.merge import Differ, variables_of
+from dscc.passes.moe.merge import Differ, shares_in, variables_of
 from dscc.passes.moe.routed import ONE, TOKENS, Axis, Mark, Routing, Share, Value
 from dscc.passes.moe.trace import Mixed, Trace
 from dscc.passes.values import attr, dims, dtype, same_dim
@@ -72,16 +72,17 @@ def _table(trace: Trace, formula: Expr, routing: Routing, share: float | None, h
 
 def complete_dense(trace: Trace, node: Node, formula: Expr) -> None:
     """The sum over all experts of a formula that reads a share of the dense kind."""
-    for var in variables_of(formula):
-        leaf = trace.leaves.get(var)
-        if isinstance(leaf, Share) and leaf.dense and leaf.routing is not None:
-            trace.mixed.append(Mixed(node, leaf.routing, formula))
+    for share in shares_in(formula, trace.leaves):
+        if share.dense and share.routing is not None:
+            trace.mixed.append(Mixed(node, share.routing, formula))
             return
 
 
-def dense_shares(trace: Trace, source: relax.Var, axes: tuple[Axis, ...], routing: Routing, turned: bool) -> Value:
-    """Shares of all experts, zero for those that were not chosen."""
-    return Value(axes, trace.leaf("share", Share(source, True, turned, routing=routing)))
+def dense_shares(
+    trace: Trace, source: relax.Var, axes: tuple[Axis, ...], routing: Routing, turned: bool, outside: float = 0.0
+) -> Value:
+    """Shares of all experts, `outside` for those that were not chosen."""
+    return Value(axes, trace.leaf("share", Share(source, True, turned, routing=routing, outside=outside)))
 
 
 def terms(trace: Trace, node: Node, args: Sequence[relax.Expr]) -> Value | None:
@@ -121,8 +122,7 @@ def _term(trace: Trace, value: Value) -> dict[int, Expr]:
 
 def _experts_of(trace: Trace, formula: Expr) -> set[int]:
     """The experts whose share of the dense kind a formula reads."""
-    leaves = [trace.leaves.get(var) for var in variables_of(formula)]
-    return {leaf.expert for leaf in leaves if isinstance(leaf, Share) and leaf.dense and leaf.expert >= 0}
+    return {share.expert for share in shares_in(formula, trace.leaves) if share.dense and share.expert >= 0}
 
 
 def sum_of(
@@ -148,12 +148,8 @@ def sum_of(
 
 def _routing_of(trace: Trace, terms: dict[int, Expr]) -> Routing | None:
     """The routing whose shares of the dense kind the terms read."""
-    for formula in terms.values():
-        for var in variables_of(formula):
-            leaf = trace.leaves.get(var)
-            if isinstance(leaf, Share) and leaf.dense:
-                return leaf.routing
-    return None
+    shares = (share for formula in terms.values() for share in shares_in(formula, trace.leaves))
+    return next((share.routing for share in shares if share.dense), None)
 
 
 RULES = {"relax.sum": total}

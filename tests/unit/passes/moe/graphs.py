@@ -278,7 +278,37 @@ def dense_batched(g: Graph, x: str, style: Style) -> str:
     return g.ReduceSum(g.Mul(out, share), g.const([0]), keepdims=0)
 
 
-FORMS: dict[str, Callable[[Graph, str, Style], str]] = {
+def scaled(g: Graph, x: str, style: Style) -> str:
+    """As in Llama 4: tokens, repeated for all experts, times sigmoids of what is minus infinity for all but the chosen;
+    a token's share is in what its experts read.
+    """
+    logits = g.MatMul(x, g.weight(style.hidden, style.experts))
+    values, ids = g.several("TopK", 2, logits, g.const([style.top]), axis=-1)
+    full = g.ScatterElements(g.Expand(g.number(-np.inf), g.Shape(logits)), ids, values, axis=1)
+    shares = g.Softmax(full, axis=-1) if style.router == "softmax" else g.Sigmoid(full)
+    column = g.Reshape(g.Transpose(shares, perm=[1, 0]), g.const([-1, 1]))
+    rows = g.Mul(g.Tile(x, g.const([style.experts, 1])), column)
+    all_rows = g.Reshape(rows, g.const([style.experts, -1, style.hidden]))
+
+    def linear(value: str, columns: int, depth: int) -> str:
+        out = g.MatMul(value, g.weight(style.experts, depth, columns))
+        return g.Add(out, g.weight(style.experts, 1, columns)) if style.bias else out
+
+    out = linear(activate(g, linear(all_rows, style.columns, style.hidden), style), style.hidden, style.inner)
+    return g.ReduceSum(out, g.const([0]), keepdims=0)
+
+
+def scaled_loop(g: Graph, x: str, style: Style) -> str:
+    """The same expert by expert."""
+    full, out = _shares_of_all(g, x, style), ""
+    for expert in range(style.experts):
+        made = _one(g, g.Mul(x, g.Gather(full, g.const([expert]), axis=-1)), style)
+        out = g.Add(out, made) if out else made
+    return out
+
+
+Form = Callable[[Graph, str, Style], str]
+FORMS: dict[str, Form] = {
     "grouped": grouped,
     "batched": batched,
     "unrolled": unrolled,
@@ -287,9 +317,7 @@ FORMS: dict[str, Callable[[Graph, str, Style], str]] = {
 }
 
 
-def model(
-    form: Callable[[Graph, str, Style], str], style: Style, tokens: Sequence[int | str] = ("tokens",)
-) -> onnx.ModelProto:
+def model(form: Form, style: Style, tokens: Sequence[int | str] = ("tokens",)) -> onnx.ModelProto:
     """x (*tokens, hidden) to y of the same shape: a residual around the experts."""
     g = Graph()
     made = form(g, "x", style)

@@ -15,7 +15,7 @@ from dscc.plugins import registry
 from dscc.schedule.experts.facts import mixture_of
 from dscc.schedule.experts.mixture import Mixture
 
-from .graphs import FORMS, Graph, Style, dense_loop, model, unrolled
+from .graphs import FORMS, Form, Graph, Style, dense_loop, model, scaled, scaled_loop, unrolled
 
 CLEAN = "fold-constants,simplify-shapes,simplify-arithmetic,eliminate-common-subexpressions"
 STYLES = {
@@ -146,6 +146,34 @@ def test_the_same_rows_for_every_sequence_are_not_rows_of_tokens() -> None:
     assert all(text.split(" ")[1] == "refused" for text in remarks(made))
     x = np.random.default_rng(3).standard_normal((3, 7, 12)).astype(np.float32)
     compare(made, x)
+
+
+@pytest.mark.parametrize("form", [scaled, scaled_loop])
+@pytest.mark.parametrize(
+    "style", [Style(top=1), Style(router="softmax"), Style(gated=False, activation="relu"), Style(activation="gelu")]
+)
+def test_experts_whose_input_is_scaled(form: Form, style: Style) -> None:
+    made = model(form, style)
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"]
+    compare(made, *(tokens(count, 12) for count in (1, 7, 40)))
+
+
+def test_experts_that_make_something_of_nothing_are_computed_for_all_tokens() -> None:
+    """With biases, also an expert that was not chosen adds something; so does one whose share is half for that."""
+    for form, style in ((scaled, Style(bias=True)), (scaled_loop, Style(bias=True)), (half, Style())):
+        (said,) = remarks(model(form, style))
+        assert "refused" in said
+        assert "an expert that was not chosen adds something" in said or "that were not chosen are not zero" in said
+
+
+def half(g: Graph, x: str, style: Style) -> str:
+    """Sigmoids of what is zero for those that were not chosen."""
+
+    def open_(*inputs: str, **attributes: int) -> str:
+        return g.Sigmoid(g.several("ScatterElements", 1, *inputs, **attributes)[0])
+
+    g.ScatterElements = open_  # type: ignore[method-assign]
+    return dense_loop(g, x, style)
 
 
 # The bits and the block of the operator's weights for every way in which those of a model are kept.
