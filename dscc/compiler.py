@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from dscc import codegen, effort, fallback, frontends, library, ordered_symbols, pipeline, record, selfcheck, targets
 from dscc.artifact import Artifact
-from dscc.errors import TargetError
 from dscc.options import CompileOptions
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import lift_constants
@@ -20,6 +19,8 @@ from dscc.tune import database
 
 if TYPE_CHECKING:
     import tvm
+
+    from dscc.targets.base import Target
 
 Progress = Callable[[str], None]
 ordered_symbols.install()  # before anything is read
@@ -68,7 +69,7 @@ def compile(
 
 def optimize(model: Path | str | Any, options: CompileOptions, then: str, progress: Progress) -> Optimized:
     """Read a model and run the passes that `options` ask for, then those of the pipeline text `then`."""
-    target = targets.resolve(options.target)
+    target = target_of(options)
     ctx = PassContext(target, records=None if options.db is None else database.open_existing(options.db, target).best)
     asked, after = graph_passes(options), pipeline.parse(then, registry().passes)
     frontend = frontends.find(model)
@@ -76,6 +77,15 @@ def optimize(model: Path | str | Any, options: CompileOptions, then: str, progre
     mod = frontend.load(Path(model) if isinstance(model, str) else model, options)
     passes = Pipeline((*asked.passes, *after.passes))
     return Optimized(passes.run(mod, ctx, dump=options.dump, progress=progress), frontend.name, passes, ctx)
+
+
+def target_of(options: CompileOptions) -> Target:
+    """The target, in the precision that is asked for.
+
+    Raises:
+        TargetError: there is none of that name, or it does not compute in that precision.
+    """
+    return targets.resolve(options.target).in_precision(options.precision)
 
 
 def lowering(options: CompileOptions) -> str:
@@ -94,10 +104,7 @@ def kernel_passes(options: CompileOptions) -> list[str]:
     Raises:
         TargetError: the target does not compute in the precision that is asked for.
     """
-    target = targets.resolve(options.target)
-    if options.precision not in target.precisions:
-        known = " or ".join(target.precisions)
-        raise TargetError(f"--precision must be {known} for target '{target}', got '{options.precision}'")
+    target = target_of(options)
     lowered = {"fp16": ["lower-precision"], "bf16": ["lower-precision{to=bfloat16}"]}.get(options.precision, [])
     return [
         *lowered,

@@ -7,8 +7,8 @@ from typing import Any
 
 from tvm import tirx
 
-from dscc import codegen, device_code, targets
-from dscc.compiler import Progress, lowering, optimize
+from dscc import codegen, device_code
+from dscc.compiler import Progress, lowering, optimize, target_of
 from dscc.errors import TargetError
 from dscc.options import CompileOptions
 from dscc.passes.lower.lift_constants import lift_constants
@@ -23,7 +23,7 @@ def emit(
     Raises:
         TargetError: the target has no such form.
     """
-    target = targets.resolve(options.target)
+    target = target_of(options)
     if form not in ("ir", "tir", *target.forms):
         raise TargetError(f"target '{target}' has no form '{form}'; it has: ir, tir, {', '.join(target.forms)}")
     if form == "ir":
@@ -46,7 +46,7 @@ def device_sources(model: Path | str | Any, options: CompileOptions) -> list[str
 def _kernels(model: Path | str | Any, options: CompileOptions, progress: Progress) -> list[Any]:
     done = optimize(model, options, lowering(options), progress)
     progress("generate code")
-    target = targets.resolve(options.target)
+    target = target_of(options)
     mod = codegen.lower_to_vm(lift_constants(done.mod).mod, target)
     return list(codegen.compile_kernels(_only_kernels(mod), target, jobs=1))
 

@@ -23,7 +23,7 @@ class CompileOptions:
         small: no weight takes more bytes than in the model: leaves out Winograd's convolutions.
         fallback: whether nodes that dscc does not compile may run on another engine; else they are an error.
         db: tuning database whose choices are used, as `dscc tune` writes it; None means the rules' defaults.
-        precision: `fp32`; or `fp16` or `bf16`, in which targets with tensor cores then compute products.
+        precision: `fp32`; or `fp16`, `bf16` or `tf32`, in which targets with tensor cores then compute products.
         jobs: processor cores that may be used to compile; 0 means all.
     """
 
@@ -40,8 +40,8 @@ class CompileOptions:
     precision: str = field(
         default="fp32",
         metadata={
-            "help": "products in halves, on targets with tensor cores; softmax and norms stay in float32",
-            "choices": ("fp32", "fp16", "bf16"),
+            "help": "products in halves or tf32, on targets with tensor cores; softmax and norms stay in float32",
+            "choices": ("fp32", "fp16", "bf16", "tf32"),
         },
     )
     jobs: int = field(default=0, metadata={"help": "cores used to compile; 0 means all"})

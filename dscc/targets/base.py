@@ -9,6 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
+from dscc.errors import TargetError
+
 if TYPE_CHECKING:
     import tvm
 
@@ -39,6 +41,17 @@ class Target(ABC):
         Raises:
             TargetError: the architecture is unknown.
         """
+
+    def in_precision(self, precision: str) -> Target:
+        """This target, computing products as `--precision` says.
+
+        Raises:
+            TargetError: it does not compute in this precision.
+        """
+        if precision not in self.precisions:
+            known = " or ".join(self.precisions)
+            raise TargetError(f"--precision must be {known} for target '{self}', got '{precision}'")
+        return self
 
     @property
     @abstractmethod

@@ -32,7 +32,7 @@ _SIZES = ((2, 256), (2, 192), (2, 128), (1, 256), (1, 192), (1, 128), (1, 64), (
 
 
 class HopperProduct(CudaRule):
-    """Products of matrices in float16 and bfloat16 on sm_90a; see the module."""
+    """Products of matrices in float16, bfloat16 and tf32 on sm_90a; see the module."""
 
     name: ClassVar[str] = "wgmma-product"
 
@@ -42,8 +42,8 @@ class HopperProduct(CudaRule):
         if not machine.has_wgmma:
             return None
         code = CudaKernel()
-        problem = Problem.of(func, code)
-        if problem is None or not _fits(problem):
+        problem = Problem.of(func, code, constants if machine.tf32 else frozenset())
+        if problem is None or not _fits(problem, machine):
             return None
         steps = -(-problem.depth // UNITS[problem.dtype])
         batches = constant(problem.batches) or _TYPICAL_BATCHES
@@ -54,7 +54,8 @@ class HopperProduct(CudaRule):
         for few, many, chosen in _variants(problem.rows, tile):
             with code.when(_between(problem.rows, few, many)):
                 _write_product(code, machine, problem, chosen, steps)
-        return Scheduled(tirx.PrimFunc(func.params, code.stmt(), func.ret_type, func.attrs))
+        made = tirx.PrimFunc(list(problem.params), code.stmt(), func.ret_type, func.attrs)
+        return Scheduled(made, problem.packings)
 
 
 def _write_product(code: CudaKernel, machine: CudaMachine, problem: Problem, tile: Tile, steps: int) -> None:
@@ -89,9 +90,9 @@ def _between(count: Index, few: int, many: int | None) -> Expr | bool:
     return above if many is None else tirx.And(above, index(count) <= many)
 
 
-def _fits(problem: Problem) -> bool:
+def _fits(problem: Problem, machine: CudaMachine) -> bool:
     known = problem.dtype in UNITS and problem.columns % 2 == 0 and problem.aligned
-    return known and (problem.dtype != "float32" or problem.right.depth_inner)
+    return known and (problem.dtype != "float32" or (machine.tf32 and problem.right.depth_inner))
 
 
 def _tiles(rows: int, batches: int, columns: int, size: tuple[int, int]) -> int:
@@ -149,7 +150,7 @@ class _Rows(Left):
 
 
 class HopperConv(CudaRule):
-    """Dense convolutions over channels-last data in float16 and bfloat16 on sm_90a; see the module."""
+    """Dense convolutions over channels-last data in float16, bfloat16 and tf32 on sm_90a; see the module."""
 
     name: ClassVar[str] = "wgmma-conv"
 
@@ -164,7 +165,12 @@ class HopperConv(CudaRule):
             return None
         dtype = str(conv.source.dtype)
         units = UNITS.get(dtype)
-        if units is None or str(conv.weight.source.dtype) != dtype or conv.inputs * (128 // units) % 16:
+        if (
+            units is None
+            or (dtype == "float32" and not machine.tf32)
+            or str(conv.weight.source.dtype) != dtype
+            or conv.inputs * (128 // units) % 16
+        ):
             return None
         if max(conv.height.stride, conv.width.stride) > 8:  # what the copy engine can step over
             return None

@@ -25,12 +25,14 @@ class CudaMachine(Device):
         code: as the compiler names it: with an `a`, code for this architecture alone and all that it has.
         capability: the architecture as a number, 90 for sm_90.
         block_bytes: shared memory that one block can have if it asks for it; `shared_bytes` it has without.
+        tf32: whether products of float32 may round their factors to 11 bits, as the tensor cores take them.
     """
 
     arch: str = "sm_80"
     code: str = "sm_80"
     capability: int = 80
     block_bytes: int = 163 * 1024
+    tf32: bool = False
 
     @property
     def has_wgmma(self) -> bool:

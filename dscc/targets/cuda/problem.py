@@ -5,6 +5,7 @@ out[z, row, column] = epilogue(sum_k left[z, row, k] * right[z, k, column])     
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import tvm_ffi
@@ -12,8 +13,10 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
+from dscc.schedule.base import Packing
 from dscc.schedule.code import Index, constant, product
 from dscc.schedule.epilogue import Fused
+from dscc.schedule.gpu.rules.matmul import Turned
 from dscc.schedule.merge import Merge
 from dscc.schedule.rules.matmul import Roles, roles
 from dscc.schedule.stages import is_one, is_zero
@@ -37,7 +40,10 @@ class Factor:
 
 @dataclass(frozen=True)
 class Problem:
-    """See the module. `view` stores results: its anchor's axes are the batch's, `row` and the column."""
+    """See the module. `view` stores results: its anchor's axes are the batch's, `row` and the column.
+
+    `params` are those of the function, with constants in the layout that `packings` give them.
+    """
 
     dtype: str
     left: Factor
@@ -47,6 +53,8 @@ class Problem:
     columns: int
     depth: int
     view: Fused
+    params: tuple[Var, ...]
+    packings: Mapping[int, Packing]
 
     @property
     def batches(self) -> Index:
@@ -61,8 +69,12 @@ class Problem:
         return all(extent * size % 16 == 0 for extent in contiguous)
 
     @staticmethod
-    def of(func: tirx.PrimFunc, code: CudaKernel) -> Problem | None:
-        """What `func` computes, or None; views of parameters are declared in `code`."""
+    def of(func: tirx.PrimFunc, code: CudaKernel, constants: frozenset[int] = frozenset()) -> Problem | None:
+        """What `func` computes, or None; views of parameters are declared in `code`.
+
+        Args:
+            constants: parameters that may be packed, so that the axis that is summed over is the contiguous one.
+        """
         fused = Fused.of(func)
         found = None if fused is None else roles(fused)
         if fused is None or found is None:
@@ -75,10 +87,17 @@ class Problem:
             return None
         if left.buffer.dtype != right.buffer.dtype:
             return None
+        params, packings = list(func.params), {}
+        which = params.index(right.buffer) if right.buffer in params else -1
+        if which in constants and not right.depth_inner and not right.batched and len(right.buffer.shape) == 2:
+            packings[which] = Turned((1, 0))
+            params[which] = tirx.decl_buffer(list(right.buffer.shape)[::-1], right.buffer.dtype, right.buffer.name)
+            right = Factor(params[which], False, True)
         batch = tuple(extents[var] for var in found.batch)
         columns, depth = int(extents[found.column]), int(extents[found.depth])
         dtype = str(left.buffer.dtype)
-        return Problem(dtype, left, right, batch, merge.extent, columns, depth, merge.fused(fused))
+        view = merge.fused(fused)
+        return Problem(dtype, left, right, batch, merge.extent, columns, depth, view, tuple(params), packings)
 
 
 def _stripped(expr: Expr) -> Expr:

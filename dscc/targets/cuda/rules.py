@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dscc.schedule.base import Rule
+from dscc.schedule.gpu.rules.attention import Attention
 from dscc.schedule.gpu.rules.conv import Conv
 from dscc.schedule.gpu.rules.direct import Direct
 from dscc.schedule.gpu.rules.elementwise import Elementwise
@@ -14,6 +15,7 @@ from dscc.targets.cuda.tensor import TensorConv, TensorProduct
 
 RULES: tuple[Rule, ...] = (
     TensorAttention(),
+    Attention(),
     HopperProduct(),
     HopperConv(),
     TensorProduct(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -26,7 +27,7 @@ class Cuda(DeviceTarget):
     device_type: ClassVar[int] = 2
     forms: ClassVar[Mapping[str, str]] = MappingProxyType({"source": "cuda"})
 
-    precisions: ClassVar[tuple[str, ...]] = ("fp32", "fp16", "bf16")
+    precisions: ClassVar[tuple[str, ...]] = ("fp32", "tf32", "fp16", "bf16")
     lowering: ClassVar[tuple[str, ...]] = ("multiply-halves",)
 
     def __init__(self, machines: tuple[CudaMachine, ...]):
@@ -40,6 +41,16 @@ class Cuda(DeviceTarget):
         if len(machines) != len(names):
             raise TargetError(f"target 'cuda:{arch}' names an architecture twice; leave one out")
         return cls(machines)
+
+    def in_precision(self, precision: str) -> Cuda:
+        super().in_precision(precision)
+        least = self._machines[0]
+        if precision in ("tf32", "bf16") and not least.has_mma:
+            raise TargetError(
+                f"--precision {precision} needs sm_80 or later, and target '{self}' has {least.arch}; "
+                "use fp16, or leave it out"
+            )
+        return Cuda(tuple(replace(machine, tf32=precision == "tf32") for machine in self._machines))
 
     @classmethod
     def requirements(cls) -> tuple[Requirement, ...]:

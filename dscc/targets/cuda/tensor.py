@@ -24,8 +24,8 @@ from dscc.targets.cuda.machine import CudaMachine, CudaRule
 from dscc.targets.cuda.problem import Problem
 from dscc.targets.cuda.store import Held, Store, staging_bytes, write_store
 
-_ELEMENTS = {"float16": "dscc::Float16", "bfloat16": "dscc::Bfloat16"}
-_UNITS = 64  # elements in the 128 bytes of depth of one step
+_ELEMENTS = {"float16": "dscc::Float16", "bfloat16": "dscc::Bfloat16", "float32": "dscc::Tfloat32"}
+_STEP_BYTES = 128  # of depth
 _TYPICAL_ROWS = 4096
 
 
@@ -69,7 +69,7 @@ _SIZES = ((2, 4, 4, 4), (2, 2, 4, 8), (2, 2, 2, 4), (2, 4, 2, 4), (2, 2, 2, 8))
 
 
 class TensorProduct(CudaRule):
-    """Products of matrices in halves on sm_80 and later; see the module."""
+    """Products of matrices in halves and tf32 on sm_80 and later; see the module."""
 
     name: ClassVar[str] = "mma-product"
 
@@ -79,12 +79,16 @@ class TensorProduct(CudaRule):
         if not machine.has_mma:
             return None
         code = CudaKernel()
-        problem = Problem.of(func, code)
-        if problem is None or problem.dtype not in _ELEMENTS or problem.columns % 2 or not problem.aligned:
+        problem = Problem.of(func, code, constants if machine.tf32 else frozenset())
+        if problem is None or not _takes(machine, problem.dtype) or problem.columns % 2 or not problem.aligned:
             return None
+        if problem.dtype == "float32" and not problem.right.depth_inner:
+            return None  # matrices of words are not turned on their way from shared memory
         rows, columns, depth = problem.rows, problem.columns, problem.depth
         some = constant(rows) or _TYPICAL_ROWS
-        warps = _choose(decisions, machine, some, columns, constant(problem.batches) or 16, -(-depth // _UNITS))
+        warps = _choose(
+            decisions, machine, some, columns, constant(problem.batches) or 16, -(-depth // _units(problem.dtype))
+        )
         left, right = code.view(problem.left.buffer), code.view(problem.right.buffer)
         inner = "false" if problem.right.depth_inner else "true"
 
@@ -101,11 +105,12 @@ class TensorProduct(CudaRule):
 
         writer = _Writer(code, machine, problem.dtype, warps, rows, columns, problem.batches)
         writer.write(multiply, place, lambda at, column, value: problem.view.store([*at, column], value))
-        return Scheduled(tirx.PrimFunc(func.params, code.stmt(), func.ret_type, func.attrs))
+        made = tirx.PrimFunc(list(problem.params), code.stmt(), func.ret_type, func.attrs)
+        return Scheduled(made, problem.packings)
 
 
 class TensorConv(CudaRule):
-    """Dense convolutions over channels-last data in halves on sm_80 and later; see the module."""
+    """Dense convolutions over channels-last data in halves and tf32 on sm_80 and later; see the module."""
 
     name: ClassVar[str] = "mma-conv"
 
@@ -119,14 +124,17 @@ class TensorConv(CudaRule):
         if fused is None or conv is None or conv.groups != 1 or conv.source is None:
             return None
         dtype = str(conv.source.dtype)
-        if dtype not in _ELEMENTS or str(conv.weight.source.dtype) != dtype or conv.outputs % 2:
+        if not _takes(machine, dtype) or str(conv.weight.source.dtype) != dtype or conv.outputs % 2:
+            return None
+        if dtype == "float32" and conv.inputs % 4:
             return None
         code = CudaKernel()
         tall, wide = conv.height, conv.width
         pixels = [conv.batch, tall.out, wide.out]
         rows = product(pixels)
         taps = tall.kernel * wide.kernel
-        steps = -(-taps * conv.inputs // _UNITS) if conv.inputs % 8 else taps * -(-conv.inputs // _UNITS)
+        units, whole = _units(dtype), conv.inputs % (8 if dtype != "float32" else 4) == 0
+        steps = taps * -(-conv.inputs // units) if whole else -(-taps * conv.inputs // units)
         warps = _choose(decisions, machine, constant(rows) or _TYPICAL_ROWS, conv.outputs, 1, steps)
         data, filters = code.view(conv.source), code.view(conv.weight.source)
 
@@ -143,6 +151,15 @@ class TensorConv(CudaRule):
         writer = _Writer(code, machine, dtype, warps, rows, conv.outputs, 1)
         writer.write(multiply, place, lambda at, column, value: fused.store([*at, column], value))
         return Scheduled(tirx.PrimFunc(func.params, code.stmt(), func.ret_type, func.attrs))
+
+
+def _takes(machine: CudaMachine, dtype: str) -> bool:
+    return dtype in _ELEMENTS and (dtype != "float32" or machine.tf32)
+
+
+def _units(dtype: str) -> int:
+    """Elements in the depth of one step."""
+    return _STEP_BYTES // (4 if dtype == "float32" else 2)
 
 
 def _window(conv: Convolution) -> list[tuple[int, int]]:
@@ -164,7 +181,7 @@ def _choose(decisions: Decisions, machine: CudaMachine, rows: int, columns: int,
         tiles = -(-rows // warps.tall) * -(-columns // warps.wide) * batches
         together = max(1, machine.block_bytes // (warps.stages(machine) * warps.slot_bytes))
         waves = -(-tiles // (machine.units * together))
-        multiply = warps.tall * warps.wide * _UNITS / 1024 * min(together, tiles / machine.units)
+        multiply = warps.tall * warps.wide / 16 * min(together, tiles / machine.units)
         fetch = (warps.tall + warps.wide) * 128 / 32
         return waves * (steps * (max(multiply, fetch) + 100) + 2000)
 

@@ -132,6 +132,31 @@ def test_ampere_copies_asynchronously_and_multiplies_tiles(make, recorder):
     assert recorder.spills() == []
 
 
+@pytest.mark.parametrize("target, stem", [("cuda:sm_80", "HMMA.1688.F32.TF32"), ("cuda:sm_90", "HGMMA.64x")])
+@pytest.mark.parametrize("make", [product, convolution])
+def test_tf32_is_asked_for(make, target, stem, recorder):
+    """Factors lose bits on the tensor cores: that is no float32."""
+    dscc.compile(make(), target=target, precision="tf32")
+    names = recorder.instructions()
+    assert starting(names, stem) and any("TF32" in name for name in names)
+    assert recorder.spills() == []
+    recorder.found.clear()
+    dscc.compile(make(), target=target)
+    assert not starting(recorder.instructions(), stem[:4])
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_precisions_that_an_architecture_has_not(precision):
+    with pytest.raises(TargetError, match=f"--precision {precision} needs sm_80 or later, and .* has sm_75"):
+        dscc.compile(product(), target="cuda:sm_75+sm_80", precision=precision)
+
+
+def test_attention_in_float32_does_not_write_scores(recorder):
+    artifact = dscc.compile(attention(), target="cuda:sm_80")
+    assert "attention" in {kernel["rule"] for kernel in artifact.manifest.kernels["functions"].values()}
+    assert recorder.spills() == []
+
+
 @pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90"])
 def test_images_of_three_channels_are_multiplied_too(target, recorder):
     dscc.compile(stem(), target=target, precision="fp16")
