@@ -175,7 +175,7 @@ def _sinh(let: Lets, x: Expr) -> Expr:
 def _erf(let: Lets, x: Expr) -> Expr:
     c = let(clamp(x, -4.0, 4.0))
     s = let(c * c)
-    return c * polynomial(_ERF_ABOVE, s) / polynomial(_ERF_BELOW, s)
+    return clamp(c * polynomial(_ERF_ABOVE, s) / polynomial(_ERF_BELOW, s), -1.0, 1.0)  # it may be 1 + 2**-23
 
 
 def _opaque(x: Expr, other: str) -> Expr:

@@ -62,6 +62,14 @@ def test_unary_matches_float64(name):
     np.testing.assert_allclose(run(library, EDGES), edges, rtol=5e-7, atol=1e-42)
 
 
+@pytest.mark.parametrize("operator", [tirx.erf, tirx.tanh, tirx.sigmoid], ids=["erf", "tanh", "sigmoid"])
+def test_bounds_are_kept(operator):
+    """1 + 2**-23 for an erf made the scale of quantized values larger."""
+    found = run(build(operator), np.linspace(-20, 20, 400001).astype("float32"))
+    assert found.max() == 1
+    assert found.min() >= (-1 if operator is not tirx.sigmoid else 0)
+
+
 @pytest.mark.parametrize(("operator", "reference"), [(tirx.sin, np.sin), (tirx.cos, np.cos)], ids=["sin", "cos"])
 def test_sine_and_cosine(operator, reference):
     x = np.concatenate([np.linspace(-20, 20, 20001), np.linspace(-1e6, 1e6, 20001)]).astype("float32")
