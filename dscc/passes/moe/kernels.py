@@ -6,7 +6,7 @@ They are known by what they compute, not by their names: one block `out[i, j] = 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tvm
@@ -59,6 +59,39 @@ def read(call: relax.Call, mod: tvm.IRModule) -> Kernel | None:
     if any(not isinstance(at, Var) and not is_zero(at) for at in found[0].indices):
         return None
     return Kernel(found[0], tuple(buffers[:-1]), tuple(fields))
+
+
+def multiplied(call: relax.Call, mod: tvm.IRModule) -> tuple[relax.Expr, Kernel] | None:
+    """The rows that a call multiplies with a matrix, and the matrix as a function over (depth, columns).
+
+    out[.., n] += rows[.., k] * matrix(k, n)
+    """
+    func = _called(call, mod)
+    found = None if func is None else stages(func)
+    if func is None or found is None or len(found) != 1 or len(found[0].reduce) != 1:
+        return None
+    stage, depth = found[0], found[0].reduce[0]
+    fields = [arg for arg in call.args[1].fields if isinstance(arg.ty, relax.TensorType)]
+    buffers = [param for param in func.params if tirx.is_buffer_var(param)]
+    if (
+        len(buffers) != len(fields) + 1
+        or not buffers[-1].same_as(stage.buffer)
+        or not isinstance(stage.value, tirx.Add)
+    ):
+        return None
+    before, product = stage.value.a, stage.value.b
+    starts = isinstance(stage.init, tirx.FloatImm) and float(stage.init.value) == 0.0
+    adds = isinstance(before, Load) and before.source.same_as(stage.buffer) and isinstance(product, tirx.Mul)
+    if not (starts and adds and isinstance(product.a, Load) and all(isinstance(at, Var) for at in stage.indices)):
+        return None
+    rows, matrix = product.a, product.b
+    wanted = (*stage.indices[:-1], depth)
+    if len(rows.indices) != len(wanted) or not all(a.same_as(b) for a, b in zip(rows.indices, wanted, strict=True)):
+        return None
+    over = replace(stage, indices=(depth, stage.indices[-1]), value=matrix)
+    kernel = Kernel(over, tuple(buffers[:-1]), tuple(fields))
+    which = kernel.argument(rows.source)
+    return None if which is None else (fields[which], kernel)
 
 
 def best(call: relax.Call, mod: tvm.IRModule) -> tuple[relax.Expr, int, int] | None:

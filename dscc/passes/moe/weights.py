@@ -6,7 +6,7 @@ R.split(R.call_tir(dequantize, (codes, scale)))  ->  codes[..], scale[..]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tvm
@@ -50,7 +50,9 @@ class Weights:
             return self._part(node)
         if node.op == "relax.call_tir":
             kernel = kernels.read(node.value, self._mod)
-            return None if kernel is None else expanded(kernel, [constant(self._graph.value(a)) for a in kernel.args])
+            if kernel is None and (product := kernels.multiplied(node.value, self._mod)) is not None:
+                kernel = product[1]  # a product stands for the matrix that is in it
+            return None if kernel is None else expanded(kernel, [self.known(arg) for arg in kernel.args])
         if node.op not in _RULES:
             return None
         source = self.read(node.value.args[0])
@@ -167,11 +169,12 @@ _RULES: Mapping[str, Callable[[Weights, Node, Stored], Stored | None]] = {
 }
 
 
-def expanded(kernel: kernels.Kernel, constants: list[Array | None]) -> Stored | None:
-    """The codes, scales and zeros of a function that computes (codes - zeros) * scales of constants, if it does."""
-    known = [content for content in constants if content is not None]
-    if len(known) != len(constants):
-        return None
+def expanded(kernel: kernels.Kernel, constants: Sequence[Array | None]) -> Stored | None:
+    """The codes, scales and zeros of a function that computes (codes - zeros) * scales, if it does.
+
+    Args:
+        constants: what its arguments hold, None for what is not known.
+    """
     value = _bare(kernel.stage.value)
     if not isinstance(value, tirx.Mul):
         return None
@@ -183,9 +186,9 @@ def expanded(kernel: kernels.Kernel, constants: list[Array | None]) -> Stored | 
         number, less = _bare(number.a), _bare(number.b)
     extents = [int(kernel.stage.extents[at]) if isinstance(at, Var) else 1 for at in kernel.stage.indices]
     try:
-        codes = _integers(kernel, number, known, [np.arange(extent) for extent in extents])
-        scale = _spread(kernel, by, by, known, extents)
-        zero = None if less is None else _spread(kernel, less, by, known, extents)
+        codes = _integers(kernel, number, constants, [np.arange(extent) for extent in extents])
+        scale = _spread(kernel, by, by, constants, extents)
+        zero = None if less is None else _spread(kernel, less, by, constants, extents)
     except scalars.Unknown:
         return None
     return Stored(codes, scale, zero)
@@ -200,14 +203,17 @@ def _bare(expr: Expr) -> Expr:
     return expr
 
 
-def _integers(kernel: kernels.Kernel, number: Expr, constants: list[Array], at: list[Array]) -> Array:
+def _integers(kernel: kernels.Kernel, number: Expr, constants: Sequence[Array | None], at: list[Array]) -> Array:
     """The integers that become floats, at the elements `at`, places for every axis."""
     if not isinstance(number, tirx.Cast) or scalars.is_float(str(number.value.ty.dtype)):
         raise scalars.Unknown
-    return _evaluated(kernel, number.value, constants, at)
+    codes = _evaluated(kernel, number.value, constants, at)
+    least, most = int(codes.min(initial=0)), int(codes.max(initial=0))
+    kinds = (kind for kind in (np.uint8, np.int8) if np.iinfo(kind).min <= least and most <= np.iinfo(kind).max)
+    return codes.astype(next(kinds, codes.dtype))
 
 
-def _evaluated(kernel: kernels.Kernel, expr: Expr, constants: list[Array], at: list[Array]) -> Array:
+def _evaluated(kernel: kernels.Kernel, expr: Expr, constants: Sequence[Array | None], at: list[Array]) -> Array:
     grid = np.ix_(*at)
     values: dict[Var, object] = {
         var: places for var, places in zip(kernel.stage.indices, grid, strict=True) if isinstance(var, Var)
@@ -215,23 +221,26 @@ def _evaluated(kernel: kernels.Kernel, expr: Expr, constants: list[Array], at: l
 
     def looked_up(load: Load) -> Expr:
         which = kernel.argument(load.source)
-        if which is None or any(loads(index) for index in load.indices):
+        content = None if which is None else constants[which]
+        if content is None or any(loads(index) for index in load.indices):
             return load
         found = Var("found", load.ty)
-        values[found] = constants[which][tuple(np.asarray(scalars.evaluate(i, values)) for i in load.indices)]
+        values[found] = content[tuple(np.asarray(scalars.evaluate(i, values)) for i in load.indices)]
         return found
 
     made = np.asarray(scalars.evaluate(tvm_ffi.structural_map(expr, (Load, looked_up)), values))
     return np.broadcast_to(made, [len(places) for places in at])
 
 
-def _spread(kernel: kernels.Kernel, expr: Expr, like: Load, constants: list[Array], extents: list[int]) -> Spread:
+def _spread(
+    kernel: kernels.Kernel, expr: Expr, like: Load, constants: Sequence[Array | None], extents: list[int]
+) -> Spread:
     """Numbers that are the same wherever those of `like` are."""
     if len(like.indices) != len(extents):
         raise scalars.Unknown
     spans = [_span(i, axis, n) for i, axis, n in zip(like.indices, kernel.stage.indices, extents, strict=True)]
     first = [np.arange(0, extent, span) for extent, span in zip(extents, spans, strict=True)]
-    if isinstance(expr, Load):
+    if isinstance(expr, Load) and tvm_ffi.structural_equal(list(expr.indices), list(like.indices)):
         return Spread(_evaluated(kernel, expr, constants, first), tuple(spans))
     for load in loads(expr):  # a zero point lies where its scale does
         if not tvm_ffi.structural_equal(list(load.indices), list(like.indices)):

@@ -14,6 +14,7 @@ from dscc.passes.moe import kernels, scalars
 from dscc.passes.moe.routed import ELEMENTS, ONE, Axis, Mark, Routing, RowPlace, Value
 from dscc.passes.moe.rules.choices import best
 from dscc.passes.moe.rules.gather import lookup
+from dscc.passes.moe.rules.products import with_matrix
 from dscc.passes.moe.rules.segments import segment
 from dscc.passes.moe.rules.sums import terms
 from dscc.passes.moe.trace import Trace
@@ -127,10 +128,13 @@ def softmax(trace: Trace, node: Node) -> Value | None:
 
 
 def kernel(trace: Trace, node: Node) -> Value | None:
-    """A function that the front end wrote: a lookup, a formula, or a choice."""
+    """A function that the front end wrote: a lookup, a formula, a choice, or a product."""
     chosen = kernels.best(node.value, trace.mod)
     if chosen is not None:
         return best(trace, node, *chosen)
+    multiplied = kernels.multiplied(node.value, trace.mod)
+    if multiplied is not None:
+        return with_matrix(trace, node, multiplied[0], multiplied[1].args)
     found = kernels.read(node.value, trace.mod)
     counted = any(isinstance(dim, Var) and dim in trace.lengths for dim in dims(node.var) or ())
     if found is None or not (counted or any(trace.value(arg) is not None for arg in found.args)):
@@ -179,7 +183,7 @@ def _of_formula(trace: Trace, node: Node, found: kernels.Kernel, formula: kernel
         return None
     around = list(joined)
     for place, var in formula.free.items():
-        if kernels.row_places(formula) is not None and place == rank - 1 and around[0].kind == "C":
+        if kernels.row_places(formula) is not None and place == rank - 1 and around[0].kind in "CPS":
             return Value((around[0], ELEMENTS), trace.leaf("place", RowPlace(next(iter(values.values())))))
         of_expert = segment(trace, shape[place], formula.value, values, var) if rank == 1 else None
         if of_expert is not None:

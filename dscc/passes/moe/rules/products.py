@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from tvm import relax
 
@@ -27,6 +28,12 @@ def matmul(trace: Trace, node: Node) -> Value | None:
     if a is not None and b is not None and trace.dense_share(a) and a.kinds == "TE" and b.kinds == "TEN":
         complete_dense(trace, node, a.formula * b.formula)
     return None
+
+
+def with_matrix(trace: Trace, node: Node, rows: relax.Expr, args: Sequence[relax.Expr]) -> Value | None:
+    """Rows times a matrix that a function makes of constants; the product itself stands for it (see weights.py)."""
+    others = [arg for arg in args if not arg.same_as(rows)]
+    return _dense_product(trace, rows, node.var, 2) if all(map(trace.const, others)) else None
 
 
 def _dense_product(trace: Trace, left: relax.Expr, weight: relax.Expr, rank: int) -> Value | None:

@@ -12,7 +12,7 @@ from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
 from dscc.passes.moe.routed import ELEMENTS, TOKENS, Axis, Mark, Routing, RowPlace, Value
 from dscc.passes.moe.rules.sums import dense_shares, is_beside, sum_of
-from dscc.passes.moe.trace import Trace
+from dscc.passes.moe.trace import Mixed, Trace
 from dscc.passes.values import attr, dims, same_dim
 
 
@@ -68,13 +68,18 @@ def _own(formula: Expr, routing: Routing) -> bool:
 def _add_rows(
     trace: Trace, node: Node, data: relax.Expr, index: Value, leaf: RowPlace, updates: relax.Expr
 ) -> Value | None:
-    """The rows of one expert added to those of their tokens in a flat tensor."""
+    """The rows of one expert, or of all, added to those of their tokens in a flat tensor."""
     routing, rows = index.routing, index.axes[0]
     values = trace.value(trace.bare(updates))
     before = trace.value(trace.bare(data))
-    if routing is None or values is None or rows.kind != "C" or not routing.same(leaf.token, routing.token):
+    if routing is None or values is None or not routing.same(leaf.token, routing.token):
         return None
-    if values.kinds != "CN" or values.axes[0] != rows:
+    if values.kinds != rows.kind + "N" or values.axes[0] != rows or values.terms:
+        return None
+    if rows.kind != "C":
+        empty = trace.is_all(data, 0)
+        if empty or is_beside(data, node.var):
+            trace.mixed.append(Mixed(node, routing, values.formula, () if empty else (data,)))
         return None
     terms = dict(before.terms) if before is not None else {}
     rest = before.rest if before is not None else ()

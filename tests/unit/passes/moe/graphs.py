@@ -75,6 +75,16 @@ class Graph:
         given[1] = self.Cast(given[1], to=TensorProto.FLOAT16)
         return self.Cast(self.DequantizeLinear(*given, **attributes), to=TensorProto.FLOAT)
 
+    def packed_product(self, style: Style, value: str, depth: int, columns: int) -> str:
+        """The product with a weight, which onnxruntime's operator for packed ones holds if the style says so."""
+        if style.weights != "MatMulNBits":
+            return self.MatMul(value, self.expert(style, (depth, columns), 0))
+        blocks = depth // style.block
+        codes = self.rng.integers(0, 256, (columns, blocks, style.block // 2), dtype=np.uint8)
+        scales = (self.rng.uniform(0.5, 1.5, columns * blocks) / 5 / np.sqrt(depth)).astype(np.float32)
+        sizes = {"K": depth, "N": columns, "bits": 4, "block_size": style.block}
+        return self.MatMulNBits(value, self.const(codes), self.const(scales), domain="com.microsoft", **sizes)
+
     def packed(self, codes: Any, element: str) -> str:
         """A constant of an integer type that NumPy may not have."""
         name, kind = f"c{len(self.weights)}", getattr(TensorProto, element.upper())
@@ -89,8 +99,8 @@ class Graph:
 class Style:
     """How the experts of a graph are made: router, activation, biases, the order of the first columns, sizes; whether
     a loop over them begins with a shared expert's output; how their weights are kept: as float32, float16, or codes
-    with a scale for a tensor, for columns or for blocks of elements along the depth; whether shares of all experts are
-    made of one-hot rows.
+    with a scale for a tensor, for columns or for blocks of elements along the depth; whether sorted rows are added
+    to those of their tokens, not put back in order; whether shares of all experts are made of one-hot rows.
     """
 
     router: str = "softmax-topk"
@@ -104,6 +114,7 @@ class Style:
     inner: int = 10
     weights: str = "float32"
     block: int = 4
+    added: bool = False
     hot: bool = False
 
     @property
@@ -208,6 +219,10 @@ def grouped(g: Graph, x: str, style: Style) -> str:
 
     out = linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, style.inner)
     weighted = g.Mul(out, g.Unsqueeze(ordered, g.const([-1])))
+    if style.added:
+        start = _shared(g, x, style) if style.shared else g.Expand(g.number(0.0), g.Shape(x))
+        at = g.Unsqueeze(g.Div(order, g.const(style.top)), g.const([-1]))
+        return g.ScatterND(start, at, weighted, reduction="add")
     count = g.Squeeze(g.Shape(order), g.const([0]))
     empty = g.Expand(g.const(0), g.Shape(order))
     inverse = g.ScatterND(empty, column, g.Range(g.const(0), count, g.const(1)))
@@ -219,7 +234,7 @@ def _one(g: Graph, rows: str, style: Style) -> str:
     """One expert."""
 
     def linear(value: str, columns: int, depth: int) -> str:
-        out = g.MatMul(value, g.expert(style, (depth, columns), 0))
+        out = g.packed_product(style, value, depth, columns)
         return g.Add(out, g.weight(columns)) if style.bias else out
 
     return linear(activate(g, linear(rows, style.columns, style.hidden), style), style.hidden, style.inner)
@@ -324,5 +339,6 @@ def model(form: Form, style: Style, tokens: Sequence[int | str] = ("tokens",)) -
     made = g.Reshape(made, g.Shape("x")) if len(tokens) > 1 else made
     g.nodes.append(helper.make_node("Add", ["x", made], ["y"]))
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [*tokens, style.hidden]) for name in "xy")
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     graph = helper.make_graph(g.nodes, "experts", [x], [y], g.weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return helper.make_model(graph, opset_imports=opsets, ir_version=10)

@@ -74,8 +74,11 @@ def test_all_tokens_choose_the_same_experts_and_some_get_none(form: str) -> None
     compare(model(FORMS[form], style), np.repeat(tokens(1, style.hidden), 30, axis=0))
 
 
-@pytest.mark.parametrize("style", [Style(shared=True), Style(shared=True, bias=True, experts=2, top=1)])
-@pytest.mark.parametrize("form", ["unrolled", "dense loop"])
+@pytest.mark.parametrize(
+    "style",
+    [Style(shared=True, added=True), Style(shared=True, bias=True, experts=2, top=1, added=True), Style(added=True)],
+)
+@pytest.mark.parametrize("form", ["unrolled", "dense loop", "grouped"])
 def test_experts_are_added_to_what_is_there(form: str, style: Style) -> None:
     """The output of a shared expert, to which the others' are added one by one."""
     made = model(FORMS[form], style)
@@ -214,6 +217,15 @@ def test_weights_stay_as_they_are_kept(form: str, kind: str) -> None:
 def test_weights_are_expanded(form: str, kind: str) -> None:
     tolerance = 2e-3 if kind.endswith("of float16") else 1e-5
     compare(model(FORMS[form], kept(kind)), *(tokens(count, 128) for count in (1, 9, 30)), tolerance=tolerance)
+
+
+@pytest.mark.parametrize("form", ["unrolled", "dense loop"])
+def test_products_of_packed_weights(form: str) -> None:
+    made = model(FORMS[form], kept("MatMulNBits"))
+    said, (mixture,) = fused(made)
+    assert [text.split(" ")[1] for text in said] == ["applied"]
+    assert {(storage.bits, storage.block) for storage in (mixture.first, mixture.second)} == {(4, 32)}
+    compare(made, *(tokens(count, 128) for count in (1, 9, 30)))
 
 
 def test_a_device_without_a_rule_for_it_keeps_what_is_written() -> None:
