@@ -176,9 +176,14 @@ class Trace:
         return var
 
     def bare(self, expr: relax.Expr) -> relax.Expr:
-        """`expr` without the reshapes that made it."""
-        while (node := self.graph.node(expr)) is not None and node.op in ("relax.reshape", "relax.squeeze", "var"):
-            expr = node.value if node.op == "var" else node.value.args[0]
+        """`expr` without the reshapes that made it, and the casts from one float type to another."""
+        while (node := self.graph.node(expr)) is not None:
+            if node.op == "var":
+                expr = node.value
+            elif node.op in ("relax.reshape", "relax.squeeze") or _changes_float(node):
+                expr = node.value.args[0]
+            else:
+                break
         return expr
 
     def is_all(self, expr: relax.Expr, number: float) -> bool:
@@ -252,3 +257,8 @@ class Trace:
         if kinds in ("S", "TK") and routing is not None and scalars.is_float(dtype(expr)):
             return Value(axes, self.leaf("share", Share(self.bare(expr))))
         return None
+
+
+def _changes_float(node: Node) -> bool:
+    """Whether a node turns one float type into another."""
+    return node.op == "relax.astype" and all(scalars.is_float(dtype(e)) for e in (node.value.args[0], node.var))

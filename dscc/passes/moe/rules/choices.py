@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from tvm import relax, tirx
@@ -16,9 +17,16 @@ from dscc.passes.values import attr, dims, is_one, same_dim
 
 
 def top_k(trace: Trace, node: Node) -> Value | None:
-    """The best of every row: of a matrix with a row for each token, the experts that it chooses."""
+    """The best of every row: of a matrix with a row for each token, the experts that it chooses; or, where there are as
+    many as slots, their order.
+    """
     source = node.value.args[0]
     shape, axis, largest = dims(source), attr(node.value, "axis"), attr(node.value, "largest")
+    sorts = trace.value(source)
+    if sorts is not None and sorts.routing is not None and not largest and attr(node.value, "ret_type") == "both":
+        order = sorted_by(trace, sorts, sorts.routing) if same_dim(attr(node.value, "k"), sorts.routing.slots) else None
+        trace.tuples[node.var] = [order and replace(order, formula=sorts.formula), order]
+        return None
     if shape is None or not largest or axis % len(shape) != len(shape) - 1 or attr(node.value, "ret_type") != "both":
         return None
     lead = [dim for dim in shape[:-1] if not is_one(dim)]

@@ -26,6 +26,8 @@ def elementwise(trace: Trace, node: Node) -> Value | None:
     """An operator's formula over those of its operands, along their joined axes."""
     args = scalars.operands(node.value) or []
     known = [value for arg in args if (value := trace.value(arg)) is not None]
+    if node.op == "relax.astype" and args[0] in trace.matrices:
+        trace.matrices[node.var] = trace.matrices[args[0]]
     if not known:
         return None
     routing = next((value.routing for value in known if value.routing is not None), None)

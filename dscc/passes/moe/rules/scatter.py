@@ -13,7 +13,7 @@ from dscc.passes.moe import scalars
 from dscc.passes.moe.routed import ELEMENTS, TOKENS, Axis, Mark, Routing, RowPlace, Value
 from dscc.passes.moe.rules.sums import dense_shares, is_beside, sum_of
 from dscc.passes.moe.trace import Mixed, Trace
-from dscc.passes.values import attr, dims, same_dim
+from dscc.passes.values import attr, constant, dims, same_dim
 
 
 def scatter(trace: Trace, node: Node) -> Value | None:
@@ -48,6 +48,9 @@ def scatter(trace: Trace, node: Node) -> Value | None:
 
 def _counts_up(trace: Trace, expr: relax.Expr, routing: Routing) -> bool:
     """Whether `expr` is 0, 1, 2, ... up to the number of slots."""
+    content = constant(trace.graph.value(expr))
+    if content is not None:
+        return same_dim(content.size, routing.slots) and bool((content.reshape(-1) == np.arange(content.size)).all())
     node = trace.graph.node(trace.bare(expr))
     if node is None or node.op != "relax.arange":
         return False

@@ -342,3 +342,17 @@ def model(form: Form, style: Style, tokens: Sequence[int | str] = ("tokens",)) -
     opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
     graph = helper.make_graph(g.nodes, "experts", [x], [y], g.weights)
     return helper.make_model(graph, opset_imports=opsets, ir_version=10)
+
+
+def halved(made: onnx.ModelProto) -> onnx.ModelProto:
+    """The model in float16 throughout."""
+    for tensor in made.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for node in made.graph.node:
+        for attribute in node.attribute:
+            if (node.op_type, attribute.name, attribute.i) == ("Cast", "to", TensorProto.FLOAT):
+                attribute.i = TensorProto.FLOAT16
+    for info in [*made.graph.input, *made.graph.output]:
+        info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return made

@@ -15,7 +15,7 @@ from dscc.plugins import registry
 from dscc.schedule.experts.facts import mixture_of
 from dscc.schedule.experts.mixture import Mixture
 
-from .graphs import FORMS, Form, Graph, Style, dense_loop, model, scaled, scaled_loop, unrolled
+from .graphs import FORMS, Form, Graph, Style, dense_loop, halved, model, scaled, scaled_loop, unrolled
 
 CLEAN = "fold-constants,simplify-shapes,simplify-arithmetic,eliminate-common-subexpressions"
 STYLES = {
@@ -112,6 +112,24 @@ def test_shares_of_all_experts_are_not_those_of_choices_that_may_be_the_same() -
     """Of two shares of one expert the second one is left there, and would count twice."""
     (said,) = remarks(model(FORMS["dense loop"], Style(router="best twice")))
     assert said.split(" ")[1] == "refused"
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_number_of_tokens_is_known(form: str) -> None:
+    made = model(FORMS[form], STYLES["SwiGLU"], (5,))
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"]
+    compare(made, tokens(5, 12))
+
+
+@pytest.mark.parametrize("form", ["batched", "unrolled", "dense loop", "dense batched"])
+def test_a_model_in_float16(form: str) -> None:
+    made = halved(model(FORMS[form], kept("float32")))
+    said, (mixture,) = fused(made)
+    assert [text.split(" ")[1] for text in said] == ["applied"]
+    assert (mixture.first.bits, mixture.second.bits) == (16, 16)
+    if form == "unrolled":
+        return  # onnxruntime doesn't add rows in float16
+    compare(made, *(tokens(count, 128).astype(np.float16) for count in (1, 9)), tolerance=5e-3)
 
 
 @pytest.mark.parametrize("tokens_", [("batch", "length"), (2, "length"), ("a", 1, "b"), ("a", 2, "b")])
