@@ -33,7 +33,7 @@ class Kernel:
 
     Attributes:
         registers: of a thread.
-        spills: bytes for CUDA, registers for AMD.
+        spills: bytes for CUDA, vector registers for AMD (scalar ones are kept in lanes of vector registers).
     """
 
     name: str
@@ -69,8 +69,7 @@ def amd(assembly: str) -> list[Kernel]:
     """The kernels of AMD's code, by the metadata in its listing."""
     found = []
     for of in metadata(assembly):
-        spills = int(of["vgpr_spill_count"]) + int(of["sgpr_spill_count"])
-        found.append(Kernel(of["name"], int(of["vgpr_count"]), spills))
+        found.append(Kernel(of["name"], int(of["vgpr_count"]), int(of["vgpr_spill_count"])))
     return found
 
 

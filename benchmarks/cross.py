@@ -1,4 +1,5 @@
-"""Artifacts for targets other than the processor here, executed here: by Debian's `qemu-user`, or through OpenCL.
+"""Artifacts for targets other than the processor here, executed here: by Debian's `qemu-user`, through OpenCL, or for
+AMD's devices by benchmarks/hip_here.
 
     python -m benchmarks.cross --target arm:cortex-a72 --target oneapi:cpu ppocr_cls magika_v3_3
 
@@ -30,8 +31,9 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import dscc
-from benchmarks import models
+from benchmarks import hip_here, models
 from dscc.errors import DsccError
+from dscc.runtime import hip
 from dscc.verify import TOLERANCE
 
 Array: TypeAlias = np.ndarray[Any, Any]
@@ -195,6 +197,30 @@ def check(model: str, target: str, shapes: int = 0) -> Checked:
     """
     path, entry = models.fetch(model), models.lookup(model)
     start = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        if target.startswith("rocm") and shapes >= 0 and not _has_hip():
+            stack.enter_context(hip_here.standing_in(_stand_in()))
+        return _check(model, target, shapes, path, entry, start)
+
+
+@cache
+def _stand_in() -> hip_here.HostClang:
+    folder = models.cache_folder() / "hip"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone("hip"):
+        return hip_here.build(folder)
+
+
+@cache  # asked once: the stand-in, once loaded, is found under the same name
+def _has_hip() -> bool:
+    try:
+        hip.device_name()
+    except DsccError:
+        return False
+    return True
+
+
+def _check(model: str, target: str, shapes: int, path: Path, entry: models.Model, start: float) -> Checked:
     with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
         file = Path(folder) / f"{model}.dscc"
         artifact = dscc.compile(path, target=target, input_shapes=entry.dims)
@@ -222,7 +248,7 @@ def _executor(artifact: dscc.Artifact, file: Path) -> tuple[str, Callable[[Seque
     if manifest.machine == platform.machine():
         session = dscc.load(file)
         names = [spec.name for spec in manifest.inputs]
-        device = str(manifest.device["device"]) if manifest.device else manifest.machine
+        device = session.device or manifest.machine
         return device, lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
     cpu = qemu_cpu(manifest.machine, manifest.target.partition(":")[2])
     return cpu, lambda inputs: emulated(manifest.machine).run(file, inputs, cpu)

@@ -8,14 +8,18 @@ instructions are executed; that clang's machine code for AMD is right is not.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dscc.errors import TargetError
+from dscc.runtime import ffi, hip
 from dscc.targets.rocm import clang
 from dscc.targets.rocm.machine import named
 
@@ -46,15 +50,15 @@ class HostClang(clang.Clang):
             folder = Path(name)
             (folder / "kernels.cl").write_text(_plain(source))
             made, linked = folder / "kernels.o", folder / "kernels.so"
-            self._run([*self.compiler, *_FLAGS, *defines, str(folder / "kernels.cl"), "-o", str(made)])
-            self._run([*self.linker, "-shared", str(made), str(self.hip), "-o", str(linked)])
+            _run([*self.compiler, *_FLAGS, *defines, str(folder / "kernels.cl"), "-o", str(made)])
+            _run([*self.linker, "-shared", str(made), str(self.hip), "-o", str(linked)])
             return linked.read_bytes()
 
-    @staticmethod
-    def _run(command: list[str]) -> None:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise TargetError(f"a kernel cannot be built for the host: {done.stderr}")
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise TargetError(f"a kernel cannot be built for the host: {done.stderr}")
 
 
 def build(folder: Path) -> HostClang:
@@ -70,6 +74,24 @@ def build(folder: Path) -> HostClang:
     flags = ["-O1", "-shared", "-fPIC", f"-Wl,-soname,{path.name}"]
     subprocess.run([compiler, *flags, "-o", str(path), str(FOLDER / "hip.c")], check=True)
     return HostClang(found.compiler, found.linker, path)
+
+
+@contextlib.contextmanager
+def standing_in(found: HostClang) -> Iterator[None]:
+    """While this lasts, kernels for AMD's devices are compiled for the processor here, and run on it."""
+
+    def opened(library: ffi.Library, needs: object, wanted: str) -> str:
+        hip._runtime()
+        return str(library.text(library.function("dscc.hip.open"), str(found.hip), wanted)).partition("\n")[0]
+
+    before = clang.find, hip.open_device
+    os.environ.setdefault("FAKE_HIP_ARCH", "gfx942")
+    clang.find = lambda: found  # type: ignore[assignment]
+    hip.open_device = opened  # whatever architecture: the process has one device
+    try:
+        yield
+    finally:
+        clang.find, hip.open_device = before
 
 
 def _plain(source: str) -> str:

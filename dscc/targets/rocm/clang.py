@@ -7,6 +7,7 @@ theirs: dscc/targets/rocm/device/opencl.h declares as much of OpenCL C as genera
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import tempfile
@@ -22,8 +23,12 @@ _FLAGS = (
     *("-x", "cl", "-cl-std=CL2.0", "-cl-no-stdinc", "-nogpulib", "-O3", "-Wno-everything"),
     "--target=amdgcn-amd-amdhsa",
     "-mcode-object-version=5",  # what ROCm 5.6 and later load
+    "-Rpass-analysis=kernel-resource-usage",
     *("-include", str(DEVICE / "opencl.h")),
 )
+_SPILLS = re.compile(r"Function Name: (\w+) .*?VGPRs Spill: (\d+)", re.S)
+_KERNEL = re.compile(r"^__kernel void (\w+)\([^\n]*\) \{\n.*?^\}\n", re.M | re.S)
+_LOOP = re.compile(r"^( *)for \(", re.M)
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,32 @@ class Clang:
             return linked.read_bytes()
 
     def _compiled(self, source: str, arch: str, folder: Path, what: str) -> Path:
-        written, made = folder / "kernels.cl", folder / "kernels.out"
+        """Kernels that need more registers than there are, when their loops are unrolled, are compiled without that."""
+        made = folder / "kernels.out"
+        said = self._run(source, arch, made, what)
+        spilling = {name for name, count in _SPILLS.findall(said) if int(count)}
+        if spilling:
+            self._run(_rolled(source, spilling), arch, made, what)
+        return made
+
+    def _run(self, source: str, arch: str, made: Path, what: str) -> str:
+        """Compile to `made`; what clang said, among it the registers of every kernel."""
+        written = made.with_suffix(".cl")
         written.write_text(source)
         command = [*self.compiler, *_FLAGS, f"-mcpu={arch}", what, str(written), "-o", str(made)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise TargetError(f"clang refused a kernel for {arch}: {_complaint(done.stderr)}")
-        return made
+        return done.stderr
+
+
+def _rolled(source: str, names: set[str]) -> str:
+    """The source with the loops of these kernels left as they are."""
+
+    def kept(found: re.Match[str]) -> str:
+        return _LOOP.sub(r"\1#pragma nounroll\n\1for (", found[0]) if found[1] in names else found[0]
+
+    return _KERNEL.sub(kept, source)
 
 
 def _complaint(said: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from benchmarks import hip_here
 from dscc.errors import TargetError
-from dscc.runtime import ffi, hip
-from dscc.targets.rocm import clang
 
 
 @pytest.fixture(scope="session")
@@ -20,13 +20,7 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> hip_here.HostClang:
 
 
 @pytest.fixture
-def amd_here(stand_in: hip_here.HostClang, monkeypatch: pytest.MonkeyPatch) -> None:
+def amd_here(stand_in: hip_here.HostClang) -> Iterator[None]:
     """In this test kernels for AMD's devices are compiled for the processor here, and run on it."""
-
-    def opened(library: ffi.Library, needs: object, wanted: str) -> str:
-        hip._runtime()
-        return str(library.text(library.function("dscc.hip.open"), str(stand_in.hip), wanted))
-
-    monkeypatch.setattr(clang, "find", lambda: stand_in)
-    monkeypatch.setattr(hip, "open_device", opened)  # whatever architecture: the process has one device
-    monkeypatch.setenv("FAKE_HIP_ARCH", "gfx942")
+    with hip_here.standing_in(stand_in):
+        yield

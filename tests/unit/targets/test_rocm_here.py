@@ -16,6 +16,7 @@ import dscc
 from dscc import emit
 from dscc.errors import DsccError
 from dscc.options import CompileOptions
+from dscc.targets.rocm import clang
 
 if platform.machine() != "x86_64":
     pytest.skip("the stand-in for HIP is compiled for x86-64", allow_module_level=True)
@@ -137,3 +138,16 @@ def test_types_of_16_bits_do_not_meet_on_the_device(amd_here):
     x, w = normal(5, 32), numpy_helper.to_array(proto.graph.initializer[0])
     (got,) = artifact.load().run(None, {"x": x})
     assert got.dtype == np.float16 and np.abs(got - x @ w).max() <= 2e-2 * np.abs(x @ w).max()
+
+
+def test_kernels_that_spill_are_not_unrolled(monkeypatch):
+    """Attention in float32 without matrix instructions, with a bias: more values at once than registers."""
+
+    def spilled() -> int:
+        options = CompileOptions(target="rocm:gfx1100")
+        assembly = str(emit.emit(attention(4, 32, 48, True, ["b", 1, "s", "t"]), options, "asm"))
+        return sum(int(count) for count in re.findall(r"\.vgpr_spill_count:\s+(\d+)", assembly))
+
+    assert spilled() == 0
+    monkeypatch.setattr(clang, "_rolled", lambda source, names: source)
+    assert spilled() > 0
