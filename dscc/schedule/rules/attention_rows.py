@@ -34,19 +34,20 @@ def write(code: Code, heads: Heads, lanes: int) -> None:
     """Attention for every query by itself."""
     views = [code.view(param) for param in heads.params]
     share = heads.heads // heads.groups
-    chunks = -(-share // _HEADS)
-    extent = product([heads.batch, heads.queries, heads.groups * chunks])
+    sizes = [min(_HEADS, share - first) for first in range(0, share, _HEADS)]  # of the parts of a group
+    parts = len(sizes)
+    extent = product([heads.batch, heads.queries, heads.groups * parts])
     with code.loop(extent, "task", "parallel") as task:
-        part = code.opaque("part", remainder(task, heads.groups * chunks))
-        row = code.opaque("row", quotient(task, heads.groups * chunks))
+        row = code.opaque("row", quotient(task, heads.groups * parts))
         item = code.opaque("item", quotient(row, heads.queries))
         query = code.opaque("query", remainder(row, heads.queries))
-        first = code.opaque("first", quotient(part, chunks) * share + remainder(part, chunks) * _HEADS)
-        for count in {min(share, _HEADS), share % _HEADS or min(share, _HEADS)}:
-            whole = share % _HEADS == 0 or share < _HEADS
-            last = tirx.EQ(remainder(part, chunks), index(chunks - 1))
-            with code.when(True if whole else last if count == share % _HEADS else tirx.Not(last)):
-                _Task(code, heads, lanes, views, item, query, first, count).write()
+        place = code.opaque("place", remainder(task, heads.groups * parts))
+        part = code.opaque("part", remainder(place, parts))
+        first = code.opaque("first", quotient(place, parts) * share + part * _HEADS)
+        for size in sorted({*sizes}):
+            here = tirx.EQ(part, index(parts - 1)) if size == sizes[-1] else part < parts - 1
+            with code.when(here if len({*sizes}) > 1 else True):
+                _Task(code, heads, lanes, views, item, query, first, size).write()
 
 
 class _Task:
