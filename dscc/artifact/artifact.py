@@ -112,6 +112,9 @@ class Artifact:
     def load(self, threads: int | None = None, device: str | None = None) -> Module:
         """Make it ready to run in this process.
 
+        On Linux, weights of a module that runs again and again move to memory of the process, in huge pages, unless the
+        environment variable DSCC_HUGE_PAGES is 0: they are faster there, and no longer shared between processes.
+
         Args:
             threads: how many processor cores one call may use; None means all that this process may use.
             device: part of the name of the device that kernels run on, where there are several that the artifact is

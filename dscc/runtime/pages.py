@@ -5,6 +5,9 @@ system and the history of the file are kind. A kernel that streams through them 
 page. Once a module is in steady use, a thread of low priority copies the weights to anonymous memory in huge pages, and
 `mremap(2)` puts that memory in the place of the file's pages: at once, and at the same addresses, so that runs go on
 meanwhile and read the same bytes before and after.
+
+The memory is the process's own: several that serve one model share its weights no longer. DSCC_HUGE_PAGES=0 in the
+environment keeps them in the pages of the file.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ def settle(image: np.ndarray[Any, Any]) -> threading.Thread | None:
 
     Returns:
         The thread that does it; None where it would be of no use: on another system than Linux, without transparent
-        huge pages, for few bytes, or where less memory is free than twice what it takes.
+        huge pages, where the environment says no, for few bytes, or where less memory is free than twice what it takes.
     """
     if not (page := _page_bytes()):
         return None
@@ -91,7 +94,8 @@ _ANONYMOUS = mmap.MAP_PRIVATE | getattr(mmap, "MAP_ANONYMOUS", 0)
 def _page_bytes() -> int:
     """The size of a huge page; 0 where there are none."""
     try:
-        if not sys.platform.startswith("linux") or "[never]" in (_SYSTEM / "enabled").read_text():
+        wanted = os.environ.get("DSCC_HUGE_PAGES", "1") != "0"
+        if not wanted or not sys.platform.startswith("linux") or "[never]" in (_SYSTEM / "enabled").read_text():
             return 0
         return int((_SYSTEM / "hpage_pmd_size").read_text())
     except (OSError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -79,6 +80,19 @@ def test_an_artifact_is_saved_after_its_weights_moved(artifact: Artifact, tmp_pa
     artifact.save(tmp_path / "m.dscc")
     assert (tmp_path / "m.dscc").read_bytes() == before
     assert np.array_equal(loaded.run(None, feeds)[0], want)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """What is remembered of the system is asked for again."""
+    pages._page_bytes.cache_clear()
+    yield
+    pages._page_bytes.cache_clear()
+
+
+def test_the_environment_says_no(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSCC_HUGE_PAGES", "0")
+    assert pages.settle(np.zeros(64 << 20, np.uint8)) is None
 
 
 @pytest.mark.parametrize("lacks", ["huge pages", "memory", "weights"])
