@@ -35,8 +35,8 @@ class FuseAttention(Pass):
                 first = graph.node(node.value.args[0]) if node.op == "relax.matmul" else None
                 if first is None:
                     continue
-                unguarded = _without_guard(first, graph)
-                weights = unguarded or first
+                guard = _Guard.of(first, graph)
+                weights = guard.weights if guard else first
                 if weights.op != "relax.nn.softmax":
                     continue
                 found = _read(node, weights, first, graph)
@@ -45,7 +45,7 @@ class FuseAttention(Pass):
                 else:
                     ctx.remark(f"{self.name}: applied at {node}")
                     out = found.fused()
-                    graph.replace(node, out if unguarded is None else _guarded(out, node, graph))
+                    graph.replace(node, guard.around(out, node, graph) if guard else out)
 
         return edit_functions(mod, edit)
 
@@ -75,22 +75,37 @@ class _Attention:
         return relax.op.reshape(out, [batch, queries, out_size])
 
 
-def _without_guard(node: Node, graph: Graph) -> Node | None:
-    """The softmax p in `where(isnan(p), 0, p)`, as PyTorch writes it for rows that the mask leaves nothing of."""
-    if node.op != "relax.where":
-        return None
-    test, weights = graph.node(node.value.args[0]), graph.node(node.value.args[2])
-    zero = scalar(graph.value(node.value.args[1]))
-    if test is None or weights is None or test.op != "relax.isnan" or zero != 0:
-        return None
-    alone = {*graph.users(weights.var)} == {test, node} and not graph.is_result(weights)
-    return weights if alone and graph.only_user(test) is node and test.value.args[0].same_as(weights.var) else None
+@dataclass(frozen=True)
+class _Guard:
+    """The softmax `weights` in `where(test, 0, weights)`, for rows that the mask leaves nothing of: the test is
+    `isnan(weights)`, as PyTorch writes it, or one of whole rows, as the function body of ONNX's Attention has it.
 
+    Attributes:
+        rows: the test of whole rows; None if it is whether weights are numbers.
+    """
 
-def _guarded(out: relax.Expr, node: Node, graph: Graph) -> relax.Expr:
-    """The guard on the output instead: a row of p that is not a number makes a row of the output that is none."""
-    made = graph.emit(node, out, node.var.name)
-    return relax.op.where(relax.op.isnan(made), relax.const(0, dtype(node.var)), made)
+    weights: Node
+    rows: relax.Expr | None
+
+    @staticmethod
+    def of(node: Node, graph: Graph) -> _Guard | None:
+        if node.op != "relax.where" or scalar(graph.value(node.value.args[1])) != 0:
+            return None
+        test, weights = graph.node(node.value.args[0]), graph.node(node.value.args[2])
+        if weights is None or graph.is_result(weights):
+            return None
+        readers = {*graph.users(weights.var)}
+        if test is not None and test.op == "relax.isnan" and test.value.args[0].same_as(weights.var):
+            return _Guard(weights, None) if readers == {test, node} and graph.only_user(test) is node else None
+        shape = dims(node.value.args[0]) or ()
+        whole = shape[-1:] != () and is_one(shape[-1]) and len(shape) <= (rank(weights.var) or 0)
+        return _Guard(weights, node.value.args[0]) if whole and readers == {node} else None
+
+    def around(self, out: relax.Expr, node: Node, graph: Graph) -> relax.Expr:
+        """The guard on the output instead: a row of weights that is 0, or is no number, makes such a row of it."""
+        made = graph.emit(node, out, node.var.name)
+        test = relax.op.isnan(made) if self.rows is None else self.rows
+        return relax.op.where(test, relax.const(0, dtype(node.var)), made)
 
 
 def _read(node: Node, weights: Node, reader: Node, graph: Graph) -> _Attention | str:

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import helper, parser
+from onnx.reference import ReferenceEvaluator
 
 import dscc
 from dscc.runtime import Module
@@ -158,3 +159,28 @@ def test_buckets_of_relative_positions() -> None:
     )
     for n in (3, 16, 21):
         agree(pair, x=(n,))
+
+
+@pytest.mark.parametrize(
+    ("groups", "mask", "attributes"), [(2, "", ""), (8, ", float[b, 1, s, t] m", ""), (8, "", "<is_causal = 1>")]
+)
+def test_attention_of_the_standard(groups: int, mask: str, attributes: str) -> None:
+    """Its function body keeps rows that are masked as a whole at 0; lengths are open."""
+    inputs = f"float[b, 8, s, 16] q, float[b, {groups}, t, 16] k, float[b, {groups}, t, 16] v{mask}"
+    model = parser.parse_model(
+        f"""<ir_version: 10, opset_import: ["": 23]> f ({inputs}) => (float[b, 8, s, 16] y) {{
+            y = Attention{attributes}(q, k, v{", m" if mask else ""}) }}"""
+    )
+    artifact = dscc.compile(model, jobs=1)
+    assert artifact.manifest.summary["fused"]["fuse-attention"] == 1
+    module, generator = artifact.load(1), np.random.default_rng(SEED)
+    for queries, keys in ((1, 1), (1, 70), (5, 5), (33, 40)):
+        shapes = {"q": (2, 8, queries, 16), "k": (2, groups, keys, 16), "v": (2, groups, keys, 16)}
+        feeds = {name: generator.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+        if mask:
+            masked = generator.random((2, 1, queries, keys)) < 0.4
+            masked[0, :, -1] = True
+            feeds["m"] = np.where(masked, -np.inf, 0).astype(np.float32)
+        with np.errstate(all="ignore"):
+            (want,) = ReferenceEvaluator(model).run(None, feeds)
+        np.testing.assert_allclose(module.run(None, feeds)[0], want, rtol=1e-5, atol=1e-5)
