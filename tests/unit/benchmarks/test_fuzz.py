@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
-from benchmarks.fuzz import build, judge
+from benchmarks.fuzz import build, engines, judge
 from benchmarks.fuzz.build import Case
 from benchmarks.fuzz.families import generators
 from benchmarks.fuzz.graph import Graph, Rejected
@@ -72,6 +74,15 @@ def test_an_output_that_is_off_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_rounding_that_tips_over_is_not_wrong() -> None:
     text = "f (float[2] x) => (float[2] y) { a = Exp(x) b = Log(a) y = Floor(b) }"
     assert judge.judge(_case(text, x=np.array([1, 3], np.float32))).kind == "agrees"
+
+
+def test_a_sum_of_bfloat16_is_right() -> None:
+    """NumPy's ends where the next number is too small to count."""
+    x = np.full(8416, 0.8, ml_dtypes.bfloat16)
+    node, imports = helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0), [helper.make_opsetid("", 21)]
+    [[total]] = engines.by_evaluator([node], imports, [{"x": x}], ["y"])
+    assert total.dtype == x.dtype
+    assert abs(float(total) / float(x.astype(np.float64).sum()) - 1) < 2**-8
 
 
 def test_an_input_that_is_refused_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
