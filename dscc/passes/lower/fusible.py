@@ -226,15 +226,13 @@ def _defined(binding: relax.Binding) -> set[int]:
     """The variable that a binding binds, and the symbols that stand alone in the shape it states; not those in what
     it reads, which it checks.
     """
-    stated = _dims(binding) if isinstance(binding, relax.MatchCast) else []
-    alone = {hash(dim) for dim in stated if isinstance(dim, tvm.ir.Var)}
+    alone = {hash(dim) for dim in _stated(binding) if isinstance(dim, tvm.ir.Var)}
     return {hash(binding.var)} | (alone - _variables(binding.value))
 
 
 def _used(binding: relax.Binding) -> set[int]:
     """The variables and symbols that have to be there before a binding."""
-    stated = _dims(binding) if isinstance(binding, relax.MatchCast) else []
-    return _variables(binding.value).union(*map(_variables, stated)) - _defined(binding)
+    return _variables(binding.value).union(*map(_variables, _stated(binding))) - _defined(binding)
 
 
 def _variables(part: Any) -> set[int]:
@@ -243,7 +241,13 @@ def _variables(part: Any) -> set[int]:
     return {hash(var) for var in found}
 
 
-def _dims(binding: relax.MatchCast) -> list[tvm.ir.Expr]:
-    shape = binding.ty.shape if isinstance(binding.ty, relax.TensorType) else binding.ty
-    values = getattr(shape, "values", None)
+def _stated(binding: relax.Binding) -> list[tvm.ir.Expr]:
+    """The dimensions that a match_cast states, those in a tuple too."""
+    return _dims(binding.ty) if isinstance(binding, relax.MatchCast) else []
+
+
+def _dims(ty: relax.Type) -> list[tvm.ir.Expr]:
+    if isinstance(ty, relax.TupleType):
+        return [dim for field in ty.fields for dim in _dims(field)]
+    values = getattr(ty.shape if isinstance(ty, relax.TensorType) else ty, "values", None)
     return list(values) if values is not None else []

@@ -50,6 +50,11 @@ FOUND = {
         y = Resize<nearest_mode = "ceil">(x, , s) }""",
         {"x": (2, 6, 33)},
     ),
+    # A match_cast of a tuple defines the symbols in it, before what checks them.
+    "a product with as many as are distinct": (
+        "(float[5] x, float[5, 3] w) => (float[3] y) { a, i, j, k = Unique(x) y = MatMul(a, w) }",
+        {"x": (5,), "w": (5, 3)},
+    ),
     # FuseTIR finds no n in the shape `n + 2 + n`, nor in `n * 8 - 1 + 2 + 1 - 2`.
     "a triangle of a sum of sizes": (
         """(float[n, 8] x, float[2, 8] w) => (float[m, 8] y) {

@@ -38,6 +38,8 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
         raise node.error(
             f"index {known.min() if known.min() < -length else known.max()} is outside a dimension of {length}"
         )
+    if length is None and known.size:
+        node.require_at_least(size, max(int(known.max()) + 1, -int(known.min())), _INDEXED)
     if known.ndim == 0:
         begin = node.dims.wrapped(int(known), size)
         part = node.emit(strided(node, x.expr, [axis], [begin], [node.dims.simplify(begin + 1)], [1]))
@@ -45,8 +47,6 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
     if length is not None:
         inside = np.where(known < 0, known + length, known)
         return R.take(x.expr, node.value(inside).expr, axis, mode="fast")
-    if known.size:
-        node.require_at_least(size, max(int(known.max()) + 1, -int(known.min())), _INDEXED)
     return R.take(x.expr, indices.expr, axis, mode="wrap")
 
 

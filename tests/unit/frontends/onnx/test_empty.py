@@ -129,3 +129,14 @@ def test_as_many_biases_as_channels_is_checked_when_the_model_runs() -> None:
     np.testing.assert_array_equal(found, np.broadcast_to(3 + np.arange(4)[:, None], (2, 4, 7)))
     with pytest.raises(InputError, match="cannot run on inputs"):
         module.run(None, {"x": x, "w": w, "b": np.ones(3, np.float32)})
+
+
+@pytest.mark.parametrize("index", [-3, 2])
+def test_one_index_beyond_an_open_dimension_is_refused_when_the_model_runs(index: int) -> None:
+    """What lies before or behind the tensor was read, or the process ended."""
+    text = f"f (float[4, n, 8] x) => (float[4, 8] y) <int64 i = {{{index}}}> {{ y = Gather<axis = 1>(x, i) }}"
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 20]> {text}'), jobs=1).load()
+    x = np.arange(96, dtype=np.float32).reshape(4, 3, 8)
+    np.testing.assert_array_equal(module.run(None, {"x": x})[0], x[:, index])
+    with pytest.raises(InputError, match=r"cannot run on inputs 'x' \(4, 2, 8\)"):
+        module.run(None, {"x": x[:, :2]})
