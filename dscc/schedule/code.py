@@ -20,6 +20,7 @@ from typing import TypeAlias
 import tvm_ffi
 from tvm import tirx
 from tvm.ir import Expr
+from tvm.sym import Analyzer
 
 Index: TypeAlias = Expr | int
 
@@ -43,6 +44,12 @@ def constant(value: Index) -> int | None:
     if isinstance(value, int):
         return value
     return int(value.value) if isinstance(value, tirx.IntImm) else None
+
+
+def decided(condition: Expr) -> Expr | bool:
+    """A condition that the sizes decide, as a Python bool."""
+    simple = Analyzer().simplify(condition)
+    return bool(simple.value) if isinstance(simple, tirx.IntImm) else simple
 
 
 def quotient(a: Index, b: Index) -> Expr:

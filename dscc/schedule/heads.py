@@ -16,6 +16,8 @@ from tvm.ir import Expr
 
 from dscc.schedule.code import Code, Index, constant, index, product, quotient
 
+LOWEST = -3.4028234663852886e38  # the score of a key that a query does not see
+
 
 @dataclass(frozen=True)
 class Lines:

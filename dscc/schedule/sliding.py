@@ -19,9 +19,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 from tvm.ir import Expr, Var
-from tvm.sym import Analyzer
 
-from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, index, product
+from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, decided, index, product
 from dscc.schedule.convolution import Axis
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.loops import worth_threads
@@ -220,7 +219,7 @@ class WindowWriter:
             with self._each_row(at, index(ry)) as line:
                 for column in range((at.size - 1) * width.stride + width.reach):
                     uses = self._uses(column, at.size)
-                    if not uses or _decided(self._is_column(at.left + column)) is False:
+                    if not uses or decided(self._is_column(at.left + column)) is False:
                         continue
                     value = code.bind("v", self._data.load(line + column * self._channels, lanes))
                     for t, rx in uses:
@@ -251,7 +250,7 @@ class WindowWriter:
         code, height = self._code, self._window.height
         row = at.top + ry * height.dilation
         inside = tirx.And(row >= 0, row < index(height.size))
-        with code.when(_decided(inside) if height.padded else True):
+        with code.when(decided(inside) if height.padded else True):
             pixel = (at.image * index(height.size) + row) * index(self._window.width.size) + at.left
             yield code.bind("line", pixel * self._channels + at.c)
 
@@ -274,9 +273,3 @@ class WindowWriter:
         with code.loop(at.size, "t", "serial" if self._long else "unrolled") as t:
             with code.loop(lanes, "l", "vectorized") as lane:
                 code.add(self._fused.store([at.image, at.y, at.x + t, at.c + lane], source.load(t * lanes + lane)))
-
-
-def _decided(condition: Expr) -> Expr | bool:
-    """A condition that the sizes decide, as a Python bool."""
-    simple = Analyzer().simplify(condition)
-    return bool(simple.value) if isinstance(simple, tirx.IntImm) else simple

@@ -15,7 +15,8 @@ An expert that nobody chose costs a comparison; with one token only the weights 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -82,43 +83,45 @@ class Writer:
 
     def _totals(self, weight: Weight, rows: Flat, pitch: int) -> Flat | None:
         """Sums of the rows over the weight's blocks, where tiles of few rows take them."""
-        code, kept = self.code, self.routes.kept
         if not needs_totals(weight):
             return None
-        totals = code.heap("totals", self.tokens * self.mixture.top * weight.blocks + 1)
-        block = max(1, self.plan.task_flops // weight.reach // 4)
+        totals = self.code.heap("totals", self.tokens * self.mixture.top * weight.blocks + 1)
+        with self._each_row(weight.reach) as row:
+            write_totals(self.code, weight, rows, pitch, row, totals)
+        return totals
+
+    @contextmanager
+    def _each_row(self, elements: int) -> Iterator[Expr]:
+        """Every row that is kept, of so many elements: some of them are a task."""
+        code, kept = self.code, self.routes.kept
+        block = max(1, self.plan.task_flops // elements // 4)
         with code.loop(ceildiv(kept, block), "task", "parallel") as task:
             first = code.opaque("first", task * block)
             with code.loop(tirx.min(index(block), kept - first), "r") as r:
-                write_totals(code, weight, rows, pitch, code.opaque("row", first + r), totals)
-        return totals
+                yield code.opaque("row", first + r)
 
     def _permute(self) -> None:
         code, m, routes = self.code, self.mixture, self.routes
         lanes, vectors = self.lanes, m.hidden // self.lanes
-        block = max(1, self.plan.task_flops // m.hidden // 4)
-        with code.loop(ceildiv(routes.kept, block), "task", "parallel") as task:
-            first = code.opaque("first", task * block)
-            with code.loop(tirx.min(index(block), routes.kept - first), "r") as r:
-                row = code.opaque("row", first + r)
-                slot = code.opaque("slot", routes.order.load(row))
-                token = code.opaque("from", quotient(slot, m.top) * m.hidden)
-                to = code.opaque("to", row * self.row_pitch)
-                share = code.bind("share", self.at["shares"].load(slot))
+        with self._each_row(m.hidden) as row:
+            slot = code.opaque("slot", routes.order.load(row))
+            token = code.opaque("from", quotient(slot, m.top) * m.hidden)
+            to = code.opaque("to", row * self.row_pitch)
+            share = code.bind("share", self.at["shares"].load(slot))
 
-                def copy(at: Expr, lanes: int, token: Expr = token, to: Expr = to, share: Expr = share) -> None:
-                    x = code.bind("x", self.at["x"].load(token + at, lanes))
-                    names = {name: Var(name, "float32") for name in ("x", "share")}
-                    values = {names["x"]: x, names["share"]: broadcast(share, lanes)}
-                    made = lift(code, formula.build(m.enter, names), values)
-                    self.rows.store(code, to + at, broadcast(made, lanes))
+            def copy(at: Expr, lanes: int, token: Expr = token, to: Expr = to, share: Expr = share) -> None:
+                x = code.bind("x", self.at["x"].load(token + at, lanes))
+                names = {name: Var(name, "float32") for name in ("x", "share")}
+                values = {names["x"]: x, names["share"]: broadcast(share, lanes)}
+                made = lift(code, formula.build(m.enter, names), values)
+                self.rows.store(code, to + at, broadcast(made, lanes))
 
-                with code.loop(vectors, "v") as v:
-                    copy(v * lanes, lanes)
-                with code.loop(m.hidden - vectors * lanes, "v") as v:
-                    copy(vectors * lanes + v, 1)
-                with code.loop(self.first.reach - m.hidden, "v") as v:
-                    self.rows.store(code, to + m.hidden + v, tirx.const(0.0, "float32"))
+            with code.loop(vectors, "v") as v:
+                copy(v * lanes, lanes)
+            with code.loop(m.hidden - vectors * lanes, "v") as v:
+                copy(vectors * lanes + v, 1)
+            with code.loop(self.first.reach - m.hidden, "v") as v:
+                self.rows.store(code, to + m.hidden + v, tirx.const(0.0, "float32"))
 
     def _tasks(self, weight: Weight) -> tuple[Expr, Expr]:
         """How many tasks there are, and the panels of one."""

@@ -23,9 +23,9 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from dscc.schedule.base import Rule, Scheduled
-from dscc.schedule.code import Code, Flat, broadcast, ceildiv, constant, first_lanes, index, product
+from dscc.schedule.code import Code, Flat, broadcast, ceildiv, constant, decided, first_lanes, index, product
 from dscc.schedule.decisions import Decisions
-from dscc.schedule.heads import Head, Heads
+from dscc.schedule.heads import LOWEST, Head, Heads
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import exp_below_one
 from dscc.schedule.rules import attention_rows
@@ -33,7 +33,6 @@ from dscc.schedule.squares import transposed
 
 _KEYS = 64  # keys in a block: their scores stay in the first-level cache
 _PER_FEW = 4  # of the lanes of a vector: so many queries and fewer are taken one by one
-_LOWEST = -3.4028234663852886e38
 
 
 class Attention(Rule):
@@ -50,15 +49,11 @@ class Attention(Rule):
         code, lanes = Code(), machine.lanes()
         few = index(heads.queries) <= max(1, lanes // _PER_FEW)
         by_rows = attention_rows.fits(heads, lanes)
-        with code.when(_decided(few) if by_rows else False):
+        with code.when(decided(few) if by_rows else False):
             attention_rows.write(code, heads, lanes)
-        with code.when(_decided(tirx.Not(few)) if by_rows else True):
+        with code.when(decided(tirx.Not(few)) if by_rows else True):
             _write(code, heads, machine)
         return Scheduled(func.with_body(code.stmt()))
-
-
-def _decided(condition: Expr) -> Expr | bool:
-    return bool(condition.value) if isinstance(condition, tirx.IntImm) else condition
 
 
 def _write(code: Code, heads: Heads, machine: Machine) -> None:
@@ -96,7 +91,7 @@ class _Block:
     def write(self) -> None:
         code, heads, lanes = self.code, self.heads, self.lanes
         self._turn_queries()
-        self.most.store(code, 0, self._all(_LOWEST))
+        self.most.store(code, 0, self._all(LOWEST))
         self.total.store(code, 0, self._all(0.0))
         with code.loop(heads.value_size, "e") as e:
             self.mixed.store(code, e * lanes, self._all(0.0))
@@ -165,7 +160,7 @@ class _Block:
             return score
         ahead = tirx.Cast("int32", key - self.heads.offset - self.start)
         seen = tirx.GE(tirx.Ramp(0, 1, self.lanes), tirx.Broadcast(ahead, self.lanes))
-        return tirx.Select(seen, score, self._all(_LOWEST))
+        return tirx.Select(seen, score, self._all(LOWEST))
 
     def _weigh(self, count: Expr) -> Expr:
         """Scores become weights; the result is what earlier sums have to be multiplied by."""

@@ -16,13 +16,12 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from dscc.schedule.code import Code, Flat, broadcast, ceildiv, first_lanes, index, product, quotient, remainder
-from dscc.schedule.heads import Head, Heads
+from dscc.schedule.heads import LOWEST, Head, Heads
 from dscc.schedule.math import exp_below_one
 from dscc.schedule.squares import sums
 
 _KEYS = 64  # keys in a block: their scores stay in the first-level cache
 _HEADS = 4  # of a task
-_LOWEST = -3.4028234663852886e38
 
 
 def fits(heads: Heads, lanes: int) -> bool:
@@ -84,7 +83,7 @@ class _Task:
             for e in range(0, heads.value_size, lanes):
                 self.mixed[i].store(code, e, self._all(0.0))
             self.total[i].store(code, 0, self._all(0.0))
-            self.most[i].store(code, 0, tirx.const(_LOWEST, "float32"))
+            self.most[i].store(code, 0, tirx.const(LOWEST, "float32"))
         with code.loop(ceildiv(self.last, _KEYS), "block") as block:
             first = code.opaque("start", block * _KEYS)
             count = code.opaque("count", tirx.min(index(_KEYS), self.last - first))
@@ -103,7 +102,7 @@ class _Task:
         """
         code, lanes = self.code, self.lanes
         for best in self.best:
-            best.store(code, 0, self._all(_LOWEST))
+            best.store(code, 0, self._all(LOWEST))
         with code.loop(ceildiv(count, lanes), "vector") as vector:
             key = code.opaque("key", first + vector * lanes)
             keys = [code.bind("k", tirx.min(key + j, self.last - 1)) for j in range(lanes)]
@@ -112,7 +111,7 @@ class _Task:
                 score = self._products(i, [row.key.at(at, 0) for at in keys])
                 if self.bias is not None:
                     score = score + self.bias.load(self.heads.bias_at(row, self.query, key), lanes, mask=within)
-                score = code.bind("score", tirx.Select(within, score, self._all(_LOWEST)))
+                score = code.bind("score", tirx.Select(within, score, self._all(LOWEST)))
                 self.scores[i].store(code, vector * lanes, score)
                 self.best[i].store(code, 0, tirx.max(self.best[i].load(0, lanes), score))
 

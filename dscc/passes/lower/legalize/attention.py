@@ -20,11 +20,11 @@ from tvm import relax, te, tirx, topi
 
 from dscc.errors import PassError
 from dscc.passes.lower.legalize import Legalization, legalize
+from dscc.schedule.heads import LOWEST
 
 _OPAQUE = 8  # TVM's pattern kind of what nothing is fused with: the rule knows the parameters by position
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _PERMUTATION = "dscc.permutation"
-_LOWEST = -3.4028234663852886e38
 
 
 @legalize("relax.permute_dims")
@@ -123,7 +123,7 @@ def _define(
             value = value + wide(bias[tuple(at)])
         if not causal:
             return value
-        return tirx.Select(j <= i + causal_offset(causal, queries, keys), value, tirx.const(_LOWEST, dtype))
+        return tirx.Select(j <= i + causal_offset(causal, queries, keys), value, tirx.const(LOWEST, dtype))
 
     scores = te.compute(rows, score, name="scores")
     r = te.reduce_axis((0, keys), name="r")

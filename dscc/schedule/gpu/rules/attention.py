@@ -24,11 +24,10 @@ from dscc.schedule.code import ceildiv, index, product, quotient, remainder
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.gpu.device import Device, DeviceRule
 from dscc.schedule.gpu.kernel import Kernel
-from dscc.schedule.heads import Heads
+from dscc.schedule.heads import LOWEST, Heads
 
 _SIDE = 16  # threads of a block along queries, and along keys or elements of values
 _SLICE = 16  # elements of keys, or values, that are in shared memory at once
-_LOWEST = -3.4028234663852886e38
 _TILES = ((4, 4), (2, 4), (2, 2), (1, 2), (1, 1))  # queries and keys of one thread
 
 
@@ -96,7 +95,7 @@ class _Block:
         self.mixed = code.local("mixed", high * self.wide)
         self.most, self.total, self.decay = (code.local(name, high) for name in ("most", "total", "decay"))
         for i in range(high):
-            self.most.store(code, i, tirx.const(_LOWEST, "float32"))
+            self.most.store(code, i, tirx.const(LOWEST, "float32"))
             self.total.store(code, i, tirx.const(0.0, "float32"))
         for i in range(high * self.wide):
             self.mixed.store(code, i, tirx.const(0.0, "float32"))
@@ -161,7 +160,7 @@ class _Block:
 
     def _weigh(self, begin: Expr) -> None:
         """Scores become weights in shared memory; `decay` is what earlier sums have to be multiplied by."""
-        code, lowest = self.code, tirx.const(_LOWEST, "float32")
+        code, lowest = self.code, tirx.const(LOWEST, "float32")
         for i in range(self.high):
             row = self.ty * self.high + i
             query = code.bind("query", tirx.min(self.first + row, index(self.queries) - 1))
