@@ -13,7 +13,6 @@ environment keeps them in the pages of the file.
 from __future__ import annotations
 
 import ctypes
-import logging
 import mmap
 import os
 import sys
@@ -27,9 +26,9 @@ from dscc import scratch
 if TYPE_CHECKING:
     import numpy as np
 
-_LOG = logging.getLogger(__name__)
 _SYSTEM = Path("/sys/kernel/mm/transparent_hugepage")
 _GROUP = Path("/sys/fs/cgroup")
+_MEMORY = Path("/proc/meminfo")
 _STEP_PAGES = 8  # huge pages that are replaced at a time
 _LEAST_PAGES = 2  # of weights, for it to be worth a thread
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
@@ -55,8 +54,18 @@ def settle(image: np.ndarray[Any, Any]) -> threading.Thread | None:
         return None
     scratch.keep(image)
     thread = threading.Thread(target=_move, args=(image, begin, end, page), name="dscc-pages", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as err:  # there are too many, or the interpreter is about to end
+        _report("weights stay in the pages of the file", err)
+        return None
     return thread
+
+
+def _report(what: str, err: Exception) -> None:
+    import logging  # only here: with what it imports it takes a third of the runtime's import
+
+    logging.getLogger(__name__).debug("%s: %s", what, err)
 
 
 def _move(image: np.ndarray[Any, Any], begin: int, end: int, page: int) -> None:
@@ -66,7 +75,7 @@ def _move(image: np.ndarray[Any, Any], begin: int, end: int, page: int) -> None:
         for at in range(begin, end, _STEP_PAGES * page):
             _replace(at, min(_STEP_PAGES * page, end - at), page)
     except OSError as err:
-        _LOG.debug("weights stay in the pages of the file: %s", err)
+        _report("weights stay in the pages of the file", err)
 
 
 def _replace(at: int, size: int, page: int) -> None:
@@ -104,7 +113,11 @@ def _page_bytes() -> int:
 
 def _available() -> int:
     """Bytes of memory that may be taken, from the machine and from the control group of a container."""
-    fields = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
+    try:
+        fields = [line.split() for line in _MEMORY.read_text().splitlines()]
+    except OSError as err:  # a sandbox without /proc
+        _report("how much memory is free is not known", err)
+        return 0
     free = next((int(words[1]) << 10 for words in fields if words[0] == "MemAvailable:"), 0)
     try:
         limit, used = ((_GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))

@@ -13,7 +13,7 @@ from dscc.artifact.manifest import ContainerSpec
 from dscc.artifact.store import write_all
 from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
-from dscc.runtime import device, ffi, pages
+from dscc.runtime import device, ffi
 
 if TYPE_CHECKING:
     from dscc.artifact import Artifact
@@ -79,6 +79,8 @@ class Program:
     def settle(self) -> None:
         """Arrange the weights for many more runs."""
         if self.device is None:
+            from dscc.runtime import pages  # only here: most processes run a model a few times
+
             pages.settle(self._image)
 
     def owns(self, address: int) -> bool:

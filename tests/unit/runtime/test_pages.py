@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,11 +97,25 @@ def test_the_environment_says_no(fresh: None, monkeypatch: pytest.MonkeyPatch) -
     assert pages.settle(np.zeros(64 << 20, np.uint8)) is None
 
 
-@pytest.mark.parametrize("lacks", ["huge pages", "memory", "weights"])
+@pytest.mark.parametrize("lacks", ["huge pages", "memory", "weights", "threads", "/proc"])
 def test_what_keeps_weights_where_they_are(lacks: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.zeros(pages._page_bytes() if lacks == "weights" else 64 << 20, np.uint8)
     if lacks == "huge pages":
         monkeypatch.setattr(pages, "_page_bytes", lambda: 0)
     if lacks == "memory":
         monkeypatch.setattr(pages, "_available", lambda: image.nbytes)
+    if lacks == "threads":
+        monkeypatch.setattr(threading.Thread, "start", _no_thread)
+    if lacks == "/proc":
+        monkeypatch.setattr(pages, "_MEMORY", Path("/nowhere/meminfo"))
     assert pages.settle(image) is None
+
+
+def _no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_loading_a_module_imports_none_of_it() -> None:
+    """Most processes run a model a few times, and logging alone was a third of the runtime's own import."""
+    code = "import sys, dscc.runtime.module; print({'logging', 'tempfile', 'dscc.runtime.pages'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
