@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 
 # Relative to the largest reference output; what single-precision networks of a hundred layers show between engines.
+_LOG = logging.getLogger(__name__)
 TOLERANCE = 1e-4
 
 
@@ -141,7 +143,8 @@ def _plain(model: Path) -> bool:
 
     try:
         graph = onnx.load(model, load_external_data=False).graph
-    except Exception:  # noqa: BLE001  whatever a damaged file raises; the engine then says what is wrong with it
+    except Exception as err:  # noqa: BLE001  whatever a damaged file raises; the engine then says what is wrong with it
+        _LOG.debug("the types of '%s' are not known: %s", model, first_line(err))
         return True
     last = onnx.TensorProto.COMPLEX128
     return all(value.type.tensor_type.elem_type <= last for value in (*graph.input, *graph.output))

@@ -7,6 +7,7 @@ why `dscc --help` answers at once.
 from __future__ import annotations
 
 import importlib
+import logging
 import re
 import sys
 import warnings
@@ -19,6 +20,7 @@ import dscc
 from dscc.cli import interrupt
 from dscc.errors import DsccError, unknown
 
+_LOG = logging.getLogger(__name__)
 COMMANDS = ("bench", "compile", "inspect", "list", "opt", "plugins", "profile", "run", "targets", "tune", "verify")
 
 
@@ -75,8 +77,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except MemoryError:
         _say("error", "out of memory; give the machine more, or compile a smaller model")
         return 1
-    except Exception:
+    except Exception as err:
         if interrupt.seen():
+            _LOG.debug("what the interrupt ended in: %r", err)
             _say("error", "interrupted")
             return 130
         # TVM replaces the hook by one that hides tracebacks, and what arrives here is a bug of ours.
