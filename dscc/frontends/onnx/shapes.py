@@ -231,7 +231,8 @@ def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Seque
     """x with its dimensions stated as `shape`, checked when the model runs where they cannot be proved; None: they
     are known to differ.
     """
-    pairs = [(dim, wanted) for dim, wanted in zip(x.ty.shape.values, shape, strict=True) if not dims.equal(dim, wanted)]
+    # What is equal but written otherwise is stated too: TVM's own types, as of a concatenation, prove less than `dims`.
+    pairs = [(dim, wanted) for dim, wanted in zip(x.ty.shape.values, shape, strict=True) if not _is_same(dim, wanted)]
     if any(static(dim) is not None and static(wanted) is not None for dim, wanted in pairs):
         return None
     if not pairs:
@@ -242,6 +243,10 @@ def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Seque
     for dim, wanted in pairs:  # a match_cast to a lone symbol would crash: see `require_equal`
         require_equal(builder, dims, dim, wanted)
     return builder.emit(reshaped(x, shape))
+
+
+def _is_same(a: Dim, b: Dim) -> bool:
+    return bool(tvm_ffi.structural_equal(int64(a), int64(b)))
 
 
 def is_bare(dim: Dim) -> bool:

@@ -10,6 +10,13 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # A dimension that is 1 whatever the size is, but not written as 1, left a concatenation without a shape.
+    "a slice of one column beside a column": (
+        """(float[3, 1, n] x) => (float[a, b, c] y)
+        <int64[1] first = {-3}, int64[1] last = {9223372036854775807}, int64[1] axis = {2}, int64[1] step = {3},
+         float[2, 1, 1] w = {3, 5}> { part = Slice(x, first, last, axis, step) y = Concat<axis = 0>(w, part, part) }""",
+        {"x": (3, 1, 4)},
+    ),
     # `x != x` evaluated an expression with variables of its own twice.
     "IsNaN of a function": ("(float[n, m] x) => (bool[n, m] y) { e = Exp(x) y = IsNaN(e) }", {"x": (3, 20)}),
     # TVM's search for reshapes fails on slices of symbolic extents, here of padded columns.
