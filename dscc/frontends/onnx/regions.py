@@ -42,6 +42,18 @@ class Captured:
     def params(self) -> list[relax.Var]:
         return list(self.values)
 
+    def afresh(self) -> dict[str, Value]:
+        """What the names stand for inside of one draft: known sizes become a tensor in every draft for itself."""
+        return {name: self._afresh(value) for name, value in self.scope.items()}
+
+    def _afresh(self, value: Value) -> Value:
+        builder = self._node.bb
+        if isinstance(value, Container) and value.items is not None:
+            return Container(value.name, builder, value.kind, items=[self._afresh(item) for item in value.items])
+        if value.symbolic and not value.materialised:
+            return Value(value.name, builder, data=value.data, element=value.element)
+        return value
+
     def _inside(self, value: Value) -> Value:
         builder = self._node.bb
         if isinstance(value, Strings):
@@ -108,7 +120,7 @@ def draft(
     builder._begin_dataflow_block()
     try:
         with node.dims.aside():
-            values = finish(node.importer.subgraph(node, graph, {**captured.scope, **given}, last))
+            values = finish(node.importer.subgraph(node, graph, {**captured.afresh(), **given}, last))
         result = builder.emit_output(relax.Tuple([value.expr for value in values]))
     finally:
         block = builder._end_block()

@@ -10,6 +10,15 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # What is known of the sizes became a tensor in the first branch that needed it, and the other took it from there.
+    "both branches look at a size": (
+        """(float[4, n] x, float[4, 3] z) => (float[a, b] y) {
+        count = Size(x) limit = Constant<value_int = 40>() small = Less(count, limit)
+        y = If(small) <
+            then_branch = one () => (float[a, b] first) { twice = Add(z, z) first = Where(small, twice, z) },
+            else_branch = two () => (float[a, b] second) { half = Neg(z) second = Where(small, z, half) }> }""",
+        {"x": (4, 11), "z": (4, 3)},
+    ),
     # A dimension that is 1 whatever the size is, but not written as 1, left a concatenation without a shape.
     "a slice of one column beside a column": (
         """(float[3, 1, n] x) => (float[a, b, c] y)
