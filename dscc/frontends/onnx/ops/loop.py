@@ -2,13 +2,14 @@
 
 What is carried from one iteration to the next may change its shape. So the types of a body are found by trial: it is
 converted for the types of the initial values; dimensions that its results change become symbols of their own, and it
-is converted again, until nothing changes.
+is converted again, until nothing changes. A state that changes its rank has that of the first iteration's result in
+all others, as a rule; so where a Loop is known to begin, the first iteration goes before it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from tvm import relax, tirx
 
 from dscc import library
 from dscc.elements import carrier
-from dscc.frontends.onnx import regions
+from dscc.frontends.onnx import broadcast, regions
 from dscc.frontends.onnx.kinds import Container, OptionalKind, TensorKind, join, kind_of, restrict, result_type, wrap
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
@@ -39,6 +40,7 @@ class Iteration:
         trips: how often at most; None is without a limit. begins: whether it begins at all; None is yes.
         initial: of what is carried. scanned: tensors whose first axis is walked along, slice by slice.
         backwards: for each of those that are scanned, and `stacked_backwards` for each that is stacked: from the end.
+        first: what the index of the first iteration is.
     """
 
     body: onnx.GraphProto
@@ -53,6 +55,14 @@ class Iteration:
     slices: list[str] = field(default_factory=list)
     backwards: list[bool] = field(default_factory=list)
     stacked_backwards: list[bool] = field(default_factory=list)
+    first: int = 0
+
+    def enters(self) -> bool:
+        """Whether there is an iteration, whatever the inputs of the model are."""
+        begins = self.begins is None or (self.begins.constant is not None and bool(self.begins.constant.item()))
+        return begins and (
+            self.trips is None or (self.trips.constant is not None and int(self.trips.constant.item()) > 0)
+        )
 
 
 @converter("Loop", patterns=True)
@@ -89,10 +99,33 @@ def run(node: Node, it: Iteration) -> list[Value]:
         ]
         if all(_same(a, b) for a, b in zip(kinds, joined, strict=True)):
             break
+        if it.index and it.first == 0 and it.enters() and any(map(_opens, kinds, joined)):
+            return _peeled(node, it)
         kinds = joined
     results = _call(node, it, body, carried, kinds, known)
     states = dict(zip(carried, results, strict=False))
     return [*(it.initial[i] if i in kept else states[i] for i in range(len(it.states))), *results[len(carried) :]]
+
+
+def _opens(before: Any, after: Any) -> bool:
+    """Whether the rank of a tensor is known no longer."""
+    return isinstance(after, TensorKind) and after.dims is None and before.dims is not None
+
+
+def _peeled(node: Node, it: Iteration) -> list[Value]:
+    """A Loop whose first iteration goes before it; see the module."""
+    given = {it.index: Value(it.index, node.bb, data=np.array(0)), it.condition: Value("", node.bb, data=np.array(True))}
+    given |= dict(zip(it.states, it.initial, strict=True))
+    goes_on, *made = node.importer.subgraph(node, it.body, {**node.scope, **given})
+    states, stacked = made[: len(it.states)], made[len(it.states) :]
+    trips = None
+    if it.trips is not None and it.trips.constant is not None:
+        trips = Value(it.trips.name, node.bb, data=it.trips.constant - 1)
+    results = run(node, replace(it, trips=trips, begins=goes_on, initial=states, first=1))
+    for at, value in enumerate(stacked, len(states)):
+        begin = node.value(node.emit(relax.op.expand_dims(value.expr, 0)))
+        results[at] = node.retype(broadcast.joined(node, [begin, results[at]], 0), value.element)
+    return results
 
 
 def _kept(body: onnx.GraphProto, states: Sequence[str], first: int) -> set[int]:
@@ -148,8 +181,8 @@ def _convert(node: Node, it: Iteration, kept: set[int], carried: list[int], kind
     index, position = relax.Var("index", relax.TensorType([], "int64")), node.dims.symbol("i", 0)
     if it.index:
         data = np.empty((), dtype=object)
-        data[()] = position
-        given[it.index] = Value(it.index, node.bb, data=data, element="int64", expr=index)
+        data[()] = position + it.first if it.first else position
+        given[it.index] = Value(it.index, node.bb, data=data, element="int64", expr=None if it.first else index)
     if it.condition:
         given[it.condition] = Value(it.condition, node.bb, data=np.array(True))
     params = []

@@ -166,6 +166,26 @@ def test_a_state_that_grows_and_a_loop_that_stops_itself() -> None:
     agree(model, *({"x": noise(rows, 2), "most": np.array(most)} for rows, most in ((1, 9), (3, 3), (2, 200))))
 
 
+@pytest.mark.parametrize("trips", [1, 2, 7, None])
+def test_states_that_get_their_rank_in_the_first_iteration(trips: int | None) -> None:
+    """`last` is only written; `sum` grows from a number to rows. So programs are exported that fill names in a loop."""
+    body = graph(
+        "body",
+        [N("Cast", ["i"], ["at"], to=F32), N("Mul", ["x", "at"], ["moved"]), N("Add", ["moved", "sum"], ["more"]),
+         N("Neg", ["more"], ["row"]), N("ReduceMax", ["more"], ["top"], keepdims=0), N("Less", ["top", "most"], ["on"])],
+        [info("i", I64, []), info("go", BOOL, []), info("last", F32), info("sum", F32)],
+        [info("on", BOOL, []), info("row", F32), info("more", F32), info("row", F32, ["n", 2])],
+    )  # fmt: skip
+    weights = {"zero": np.array(0, np.float32), "yes": np.array(True)}
+    weights |= {"trips": np.array(trips)} if trips else {}
+    model = build(
+        [N("Loop", ["trips" if trips else "", "yes", "zero", "zero"], ["a", "b", "rows"], body=body),
+         N("Add", ["a", "b"], ["y"])],
+        {"x": ("f", ("n", 2)), "most": ("f", ())}, weights, outputs=["y", "rows"],
+    )  # fmt: skip
+    agree(model, *({"x": np.abs(noise(n, 2)) + 0.1, "most": np.array(most, np.float32)} for n in (1, 5) for most in (0, 3, 30)))
+
+
 def test_branches_that_differ_in_shape() -> None:
     then = graph("then", [N("Concat", ["x", "x"], ["t"], axis=0)], [], [info("t", F32, ["m", 3])])
     other = graph("else", [N("Relu", ["x"], ["e"])], [], [info("e", F32, ["n", 3])])
