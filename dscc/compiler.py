@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,11 +51,19 @@ def compile(
     """
     progress = progress or (lambda stage: None)
     options = options or CompileOptions(**fields)
-    done = optimize(model, options, lowering(options), progress)
+    return finish(optimize(model, options, lowering(options), progress), options.jobs, progress)
+
+
+def finish(done: Optimized, jobs: int, progress: Progress) -> Artifact:
+    """The artifact of a scheduled module.
+
+    Args:
+        jobs: processor cores that may be used; 0 means all.
+    """
     lifted = lift_constants(done.mod)
     with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
         progress("generate code")
-        objects = codegen.build(lifted.mod, done.ctx.target, Path(folder), options.jobs)
+        objects = codegen.build(lifted.mod, done.ctx.target, Path(folder), jobs)
         progress("link")
         model_so = Path(folder) / "model.so"
         done.ctx.target.link(objects, model_so, library.sources(lifted.mod))
@@ -70,13 +78,17 @@ def compile(
 def optimize(model: Path | str | Any, options: CompileOptions, then: str, progress: Progress) -> Optimized:
     """Read a model and run the passes that `options` ask for, then those of the pipeline text `then`."""
     target = target_of(options)
-    ctx = PassContext(target, records=None if options.db is None else database.open_existing(options.db, target).best)
+    ctx = PassContext(target, records=_records(options, target))
     asked, after = graph_passes(options), pipeline.parse(then, registry().passes)
     frontend = frontends.find(model)
     progress("read")
     mod = frontend.load(Path(model) if isinstance(model, str) else model, options)
     passes = Pipeline((*asked.passes, *after.passes))
     return Optimized(passes.run(mod, ctx, dump=options.dump, progress=progress), frontend.name, passes, ctx)
+
+
+def _records(options: CompileOptions, target: Target) -> Callable[[Any, frozenset[int]], Mapping[str, Any]] | None:
+    return None if options.db is None else database.open_existing(options.db, target, options.precision).best
 
 
 def target_of(options: CompileOptions) -> Target:

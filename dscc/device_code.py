@@ -16,7 +16,7 @@ from tvm.tirx import compilation_pipeline
 from tvm.tirx.build import codegen_build, split_host_device_mods
 
 from dscc import kernel_pipeline
-from dscc.targets.device import DeviceTarget
+from dscc.targets.device import Binary, DeviceTarget
 
 _NUMBER = struct.Struct("<Q")
 
@@ -49,24 +49,25 @@ def sources(launchers: tvm.runtime.Module) -> list[str]:
     return [str(module.inspect_source()) for module in launchers.imports]
 
 
-def pack(executable: tvm.runtime.Module, target: DeviceTarget, path: Path, jobs: int) -> None:
-    """Write the object file that the loader finds the executable and the finished device code in."""
+def pack(executable: tvm.runtime.Module, target: DeviceTarget, path: Path, jobs: int) -> list[Binary]:
+    """Write the object file that the loader finds a module's imports and the finished device code in; gives that."""
     packed = tvm.get_global_func("runtime.ModulePackImportsToTensor")(executable).numpy().tobytes()
     tree, entries = _unpacked(packed)
     with ThreadPoolExecutor(jobs) as pool:
         made = list(pool.map(lambda entry: _finished(entry[0], entry[1], target), entries))
     body = tree + b"".join(
-        _text(kind.encode()) + (_text(content) if content is not None else b"") for kind, content in made
+        _text(kind.encode()) + (_text(content) if content is not None else b"") for kind, content, _ in made
     )
     _write_object(_NUMBER.pack(len(body)) + body, target, path)
+    return [binary for _, _, binary in made if binary is not None]
 
 
-def _finished(kind: str, content: bytes | None, target: DeviceTarget) -> tuple[str, bytes | None]:
+def _finished(kind: str, content: bytes | None, target: DeviceTarget) -> tuple[str, bytes | None, Binary | None]:
     if kind != target.tvm_device["kind"] or content is None:
-        return kind, content
+        return kind, content, None
     signatures, source = _opened(content)
     binary = target.finish(source.decode())
-    return target.module, _text(binary.format.encode()) + signatures + _text(binary.code)
+    return target.module, _text(binary.format.encode()) + signatures + _text(binary.code), binary
 
 
 # What TVM's modules of device code are written as: format, signatures, code. A signature: name, name again, types of

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -45,13 +46,18 @@ def unfit(manifest: Manifest) -> str | None:
 
     Where the system does not tell what its processor has (no /proc/cpuinfo), only the processor family is compared.
     """
+    return lacking(manifest.machine, manifest.cpu_features, manifest.target)
+
+
+def lacking(machine: str, features: Iterable[str], target: str) -> str | None:
+    """The same for what is compiled for `target`, by the names that a manifest has for processors and features."""
     here = family(platform.machine())
-    if family(manifest.machine) != here:
-        return f"it is for {manifest.machine} processors ({manifest.target}), and this one is {here}"
+    if family(machine) != here:
+        return f"it is for {machine} processors ({target}), and this one is {here}"
     flags = cpu_flags()
-    missing = [feature for feature in manifest.cpu_features if feature not in flags]
+    missing = [feature for feature in features if feature not in flags]
     if flags and missing:
-        return f"it was compiled for {manifest.target}, and this processor lacks {', '.join(missing)}"
+        return f"it was compiled for {target}, and this processor lacks {', '.join(missing)}"
     return None
 
 

@@ -21,7 +21,10 @@ from dscc.cli import interrupt
 from dscc.errors import DsccError, unknown
 
 _LOG = logging.getLogger(__name__)
-COMMANDS = ("bench", "compile", "inspect", "list", "opt", "plugins", "profile", "run", "targets", "tune", "verify")
+COMMANDS = (
+    *("bench", "compile", "inspect", "list", "opt", "plugins", "profile", "run", "serve", "targets", "tune"),
+    "verify",
+)
 
 
 class Commands(click.Group):

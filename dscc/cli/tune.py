@@ -1,4 +1,4 @@
-"""`dscc tune`: search for better choices of the schedule rules, by measuring kernels of a model on the machine."""
+"""`dscc tune`: search for better choices of the schedule rules, by measuring kernels of a model where they run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from dscc.cli import flags, output
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dscc.targets.base import Target
     from dscc.tune.search import Task
+    from dscc.tune.workers import Runner
 
 
 @click.command("tune", short_help="Search for faster kernels of a model.")
@@ -41,46 +43,44 @@ def command(
 ) -> None:
     """Try other choices for the kernels of MODEL, and keep what was measured in the file --db.
 
+    With --rpc, candidates are built here and measured on the machine that 'dscc serve' lends, or on its device.
+
     Every measurement is kept at once: a search that is interrupted goes on where it stopped. A candidate counts if its
     result is that of the default; it is used, by 'dscc compile --db', if it was faster twice. The kernels are measured
     with the sizes that --input and --dim give.
     """
     from dscc import compiler, feeds
-    from dscc.artifact import host
     from dscc.artifact.host import cores
     from dscc.cli.progress import Stages
     from dscc.errors import TuneError
+    from dscc.tune import database, session
     from dscc.tune import search as searching
-    from dscc.tune import session
-    from dscc.tune.database import Database
-    from dscc.tune.workers import LocalBuilder, LocalRunner
+    from dscc.tune.workers import LocalBuilder
 
     options = flags.compile_options(values)
     if options.db is None:
         raise TuneError("tuning needs a file for what it measures; give --db FILE, which 'dscc compile' then takes")
     threads = threads or cores()
-    plain = dataclasses.replace(options, db=None)
-    with Stages(f"compile {model.name}") as stages:
-        artifact = compiler.compile(model, plain, progress=stages)
-    target = artifact.manifest.target
-    if reason := host.unfit(artifact.manifest):
-        if rpc is None:
-            raise TuneError(f"kernels for '{target}' cannot be measured here: {reason}; give --rpc HOST:PORT and --key")
-        # Which kernels are called, and with which sizes, is seen on this machine.
-        with Stages(f"compile {model.name} for this machine") as stages:
-            artifact = compiler.compile(model, dataclasses.replace(plain, target=None), progress=stages)
+    target = compiler.target_of(options)
+    plain = dataclasses.replace(options, db=None, target=str(target))
+    reason = session.unfit(target)
+    if reason and rpc is None:
+        raise TuneError(f"kernels for '{target}' cannot be measured here: {reason}; give --rpc HOST:PORT and --key")
+    runner, machine = _runner(target, rpc, key, threads)
+    with Stages(f"compile {model.name}" + (" for this machine" if reason else "")) as stages:
+        # Which kernels are called, and with which sizes, is seen on this machine in any case.
+        artifact = (session.here if reason else compiler.compile)(model, plain, progress=stages)
     given = feeds.random_feeds(artifact.load(1).get_inputs(), dims, seed)
-    database = Database(options.db, target, f"rpc {key}" if rpc else host.processor())
-    tasks = session.tasks(model, dataclasses.replace(plain, target=target), given, artifact, threads, database)
-    if ray or rpc:
-        from dscc.tune import remote
-    builder = remote.RayBuilder(ray) if ray else LocalBuilder(options.jobs or cores())
-    runner = remote.RpcRunner(rpc, key) if rpc else LocalRunner(threads)
+    found = database.Database(options.db, database.key(target, options.precision), machine)
+    tasks = session.tasks(model, plain, given, artifact, threads, found, elsewhere=bool(reason))
+    if ray:
+        from dscc.tune.remote import RayBuilder
+    builder = RayBuilder(ray) if ray else LocalBuilder(options.jobs or cores())
     limit = _Limit(minutes, trials)
     begin, count = time.monotonic(), 0
     try:
         with _Progress(tasks, limit.text) as progress:
-            steps = searching.search(tasks, database, builder, runner, lambda: limit.holds(begin, count), seed)
+            steps = searching.search(tasks, found, builder, runner, lambda: limit.holds(begin, count), seed)
             for step in steps:
                 count += 1
                 progress.show(step, count, time.monotonic() - begin)
@@ -90,6 +90,20 @@ def command(
         builder.close()
         runner.close()
     _report(tasks, count, options.db)
+
+
+def _runner(target: Target, rpc: str | None, key: str, threads: int) -> tuple[Runner, str]:
+    """What measures, and the name of the machine or the device that it measures on."""
+    from dscc.tune import session
+    from dscc.tune.workers import LocalRunner
+
+    if rpc is None:
+        return LocalRunner(threads), session.measured_on(target)
+    from dscc.targets.device import DeviceTarget
+    from dscc.tune.remote import RpcRunner
+
+    runner = RpcRunner(rpc, key, target.device if isinstance(target, DeviceTarget) else None)
+    return runner, runner.machine
 
 
 class _Limit:

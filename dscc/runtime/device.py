@@ -123,15 +123,26 @@ def open_device(manifest: Manifest, wanted: str | None = None) -> Device:
     Raises:
         ArtifactError: the device, its driver or its runtime is missing, or it is another one than was compiled for.
     """
-    needs, library = manifest.device, ffi.runtime()
-    kind = str(needs["kind"])
+    try:
+        return opened(manifest.device, wanted)
+    except ArtifactError as err:
+        raise ArtifactError(f"this artifact is for {manifest.target}: {err}") from err
+
+
+def opened(needs: Mapping[str, Any], wanted: str | None = None) -> Device:
+    """The device that fits `needs`, which is what a target says of itself (`DeviceTarget.device`).
+
+    Raises:
+        ArtifactError: as `open_device`.
+    """
+    library, kind = ffi.runtime(), str(needs["kind"])
     wanted = os.environ.get("DSCC_DEVICE", "") if wanted is None else wanted
     if kind not in OPENERS:
-        raise ArtifactError(f"this artifact is for {manifest.target}: {unknown('kind of device', kind, OPENERS)}")
+        raise ArtifactError(unknown("kind of device", kind, OPENERS))
     with _lock:
         try:
             name = OPENERS[kind](library, needs, wanted)
         except (ffi.RuntimeFailure, DsccError) as err:
             said = err.message if isinstance(err, ffi.RuntimeFailure) else str(err)
-            raise ArtifactError(f"this artifact is for {manifest.target}: {' '.join(said.split())}") from err
+            raise ArtifactError(" ".join(said.split())) from err
     return Device(library, kind, int(needs["type"]), name)

@@ -26,10 +26,12 @@ class Binary:
     Attributes:
         format: how the runtime's module of this kind calls it, as in `cubin`, `hsaco`, `bin`, `spv`.
         code: the bytes.
+        spills: what its kernels keep in memory for want of registers, as far as the compiler says: bytes, or registers.
     """
 
     format: str
     code: bytes
+    spills: int = 0
 
 
 class DeviceTarget(Target):

@@ -48,7 +48,8 @@ class Trial:
 
     Attributes:
         choices: by name; what is left out has its default.
-        state: `right`, `wrong` (its result is not the default's), or `failed` (it could not be built or run).
+        state: `right`, `wrong` (its result is not the default's), `refused` (its device has too few registers or too
+            little memory for it), or `failed` (it could not be built or run).
         ratio: its time over that of the default, measured in turns; None unless right.
         time_ns: of a call.
         confirmed: it was measured again, longer, and was faster again.
@@ -66,7 +67,8 @@ class Database:
 
     Args:
         path: the file.
-        target: `NAME:ARCH`; machine: the processor that measures, as the operating system names it.
+        target: `NAME:ARCH`, with the precision unless it is float32; machine: the processor that measures, as the
+            operating system names it, or the device, as its driver does.
 
     Raises:
         TuneError: the file cannot be opened, or is no database of dscc.
@@ -125,7 +127,7 @@ class Database:
         return {}
 
 
-def open_existing(path: Path, target: Target) -> Database:
+def open_existing(path: Path, target: Target, precision: str) -> Database:
     """The database at `path`, to look choices up for `target` on this machine.
 
     Raises:
@@ -133,7 +135,12 @@ def open_existing(path: Path, target: Target) -> Database:
     """
     if not path.is_file():
         raise TuneError(f"tuning database '{path}' does not exist; 'dscc tune MODEL --db {path}' makes it")
-    return Database(path, str(target), host.processor())
+    return Database(path, key(target, precision), host.processor())
+
+
+def key(target: Target | str, precision: str) -> str:
+    """What kernels of a target are filed under: those of one structure are others where factors are rounded first."""
+    return str(target) if precision == "fp32" else f"{target} {precision}"
 
 
 def _hash(func: tirx.PrimFunc) -> str:

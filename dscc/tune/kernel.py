@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import tvm
 import tvm_ffi
 from tvm import tirx
 
-from dscc import kernel_pipeline, targets
+from dscc import codegen, device_code, placement, targets
+from dscc.errors import TargetError
 from dscc.schedule.base import Packing
 from dscc.schedule.decisions import Choice, Decisions
 from dscc.schedule.plan import plan
+from dscc.targets.device import DeviceTarget
+
+if TYPE_CHECKING:
+    from dscc.targets.base import Target
 
 ENTRY = "kernel"
 Sizes = tuple[tuple[int, ...], ...]
@@ -44,15 +50,24 @@ class Kernel:
         text: the function, as `tvm.ir.save_json` writes it.
         arguments: in the order of its parameters.
         target: `NAME:ARCH`.
+        precision: in which products are computed, as in `CompileOptions`.
     """
 
     name: str
     text: str
     arguments: tuple[Argument, ...]
     target: str
+    precision: str = "fp32"
 
     @staticmethod
-    def of(name: str, func: tirx.PrimFunc, constants: frozenset[int], sizes: Sizes, target: str) -> Kernel:
+    def of(
+        name: str,
+        func: tirx.PrimFunc,
+        constants: frozenset[int],
+        sizes: Sizes,
+        target: str,
+        precision: str = "fp32",
+    ) -> Kernel:
         """The kernel `func`, called with arguments of these sizes."""
         written = _written(func)
         arguments = []
@@ -65,11 +80,15 @@ class Kernel:
                 known = all(isinstance(extent, tirx.IntImm) for extent in param.shape)
                 shape = tuple(int(extent) for extent in param.shape) if role == "constant" and known else size
                 arguments.append(Argument(str(param.dtype), shape, role))
-        return Kernel(name, tvm.ir.save_json(func), tuple(arguments), target)
+        return Kernel(name, tvm.ir.save_json(func), tuple(arguments), target, precision)
 
     @property
     def func(self) -> tirx.PrimFunc:
         return tvm.ir.load_json(self.text)
+
+    @property
+    def compiled_for(self) -> Target:
+        return targets.resolve(self.target).in_precision(self.precision)
 
     @property
     def constants(self) -> frozenset[int]:
@@ -91,7 +110,7 @@ def space(kernel: Kernel) -> dict[str, dict[str, tuple[Choice, ...]]]:
 
     The rule that takes it by default is the first.
     """
-    target = targets.resolve(kernel.target)
+    target = kernel.compiled_for
     found: dict[str, dict[str, tuple[Choice, ...]]] = {}
     for name in ("", *(rule.name for rule in target.rules)):
         decisions = Decisions({"rule": name})
@@ -109,26 +128,46 @@ class Built:
     Attributes:
         library: the content of the file.
         packings: how constants are laid out for it, by parameter.
+        device: where it runs, as `DeviceTarget.device` says it; empty for a processor.
     """
 
     library: bytes
     packings: Mapping[int, Packing]
+    device: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """A candidate that its device has too few registers or too little memory for; the text says which."""
 
 
 def build(kernel: Kernel, choices: Mapping[str, Choice]) -> Built:
     """Build a candidate. Runs in any process that can import dscc.
 
     Raises:
+        Refused: registers of the device were not enough, or its compiler did not take it.
         DsccError, or what TVM raises: it cannot be built with these choices.
     """
-    target = targets.resolve(kernel.target)
+    target = kernel.compiled_for
     scheduled, _ = plan(kernel.func, kernel.constants, target, Decisions(choices))
-    func = kernel_pipeline.with_plain_parameters(scheduled.func)
-    func = func.with_attrs({"global_symbol": ENTRY, "tirx.noalias": True})
-    passes = "default" if kernel_pipeline.has_blocks(func) else kernel_pipeline.NAME
-    module = tvm.tirx.build(tvm.IRModule({ENTRY: func}), target.tvm_target, passes)
+    func = scheduled.func.with_attr("global_symbol", ENTRY)
+    (module,) = codegen.compile_kernels(tvm.IRModule({ENTRY: func}), target, jobs=1)
     with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
-        compiled, linked = Path(folder) / "kernel.o", Path(folder) / "kernel.so"
-        target.write_object(module, compiled)
-        target.link([compiled], linked)
-        return Built(linked.read_bytes(), dict(scheduled.packings))
+        objects, linked = [Path(folder) / "kernel.o"], Path(folder) / "kernel.so"
+        target.write_object(module, objects[0])
+        on_device = isinstance(target, DeviceTarget) and placement.on_device(func)
+        if isinstance(target, DeviceTarget) and on_device:
+            objects.append(Path(folder) / "device.o")
+            spills = _packed(module, target, objects[-1])
+            if spills and choices:
+                raise Refused(f"registers are not enough: {spills} spilled")
+        target.link(objects, linked)
+        needs = dict(target.device) if isinstance(target, DeviceTarget) and on_device else {}
+        return Built(linked.read_bytes(), dict(scheduled.packings), needs)
+
+
+def _packed(module: tvm.runtime.Module, target: DeviceTarget, path: Path) -> int:
+    """Write the finished device code; what it spills."""
+    try:
+        return sum(binary.spills for binary in device_code.pack(module, target, path, 1))
+    except TargetError as err:
+        raise Refused(str(err)) from err

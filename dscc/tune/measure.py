@@ -1,4 +1,4 @@
-"""Running candidates of a kernel in turns with its default, and comparing what they compute.
+"""Running candidates of a kernel in turns with its default, on a processor or a device, and comparing the results.
 
 Constants are taken from as many copies as fill the caches: in a model, the weights of a kernel have to come from
 memory, since all other weights were read in between.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dscc.elements import numpy_dtype
-from dscc.runtime import ffi
+from dscc.runtime import device, ffi
 from dscc.runtime.ffi import ALIGN
 from dscc.runtime.program import load_library
 from dscc.tune.kernel import ENTRY, Built, Kernel
@@ -23,7 +23,8 @@ _COPIES_BYTES = 64 << 20  # of constants that are used in turns, at most
 _MOST_COPIES = 16
 _SLICE_S = 5e-4  # that one side of a pair runs at least; short, so that some are not interrupted
 TOLERANCE = 1e-4
-"""Of the largest output: how far a candidate's result may be from the default's."""
+"""Of the largest output: how far a candidate's result in float32 or wider may be from the default's."""
+_IN_HALVES = {"float16": 2**-9, "bfloat16": 2**-6}  # two units in the last place of the largest
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Measured:
     """A candidate beside the default.
 
     Attributes:
-        error: largest difference of the outputs, as a part of the largest output.
+        error: largest difference of the outputs, as a part of the largest output; for one in halves, as many times
+            `TOLERANCE` as it is times what halves may differ by.
         ratio: candidate's time over default's, both the least of all turns: what other processes add is never negative.
         time_ns: of a call of the candidate, the least.
     """
@@ -52,7 +54,7 @@ def measure(kernel: Kernel, default: Built, candidate: Built, threads: int, pair
     base, tried = _Loaded(kernel, default, threads), _Loaded(kernel, candidate, threads)
     base.run(1)
     tried.run(1)
-    error = max((difference(a, b) for a, b in zip(tried.outputs, base.outputs, strict=True)), default=0.0)
+    error = largest_difference(tried.outputs(), base.outputs())
     once = max(1e-7, _timed(base.run, 1))
     count = max(1, int(_SLICE_S / once))
     theirs = mine = float("inf")
@@ -70,17 +72,23 @@ def _timed(run: Callable[[int], None], count: int) -> float:
     return time.perf_counter() - begin
 
 
+def largest_difference(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
+    """As `Measured.error`."""
+    return max((difference(a, b) for a, b in zip(found, wanted, strict=True)), default=0.0)
+
+
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    if wanted.size == 0 or np.array_equal(found, wanted, equal_nan=wanted.dtype.kind == "f"):
+    if wanted.size == 0 or found.tobytes() == wanted.tobytes():
         return 0.0
-    if wanted.dtype.kind != "f":
+    if wanted.dtype.kind not in "fV":  # NumPy knows no bfloat16
         return np.inf
     a, b = found.astype("float64"), wanted.astype("float64")
     same = (np.isnan(a) & np.isnan(b)) | (a == b)
     with np.errstate(invalid="ignore"):
         worst = float(np.where(same, 0.0, np.abs(a - b)).max())
     finite = np.abs(b[np.isfinite(b)])
-    return worst / (float(finite.max()) or 1.0) if finite.size and np.isfinite(worst) else np.inf
+    scale = TOLERANCE / _IN_HALVES.get(str(wanted.dtype), TOLERANCE)
+    return scale * worst / (float(finite.max()) or 1.0) if finite.size and np.isfinite(worst) else np.inf
 
 
 def arrays(kernel: Kernel, built: Built) -> list[np.ndarray | int]:
@@ -105,10 +113,11 @@ def arrays(kernel: Kernel, built: Built) -> list[np.ndarray | int]:
 
 
 class _Loaded:
-    """A candidate in this process, with arguments for its calls."""
+    """A candidate in this process, with arguments for its calls in the memory that they run on."""
 
     def __init__(self, kernel: Kernel, built: Built, threads: int):
         self._library = library = ffi.runtime()
+        self._device = device.opened(built.device) if built.device else None
         self._module = load_library(library, memoryview(built.library))
         get = library.function("ffi.ModuleGetFunction")
         function = library.invoke(get, self._module, ENTRY, 1)
@@ -119,7 +128,7 @@ class _Loaded:
             library.invoke(set_threads, threads)
         made = arrays(kernel, built)
         self._kept: list[object] = []  # memory and its descriptions
-        self.outputs: list[np.ndarray] = []
+        self._outputs: list[tuple[np.ndarray, ffi.Ref]] = []
         constants = {i for i, argument in enumerate(kernel.arguments) if argument.role == "constant"}
         size = sum(item.nbytes for i, item in enumerate(made) if i in constants and isinstance(item, np.ndarray))
         copies = max(1, min(_MOST_COPIES, _COPIES_BYTES // size)) if size else 1
@@ -140,6 +149,15 @@ class _Loaded:
             status = call(handle, ctypes.addressof(values), len(values), address)
             if status != 0:
                 self._library.check(status)
+        if self._device is not None:
+            self._device.wait()
+
+    def outputs(self) -> list[np.ndarray]:
+        """What the last call wrote."""
+        if self._device is not None:
+            for array, tensor in self._outputs:
+                self._device.read(tensor.handle, self._library.dtype(str(array.dtype)), array)
+        return [array for array, _ in self._outputs]
 
     def _value(self, item: np.ndarray | int, output: bool = False) -> tuple[int, int]:
         """Kind and bits of an argument; arrays are copied to memory that vectors may be loaded from."""
@@ -149,10 +167,13 @@ class _Loaded:
         start = -memory.__array_interface__["data"][0] % ALIGN
         array = memory[start : start + item.nbytes].view(item.dtype).reshape(item.shape)
         np.copyto(array, item)
-        if output:
-            self.outputs.append(array)
         code = self._library.dtype(str(item.dtype))
         tensor = self._library.tensor(array.__array_interface__["data"][0], code, item.shape)
+        if self._device is not None:
+            here, tensor = tensor, self._device.tensor(code, item.shape)
+            self._device.copy(here, tensor)
+        if output:
+            self._outputs.append((array, tensor))
         self._kept += [memory, tensor]
         return ffi.TENSOR, tensor.handle
 

@@ -6,6 +6,7 @@ unlikely. Its candidates are neighbours of the best one so far, one choice apart
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +15,10 @@ from dscc.schedule.decisions import Choice
 from dscc.tune.database import FASTER, Choices, Database, Trial
 from dscc.tune.kernel import Built, Kernel, space
 from dscc.tune.measure import TOLERANCE
-from dscc.tune.workers import Builder, Failed, Runner
+from dscc.tune.workers import Builder, DoesNotFit, Failed, Runner
 
 _BATCH = 8  # candidates that are built at once
-_PAIRS, _CONFIRM_PAIRS = 15, 60
+_PAIRS, _CONFIRM_PAIRS, _TIME_PAIRS = 15, 60, 5
 _LIMIT = 1.1  # times the default's time, from which on a candidate is not measured further
 _ANYWHERE = 0.25  # of candidates are no neighbours
 _TRIES = 40
@@ -30,6 +31,7 @@ class Task:
     Attributes:
         number: in the database.
         time_ms: of its calls in one run of the model, with the default.
+        calls: in one run, where `time_ms` was seen on another machine than measures; 0 where it was not.
     """
 
     kernel: Kernel
@@ -37,6 +39,7 @@ class Task:
     time_ms: float
     trials: list[Trial] = field(default_factory=list)
     exhausted: bool = False
+    calls: int = 0
     _space: dict[str, dict[str, tuple[Choice, ...]]] | None = None
     _default: Built | None = None
 
@@ -138,6 +141,7 @@ def search(
                 task.exhausted = True
                 continue
             task._default = default
+            _time(task, default, runner)
         built = builder.build(task.kernel, candidates)
         for choices, candidate in zip(candidates, built, strict=True):
             trial = _try(task, task._default, choices, candidate, runner)
@@ -148,9 +152,17 @@ def search(
                 return
 
 
+def _time(task: Task, default: Built, runner: Runner) -> None:
+    """How long the default takes where it is measured."""
+    if task.calls:
+        with contextlib.suppress(Failed):  # then candidates will show it
+            found = runner.measure(task.kernel, default, default, _TIME_PAIRS, float("inf"))
+            task.time_ms, task.calls = found.time_ns * task.calls / 1e6, 0
+
+
 def _try(task: Task, default: Built, choices: Choices, candidate: Built | Failed, runner: Runner) -> Trial:
     if isinstance(candidate, Failed):
-        return Trial(choices, "failed")
+        return Trial(choices, "refused" if isinstance(candidate, DoesNotFit) else "failed")
     if candidate.library == default.library:
         return Trial(choices, "right", 1.0)
     try:

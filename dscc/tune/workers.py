@@ -18,7 +18,7 @@ from typing import Any
 
 from dscc.errors import first_line
 from dscc.schedule.decisions import Choice
-from dscc.tune.kernel import Built, Kernel, build
+from dscc.tune.kernel import Built, Kernel, Refused, build
 from dscc.tune.measure import Measured, measure
 
 BUILD_S = 60.0
@@ -30,6 +30,10 @@ Candidate = Mapping[str, Choice]
 
 class Failed(Exception):
     """A candidate could not be built or run; the text says why."""
+
+
+class DoesNotFit(Failed):
+    """A candidate wants more of its device than that has."""
 
 
 class Builder(ABC):
@@ -91,6 +95,8 @@ def attempt(kernel: Kernel, candidate: Candidate) -> Built | Failed:
     """`build`, with what went wrong as a value: exceptions of TVM do not travel between processes."""
     try:
         return build(kernel, candidate)
+    except Refused as err:
+        return DoesNotFit(first_line(err)[:200])
     except Exception as err:  # noqa: BLE001  code generation raises what it likes for a candidate that does not fit
         return Failed(first_line(err)[:200])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dscc.schedule.base import Rule, Scheduled
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tvm import tirx
 
     from dscc.schedule.decisions import Decisions
+
+
+_FEWEST = 32  # threads of a block that a rule is tuned for
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,13 @@ class Device(Machine):
         """Whether the device has the types of all parameters."""
         types = {str(param.dtype) for param in func.params if hasattr(param, "dtype")}
         return (self.float64 or "float64" not in types) and (self.float16 or "float16" not in types)
+
+
+def with_threads(device: Device, decisions: Decisions) -> Device:
+    """The device with as many threads to a block as the tuner says; by default the most."""
+    fewer = [device.threads >> i for i in range(1, 4)]
+    threads = decisions.pick("threads", [device.threads, *(n for n in fewer if n >= _FEWEST and n % device.warp == 0)])
+    return replace(device, threads=threads)
 
 
 class DeviceRule(Rule):

@@ -54,10 +54,11 @@ class TensorAttention(CudaRule):
         pointers = [buffer.data for buffer in (q, k, v, out, bias if bias is not None else q)]
         counts = [int32(n) for n in (queries, keys, heads, groups)]
         fits = [tall for tall in (2, 1) if _shared_bytes(tall, size, value_size) <= machine.block_bytes]
+        fits = list(decisions.pick("tall", [tuple(fits), *((tall,) for tall in fits if len(fits) > 1)]))
         with code.when(nonempty(q.shape[0])):
             for tall in fits:
                 # 32 queries for each warp read keys and values half as often, and are too many for short sequences
-                rows = _WARPS * 16 * tall
+                rows = _WARPS * 16 * tall  # one height is for all lengths where the tuner chose it
                 long = index(queries) > rows // 2
                 with code.when(index(queries) > 0 if len(fits) == 1 else long if tall == 2 else _short(queries, rows)):
                     name = f"dscc::attend<{element}, {kind}, {size}, {value_size}, {_WARPS}, {tall}, {flags}>"

@@ -35,6 +35,11 @@ class Compiled:
     code: bytes
     log: str
 
+    @property
+    def spills(self) -> int:
+        """Bytes that the kernels keep in memory for want of registers."""
+        return sum(map(int, re.findall(r"(\d+) bytes spill (?:stores|loads)", self.log)))
+
 
 class Nvrtc:
     """The library at one place, with the folders that hold its headers."""

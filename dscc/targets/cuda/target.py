@@ -93,7 +93,7 @@ class Cuda(DeviceTarget):
 
     def finish(self, source: str) -> Binary:
         compiler = nvrtc.find()
-        cubins = {machine.code: compiler.compile(source, machine.code).code for machine in self._codes}
-        if len(cubins) == 1:
-            return Binary("cubin", next(iter(cubins.values())))
-        return Binary("cubin", nvrtc.bundle(cubins))
+        made = {machine.code: compiler.compile(source, machine.code) for machine in self._codes}
+        spills = sum(each.spills for each in made.values())
+        cubins = {arch: each.code for arch, each in made.items()}
+        return Binary("cubin", next(iter(cubins.values())) if len(cubins) == 1 else nvrtc.bundle(cubins), spills)

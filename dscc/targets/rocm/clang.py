@@ -86,6 +86,12 @@ class Clang:
         return done.stderr
 
 
+def spills(code: bytes) -> int:
+    """Vector registers of lanes that the kernels of a code object keep in memory, by its metadata (MessagePack)."""
+    found = re.findall(rb"\.vgpr_spill_count(?:\xcc(.)|\xcd(..)|([\x00-\x7f]))", code, re.S)
+    return sum(int.from_bytes(b"".join(number), "big") for number in found)
+
+
 def _rolled(source: str, names: set[str]) -> str:
     """The source with the loops of these kernels left as they are."""
 

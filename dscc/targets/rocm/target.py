@@ -85,7 +85,8 @@ class Rocm(DeviceTarget):
         return {"kind": self.module, "type": self.device_type, "architecture": self.arch}
 
     def finish(self, source: str) -> Binary:
-        return Binary("hsaco", clang.find().code_object(with_bfloat(source), self.arch))
+        code = clang.find().code_object(with_bfloat(source), self.arch)
+        return Binary("hsaco", code, clang.spills(code))
 
     def show(self, source: str, form: str) -> str | bytes:
         if form == "asm":

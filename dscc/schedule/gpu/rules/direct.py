@@ -19,7 +19,7 @@ from dscc.schedule.base import Scheduled
 from dscc.schedule.code import index, product
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
-from dscc.schedule.gpu.device import Device, DeviceRule
+from dscc.schedule.gpu.device import Device, DeviceRule, with_threads
 from dscc.schedule.gpu.kernel import Kernel
 from dscc.schedule.rowwise.formulas import is_costly
 from dscc.schedule.stages import loads, substitute, unravel
@@ -36,6 +36,7 @@ class Direct(DeviceRule):
         fused = Fused.of(func)
         if fused is None or fused.anchor.init is None:
             return None
+        device = with_threads(device, decisions)
         anchor = fused.anchor
         operand = fused.inline(anchor.value)
         own = [load for load in loads(operand) if load.source.same_as(anchor.buffer)]

@@ -19,7 +19,7 @@ from dscc.schedule.code import Flat, Index, index, product
 from dscc.schedule.collapse import View, collapse
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.domain import Interval, bounded
-from dscc.schedule.gpu.device import Device, DeviceRule
+from dscc.schedule.gpu.device import Device, DeviceRule, with_threads
 from dscc.schedule.gpu.kernel import Kernel
 from dscc.schedule.loops import Reduction
 from dscc.schedule.program import Program, inline, read
@@ -37,6 +37,7 @@ class Elementwise(DeviceRule):
         program = read(func)
         if program is None or not program.stages or len(program.stages) != len(program.items):
             return None
+        device = with_threads(device, decisions)
         program = inline(program)
         code = Kernel()
         views = _views(code, func, program)

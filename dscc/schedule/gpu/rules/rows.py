@@ -21,7 +21,7 @@ from tvm.ir import Expr, Var
 from dscc.schedule.base import Scheduled
 from dscc.schedule.code import Flat, Index, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.decisions import Decisions
-from dscc.schedule.gpu.device import Device, DeviceRule
+from dscc.schedule.gpu.device import Device, DeviceRule, with_threads
 from dscc.schedule.gpu.kernel import Kernel
 from dscc.schedule.rowwise.program import COMBINE, Access, Axis, Fold, Rows, Sweep
 from dscc.schedule.rowwise.resolve import rows_of
@@ -43,6 +43,7 @@ class Rowwise(DeviceRule):
         rows = rows_of(func, keep=False)
         if rows is None:
             return None
+        device = with_threads(device, decisions)
         code = Kernel()
         views = {p: code.view(p) for p in func.params if tirx.is_buffer_var(p)}
         lane = lane_axis(rows)
