@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tvm import relax, te, tirx
@@ -76,8 +77,18 @@ def _output(node: Node, x: Value, over: Windows) -> list[Dim]:
     return result
 
 
+def _covers(over: Windows, spatial: Sequence[Dim], output: Sequence[Dim]) -> bool:
+    """Whether there is one window, over all of the data and no padding; under ceil_mode it may reach beyond."""
+    sizes = [static(size) or 0 for size in spatial]
+    reached = all(0 < size <= kernel for size, kernel in zip(sizes, over.kernel, strict=True))
+    single = all(static(count) == 1 for count in output)
+    return reached and single and not any(over.padding or [1]) and set(over.dilations) == {1}
+
+
 def _pool(node: Node, x: Value, over: Windows, kind: str) -> Expr:
-    rank, padding = len(over.kernel), over.padding
+    rank, padding, output = len(over.kernel), over.padding, _output(node, x, over)
+    if is_float(x.dtype) and _covers(over, x.shape[2:], output):
+        return (R.max if kind == "max" else R.mean)(x.expr, list(range(2, x.ndim)), keepdims=True)
     include = bool(node.attr("count_include_pad", 0))
     plain = rank in _LAYOUTS and padding is not None and not node.attr("ceil_mode", 0) and is_float(x.dtype)
     if plain and all(pad < over.kernel[i % rank] for i, pad in enumerate(padding or [])):
@@ -92,7 +103,7 @@ def _pool(node: Node, x: Value, over: Windows, kind: str) -> Expr:
             return _MAX[rank](x.expr, **arguments)
         if all(d == 1 for d in over.dilations):
             return _AVERAGE[rank](x.expr, **arguments, count_include_pad=include)
-    return _window(node, x.expr, over, kind, _output(node, x, over), include)
+    return _window(node, x.expr, over, kind, output, include)
 
 
 def _window(node: Node, x: Expr, over: Windows, kind: str, spatial: list[Dim], include: bool = False) -> Expr:

@@ -81,6 +81,13 @@ def test_pool(agree: Callable[..., Any], op: str, attributes: dict[str, Any]) ->
     agree(build([N(op, ["x"], ["y"], **attributes)], IMAGE), *IMAGES)
 
 
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("kernel", [[7, 5], [20, 20], [7, 4], [9, 5]])
+def test_pool_over_everything(agree: Callable[..., Any], op: str, kernel: list[int]) -> None:
+    node = N(op, ["x"], ["y"], kernel_shape=kernel, strides=[20, 20], ceil_mode=1)
+    agree(build([node], {"x": ("f", ("n", 3, 7, 5))}), {"x": noise(2, 3, 7, 5)}, {"x": noise(1, 3, 7, 5)})
+
+
 def test_average_pool_that_counts_padding(agree: Callable[..., Any]) -> None:
     node = N("AveragePool", ["x"], ["y"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
     agree(build([node], IMAGE), *IMAGES)
