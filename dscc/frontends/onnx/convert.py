@@ -127,16 +127,22 @@ class Importer:
                 try:
                     outputs = self._node(proto, said, inputs, opsets, attributes, scope, bound)
                 except RanksDiffer as split:
-                    if split.node.proto is not proto:
+                    if split.proto is not proto:
                         raise split.node.unsupported(
                             f"its branches differ in the rank of what they give, inside of {said}; it has to be known"
                         ) from None
                     missing = [name for name in wanted if name not in scope]
-                    made, done = choose_rest(split, [each for _, each in nodes[position + 1 :]], missing, last)
-                    scope.update(made)
-                    if done:
-                        return
-                    continue
+                    try:
+                        made, done = choose_rest(split, [each for _, each in nodes[position + 1 :]], missing, last)
+                    except (RanksDiffer, FrontendError):
+                        if split.otherwise is None:
+                            raise
+                        outputs = split.otherwise
+                    else:
+                        scope.update(made)
+                        if done:
+                            return
+                        continue
             except UnsupportedError as err:
                 if refused is None:
                     raise

@@ -78,12 +78,25 @@ class Captured:
 
 
 class RanksDiffer(Exception):
-    """The branches of an If differ in the rank of what they give: what follows has to become part of them."""
+    """The branches of an If differ in the rank of what they give: what follows has to become part of them.
 
-    def __init__(self, node: Node, condition: Value):
+    Attributes:
+        otherwise: the outputs to go on with where that cannot be, if it is no reason to give up.
+        proto: the node of the model, where `node` was made for it.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        condition: Value,
+        otherwise: Sequence[Value] | None = None,
+        proto: onnx.NodeProto | None = None,
+    ):
         super().__init__(node.label)
         self.node = node
         self.condition = condition
+        self.otherwise = otherwise
+        self.proto = node.proto if proto is None else proto
 
 
 @dataclass(frozen=True)

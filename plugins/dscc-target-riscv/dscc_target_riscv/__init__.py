@@ -1,4 +1,5 @@
-"""The target `riscv`: 64-bit RISC-V processors with Linux and the vector extension; `riscv:sifive-x280` by LLVM's name."""
+"""The target `riscv`: 64-bit RISC-V processors with Linux and the vector extension; `riscv:sifive-x280` by LLVM's name.
+"""
 
 from __future__ import annotations
 

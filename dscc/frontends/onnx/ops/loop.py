@@ -114,7 +114,8 @@ def _opens(before: Any, after: Any) -> bool:
 
 def _peeled(node: Node, it: Iteration) -> list[Value]:
     """A Loop whose first iteration goes before it; see the module."""
-    given = {it.index: Value(it.index, node.bb, data=np.array(0)), it.condition: Value("", node.bb, data=np.array(True))}
+    known = {it.index: np.array(0), it.condition: np.array(True)}
+    given = {name: Value(name, node.bb, data=data) for name, data in known.items()}
     given |= dict(zip(it.states, it.initial, strict=True))
     goes_on, *made = node.importer.subgraph(node, it.body, {**node.scope, **given})
     states, stacked = made[: len(it.states)], made[len(it.states) :]

@@ -11,7 +11,7 @@ from tvm.relax import Expr
 from tvm.relax import op as R
 
 from dscc.frontends.onnx import broadcast as rules
-from dscc.frontends.onnx.axes import axes_of, dropped, inserted, require_one
+from dscc.frontends.onnx.axes import axes_of, inserted
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import equals, int64, is_bare, reshaped, shape_expr
@@ -117,7 +117,7 @@ def flatten(node: Node, x: Value) -> Expr:
     return reshaped(x.expr, [node.dims.product(x.shape[:axis]), node.dims.product(x.shape[axis:])])
 
 
-def _axes(node: Node, axes: Value | None, rank: int) -> list[Dim] | None:
+def given_axes(node: Node, axes: Value | None, rank: int) -> list[Dim] | None:
     """Axes from the attribute (up to opset 12) or the input; symbols where the model computes them."""
     if axes is not None:
         return axes_of(node, axes, rank)
@@ -125,25 +125,12 @@ def _axes(node: Node, axes: Value | None, rank: int) -> list[Dim] | None:
     return None if given is None else [node.axis(axis, rank) for axis in given]
 
 
-@converter("Squeeze")
-def squeeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
-    where = _axes(node, axes, x.ndim)
-    if where is None:
-        where = [axis for axis, dim in enumerate(x.shape) if static(dim) == 1]
-    if not all(isinstance(axis, int) for axis in where):
-        require_one(node, x.shape, where)
-        return reshaped(x.expr, dropped(node, x.shape, where))
-    for axis in where:
-        node.require_equal(x.shape[axis], 1, f"dimension {axis}")
-    return reshaped(x.expr, [dim for axis, dim in enumerate(x.shape) if axis not in where]) if where else x
-
-
 @converter("Unsqueeze")
 def unsqueeze(node: Node, x: Value, axes: Value | None = None) -> Expr | Value:
     count = len(node.attr("axes", [])) if axes is None else static(node.dims.product(axes.shape))
     if count is None:
         raise node.error(f"the axes ('{axes.name if axes else ''}') must be a list of known length")
-    where = _axes(node, axes, x.ndim + count) or []
+    where = given_axes(node, axes, x.ndim + count) or []
     if not all(isinstance(axis, int) for axis in where):
         return reshaped(x.expr, inserted(node, x.shape, where))
     return R.expand_dims(x.expr, sorted(where)) if where else x

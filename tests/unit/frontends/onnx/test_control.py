@@ -172,7 +172,8 @@ def test_states_that_get_their_rank_in_the_first_iteration(trips: int | None) ->
     body = graph(
         "body",
         [N("Cast", ["i"], ["at"], to=F32), N("Mul", ["x", "at"], ["moved"]), N("Add", ["moved", "sum"], ["more"]),
-         N("Neg", ["more"], ["row"]), N("ReduceMax", ["more"], ["top"], keepdims=0), N("Less", ["top", "most"], ["on"])],
+         N("Neg", ["more"], ["row"]), N("ReduceMax", ["more"], ["top"], keepdims=0),
+         N("Less", ["top", "most"], ["on"])],
         [info("i", I64, []), info("go", BOOL, []), info("last", F32), info("sum", F32)],
         [info("on", BOOL, []), info("row", F32), info("more", F32), info("row", F32, ["n", 2])],
     )  # fmt: skip
@@ -183,7 +184,38 @@ def test_states_that_get_their_rank_in_the_first_iteration(trips: int | None) ->
          N("Add", ["a", "b"], ["y"])],
         {"x": ("f", ("n", 2)), "most": ("f", ())}, weights, outputs=["y", "rows"],
     )  # fmt: skip
-    agree(model, *({"x": np.abs(noise(n, 2)) + 0.1, "most": np.array(most, np.float32)} for n in (1, 5) for most in (0, 3, 30)))
+    agree(
+        model,
+        *({"x": np.abs(noise(n, 2)) + 0.1, "most": np.array(most, np.float32)} for n in (1, 5) for most in (0, 3, 30)),
+    )
+
+
+@pytest.mark.parametrize("shape", [("n", 1), ("n", 1, 3), ("n", "m"), (1, "n", "m", 2), ("n", "m", "k")])
+def test_a_squeeze_of_sizes_that_are_open(shape: tuple[int | str, ...]) -> None:
+    """Which dimensions go is known when the model runs; of three open ones all are taken for larger."""
+    model = build([N("Squeeze", ["x"], ["s"]), N("Sigmoid", ["s"], ["y"])], {"x": ("f", shape)}, outputs=["y", "s"])
+    sizes = ({"n": 1, "m": 1}, {"n": 4, "m": 1}, {"n": 1, "m": 5}, {"n": 4, "m": 5})
+    if shape.count("k"):
+        sizes = sizes[-1:]
+    agree(model, *({"x": noise(*(s.get(d, 3) if isinstance(d, str) else d for d in shape))} for s in sizes))
+
+
+def test_what_follows_a_squeeze_may_fit_one_rank_only() -> None:
+    model = build([N("Squeeze", ["x"], ["s"]), N("Transpose", ["s"], ["y"], perm=[1, 0])], {"x": ("f", ("n", 1, 3))})
+    agree(model, {"x": noise(4, 1, 3)})
+    with pytest.raises(dscc.DsccError, match="fits else_branch only"):
+        compiled(model).run(None, {"x": noise(1, 1, 3)})
+
+
+def test_a_squeeze_inside_of_a_loop() -> None:
+    body = graph(
+        "body", [N("Squeeze", ["x"], ["s"]), N("Add", ["state", "s"], ["next"]), N("Identity", ["go"], ["on"])],
+        [info("i", I64, []), info("go", BOOL, []), info("state", F32, ["n"])],
+        [info("on", BOOL, []), info("next", F32, ["n"])],
+    )  # fmt: skip
+    model = build([N("Loop", ["three", "", "b"], ["y"], body=body)], {"x": ("f", ("n", 1)), "b": ("f", ("n",))},
+                  {"three": np.array(3)})  # fmt: skip
+    agree(model, {"x": noise(4, 1), "b": noise(4)})
 
 
 def test_branches_that_differ_in_shape() -> None:

