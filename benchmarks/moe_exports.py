@@ -1,8 +1,8 @@
 """Mixtures of experts as transformers exports them, recognised and compared: `python -m benchmarks.moe_exports`.
 
-Every family in a small size with random weights, by transformers' own exporter, with the experts sorted (`grouped_mm`)
-and looked up (`batched_mm`); ids of any batch and length. Every layer's mixture has to become the operator, and the
-logits have to be onnxruntime's. Needs `pip install 'dscc[exports,verify]'`.
+Every family in a small size with random weights, by transformers' own exporter, with the experts sorted (`grouped_mm`),
+looked up (`batched_mm`), or as the model's own code has them; ids of any batch and length. Every layer's mixture has to
+become the operator, and the logits have to be onnxruntime's. Needs `pip install 'dscc[exports,verify]'`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import dscc
 from benchmarks import report
 from benchmarks.models import cache_folder
 
-FORMS = ("grouped_mm", "batched_mm")
+FORMS = ("grouped_mm", "batched_mm", "own")
 SIZES = ((1, 1), (2, 9), (3, 31), (1, 130))  # batch, length
 MOST = 1e-4  # of the largest logit
 LAYERS = 2
@@ -33,11 +33,16 @@ LAYERS = 2
 
 @dataclass(frozen=True)
 class Family:
-    """An architecture of transformers: the names of its configuration and model, what it sets, layers with experts."""
+    """An architecture of transformers: the names of its configuration and model, what it sets, layers with experts.
+
+    Attributes:
+        forms: those that can be asked for; "own" is what the model's code does.
+    """
 
     name: str
     settings: dict[str, Any]
     mixtures: int = LAYERS
+    forms: tuple[str, ...] = FORMS[:2]
 
 
 _BASE = {
@@ -101,6 +106,13 @@ FAMILIES = {
     ),
     "deepseek_v2": Family("DeepseekV2", _DEEPSEEK, LAYERS - 1),
     "deepseek_v3": Family("DeepseekV3", _DEEPSEEK, LAYERS - 1),
+    "granitemoe": Family("GraniteMoe", {"num_key_value_heads": 2, "num_local_experts": 8, "num_experts_per_tok": 2}),
+    # The experts of its attention have one product each, and are no mixture of two.
+    "jetmoe": Family(
+        "JetMoe",
+        {"num_key_value_heads": 2, "kv_channels": 16, "num_local_experts": 8, "num_experts_per_tok": 2},
+        forms=("own",),
+    ),
 }
 
 
@@ -112,7 +124,8 @@ def export(family: Family, form: str, path: Path) -> None:
     from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
 
     torch.manual_seed(1)
-    config = getattr(transformers, f"{family.name}Config")(**_BASE, **family.settings, experts_implementation=form)
+    asked = {} if form == "own" else {"experts_implementation": form}
+    config = getattr(transformers, f"{family.name}Config")(**_BASE, **family.settings, **asked)
     model = getattr(transformers, f"{family.name}ForCausalLM")(config).eval()
     with torch.no_grad():
         for name, weight in [*model.named_parameters(), *model.named_buffers()]:
@@ -162,7 +175,7 @@ def checked(path: Path, family: str, form: str) -> Row:
 def rows(families: Sequence[str], forms: Sequence[str], folder: Path) -> Iterator[Row]:
     folder.mkdir(parents=True, exist_ok=True)
     for family in families:
-        for form in forms:
+        for form in (form for form in forms if form in FAMILIES[family].forms):
             path = folder / f"{family}.{form}.onnx"
             if not path.exists():
                 export(FAMILIES[family], form, path)

@@ -6,7 +6,7 @@ They are known by what they compute, not by their names: one block `out[i, j] = 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tvm
@@ -16,7 +16,7 @@ from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
 from dscc.passes.moe.merge import is_number
-from dscc.schedule.stages import Stage, is_zero, loads, stages, variables
+from dscc.schedule.stages import Stage, is_zero, loads, stages, substitute, variables
 
 _CALL_TIR = ir.Op.get("relax.call_tir")
 
@@ -28,11 +28,13 @@ class Kernel:
     Attributes:
         stage: the block. inputs: its buffers in the order of the call's tensors.
         args: the tensors.
+        scalars: parameters that are no buffers, to what the call gives for them.
     """
 
     stage: Stage
     inputs: tuple[Var, ...]
     args: tuple[relax.Expr, ...]
+    scalars: dict[Var, Expr] = field(default_factory=dict)
 
     def argument(self, buffer: Var) -> int | None:
         return next((i for i, var in enumerate(self.inputs) if var.same_as(buffer)), None)
@@ -58,7 +60,11 @@ def read(call: relax.Call, mod: tvm.IRModule) -> Kernel | None:
         return None
     if any(not isinstance(at, Var) and not is_zero(at) for at in found[0].indices):
         return None
-    return Kernel(found[0], tuple(buffers[:-1]), tuple(fields))
+    others = [param for param in func.params if not tirx.is_buffer_var(param)]
+    given = [arg for arg in call.args[1].fields if not isinstance(arg.ty, relax.TensorType)]
+    if len(others) != len(given):
+        return None
+    return Kernel(found[0], tuple(buffers[:-1]), tuple(fields), dict(zip(others, given, strict=True)))
 
 
 def multiplied(call: relax.Call, mod: tvm.IRModule) -> tuple[relax.Expr, Kernel] | None:
@@ -227,6 +233,32 @@ def gather(kernel: Kernel) -> Gather | None:
         named = isinstance(last, tirx.IntImm) and len(layout) < len(load.indices) + len(value.indices) - len(looked)
         coordinates.append(int(last.value) if named else None)
     return Gather(data, sources.pop(), axes[0], tuple(coordinates), tuple(layout))
+
+
+@dataclass(frozen=True)
+class Window:
+    """out[.., i, ..] = data[.., start + i, ..]
+
+    Attributes:
+        axis: along which the data is cut. start: in what the call gives.
+    """
+
+    data: relax.Expr
+    axis: int
+    start: Expr
+
+
+def window(kernel: Kernel, axis: int) -> Window | None:
+    """What the kernel takes of one tensor along an axis, if that is all it does."""
+    value, own = kernel.stage.value, kernel.stage.indices
+    if not isinstance(value, Load) or len(kernel.args) != 1 or len(value.indices) != len(own):
+        return None
+    others = [(at, of) for place, (at, of) in enumerate(zip(value.indices, own, strict=True)) if place != axis]
+    if any(not at.same_as(of) and not (is_zero(at) and is_zero(of)) for at, of in others):
+        return None
+    start = substitute(value.indices[axis], {own[axis]: tirx.const(0, "int64"), **kernel.scalars})
+    step = tvm.sym.Analyzer().simplify(substitute(value.indices[axis], kernel.scalars) - own[axis] - start)
+    return Window(kernel.args[0], axis, tvm.sym.Analyzer().simplify(start)) if is_zero(step) else None
 
 
 @dataclass(frozen=True)

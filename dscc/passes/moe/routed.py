@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import tvm
 import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
+from dscc.passes.moe.scalars import Unknown, evaluate, is_float
 from dscc.passes.values import Dim, is_one
 from dscc.schedule.operands import parts_of
+
+_WHOLE = 1 << 22  # below, the third of a whole number is exact enough in a float32 to be rounded down
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +60,8 @@ class Routing:
 
     def simplify(self, expr: Expr) -> Expr:
         """A formula of integers with the ranges of the leaves made use of."""
-        if _has_floats(expr):
-            return expr  # TVM 0.27 takes a number that was divided as a float for one that was divided as an integer
+        if _has_floats(expr):  # TVM 0.27 takes a number that was divided as a float for one divided as an integer
+            return self.token if self._is_token(expr) else expr
         analyzer = tvm.sym.Analyzer()
         top = tirx.const(self.top, "int64")
         tokens = tirx.IntImm("int64", self.tokens) if isinstance(self.tokens, int) else self.tokens
@@ -74,13 +78,27 @@ class Routing:
 
         return analyzer.simplify(tvm_ffi.structural_map(expr, (tirx.Div, rounded), (tirx.Mod, rounded)))
 
+    def _is_token(self, expr: Expr) -> bool:
+        """Whether a formula of the slot that goes through floats is the slot's token, as in
+
+        int(floor(float(slot) * 0.5)): tried on numbers, up to where floats have no whole numbers any more.
+        """
+        if is_float(str(expr.ty.dtype)):
+            return False
+        slots = np.unique(np.concatenate([np.arange(1 << 12), np.geomspace(1, _WHOLE, 1 << 12).astype(np.int64)]))
+        slots = np.unique(np.concatenate([slots // self.top * self.top + place for place in range(self.top)]))
+        try:
+            return bool(np.array_equal(evaluate(expr, {self.slot: slots}), slots // self.top))
+        except Unknown:
+            return False
+
     def same(self, a: Expr, b: Expr) -> bool:
         """Whether two formulas of integers are provably the same."""
         return bool(tvm.sym.Analyzer().can_prove_equal(self.simplify(a), self.simplify(b)))
 
 
 def _has_floats(expr: Expr) -> bool:
-    if str(expr.ty.dtype).startswith(("float", "bfloat")):
+    if is_float(str(expr.ty.dtype)):
         return True
     return any(_has_floats(part) for part in parts_of(expr))
 
@@ -188,6 +206,7 @@ class Input:
 class Share:
     """Leaf: what the slot counts: `source` (tokens, top) in its order; or, `dense`, (tokens, experts), of which those
     that `routing` did not choose are `outside`, and the one of `expert` if that is given. `turned`: (experts, tokens).
+    `chosen`: what those are that it did choose, if that is one number.
     """
 
     source: relax.Expr
@@ -196,6 +215,7 @@ class Share:
     expert: int = -1
     routing: Routing | None = None
     outside: float = 0.0
+    chosen: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,8 +255,8 @@ class Vector:
 
 @dataclass(frozen=True, eq=False)
 class Mark:
-    """Leaf: "count" of the slots of an expert, "offset" of its end among the sorted ones, at `expert` if that is given
-    (-1 for before the first, -2 for none given); "place" of a slot among the sorted ones.
+    """Leaf: "count" of the slots of an expert, "offset" of its end among the sorted ones, both at `expert` if that is
+    given (-1 for before the first, -2 for none given); "place" of a slot among the sorted ones.
     """
 
     kind: str

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tvm import relax, tirx
+from tvm import ir, relax, tirx
 from tvm.ir import Expr, Var
 
 from dscc.passes.values import attr, dtype, numbers, scalar
@@ -25,6 +25,11 @@ def _gelu_tanh(x: Expr) -> Expr:
     return const(0.5, x) * x * (const(1.0, x) + tirx.tanh(inner))
 
 
+def _sign(x: Expr) -> Expr:
+    zero = const(0, x)
+    return tirx.Select(x > zero, const(1, x), tirx.Select(x < zero, const(-1, x), zero))
+
+
 UNARY: dict[str, Callable[[Expr], Expr]] = {
     "negative": lambda x: const(0, x) - x,
     "abs": lambda x: tirx.max(x, const(0, x) - x),
@@ -40,6 +45,10 @@ UNARY: dict[str, Callable[[Expr], Expr]] = {
     "nn.silu": lambda x: x * tirx.sigmoid(x),
     "nn.gelu": _gelu,
     "nn.gelu_tanh": _gelu_tanh,
+    "floor": tirx.floor,
+    "ceil": tirx.ceil,
+    "trunc": tirx.trunc,
+    "sign": _sign,
     "logical_not": tirx.Not,
 }
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
@@ -130,6 +139,7 @@ _OPERATIONS: dict[type, Callable[..., Any]] = {
     tirx.BitwiseOr: np.bitwise_or, tirx.BitwiseXor: np.bitwise_xor, tirx.LShift: np.left_shift,
     tirx.RShift: np.right_shift,
 }  # fmt: skip
+_ROUNDED = {"tirx.floor": np.floor, "tirx.ceil": np.ceil, "tirx.trunc": np.trunc}
 
 
 def evaluate(expr: Expr, values: Mapping[Var, Any]) -> Any:
@@ -155,6 +165,8 @@ def evaluate(expr: Expr, values: Mapping[Var, Any]) -> Any:
         if np.any(np.asarray(b) == 0):
             raise Unknown
         return a / b if np.asarray(a).dtype.kind == "f" else np.trunc(a / b).astype(np.asarray(a).dtype)
+    if isinstance(expr, ir.Call) and isinstance(expr.op, ir.Op) and expr.op.name in _ROUNDED:
+        return _ROUNDED[expr.op.name](evaluate(expr.args[0], values))
     if type(expr) in _OPERATIONS:
         return _OPERATIONS[type(expr)](evaluate(expr.a, values), evaluate(expr.b, values))
     raise Unknown

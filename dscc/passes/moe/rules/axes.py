@@ -121,8 +121,8 @@ def taken(trace: Trace, value: Value, axis: int, begin: int, step: int, count: i
         leaf = trace.leaves.get(var)
         if isinstance(leaf, Share) and leaf.dense and leaf.expert < 0:
             fixed[var] = trace.leaf("share", replace(leaf, expert=begin))
-        elif isinstance(leaf, Mark) and leaf.kind == "offset" and leaf.expert == -2:
-            fixed[var] = trace.leaf("offset", replace(leaf, expert=begin), "int64")
+        elif isinstance(leaf, Mark) and leaf.kind in ("count", "offset") and leaf.expert == -2:
+            fixed[var] = trace.leaf(leaf.kind, replace(leaf, expert=begin), "int64")
         elif isinstance(leaf, Product) and len(leaf.core.weights) == 1:
             return None
     return Value(axes, routing.simplify(with_leaves(value.formula, fixed)))

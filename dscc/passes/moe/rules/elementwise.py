@@ -15,7 +15,7 @@ from dscc.passes.moe.routed import ELEMENTS, ONE, Axis, Mark, Routing, RowPlace,
 from dscc.passes.moe.rules.choices import best
 from dscc.passes.moe.rules.gather import lookup
 from dscc.passes.moe.rules.products import with_matrix
-from dscc.passes.moe.rules.segments import segment
+from dscc.passes.moe.rules.segments import segment, window
 from dscc.passes.moe.rules.sums import terms
 from dscc.passes.moe.trace import Trace
 from dscc.passes.values import attr, constant, dims, dtype, same_dim
@@ -93,7 +93,7 @@ def _dense_shares(trace: Trace, node: Node, known: Sequence[Value]) -> Value | N
         with np.errstate(all="ignore"):
             outside = float(_ALONE[node.op](share.outside))
         turned = known[0].kinds == "ET"
-        made = replace(share, source=node.var, turned=turned, outside=outside)
+        made = replace(share, source=node.var, turned=turned, outside=outside, chosen=None)
         return Value(known[0].axes, trace.leaf("share", made)) if "E" in known[0].kinds else None
     if node.op not in ("relax.multiply", "relax.divide", "relax.astype"):
         return None
@@ -109,7 +109,8 @@ def _dense_shares(trace: Trace, node: Node, known: Sequence[Value]) -> Value | N
         return None
     if any(axis.kind == "1" and not same_dim(dim, 1) for axis, dim in zip(value.axes, shape, strict=True)):
         return None  # repeated along the other operand's axis
-    return Value(value.axes, trace.leaf("share", replace(share, source=node.var, turned=value.kinds == "ET")))
+    made = replace(share, source=node.var, turned=value.kinds == "ET", chosen=share.chosen if len(known) == 1 else None)
+    return Value(value.axes, trace.leaf("share", made))
 
 
 _ALONE: dict[str, Callable[[float], float]] = {
@@ -125,7 +126,7 @@ def softmax(trace: Trace, node: Node) -> Value | None:
     share = trace.dense_share(value, -np.inf) if value is not None else None
     if value is None or share is None or value.axes[attr(node.value, "axis") % len(value.axes)].kind != "E":
         return None
-    made = replace(share, source=node.var, turned=value.kinds == "ET", outside=0.0)
+    made = replace(share, source=node.var, turned=value.kinds == "ET", outside=0.0, chosen=None)
     return Value(value.axes, trace.leaf("share", made))
 
 
@@ -147,6 +148,9 @@ def kernel(trace: Trace, node: Node) -> Value | None:
         if index is None:
             return None
         return lookup(trace, node, data, index, looked.axis, looked.coordinates, looked.layout)
+    for axis, dim in enumerate(dims(node.var) or ()):
+        if isinstance(dim, Var) and dim in trace.lengths and (cut := kernels.window(found, axis)) is not None:
+            return window(trace, node, cut)
     formula = kernels.formula(found, [constant(trace.graph.value(arg)) for arg in found.args])
     return None if formula is None else _of_formula(trace, node, found, formula)
 
@@ -160,6 +164,7 @@ def _of_formula(trace: Trace, node: Node, found: kernels.Kernel, formula: kernel
     counted = next((trace.lengths[dim] for dim in shape or () if isinstance(dim, Var) and dim in trace.lengths), None)
     routing = routing or (counted[2] if counted else None)
     values: dict[Var, Expr] = {}
+    whole: dict[int, bool] = {}  # whether an axis of the result is all of an operand's, not its first elements
     for var, (which, places) in formula.operands.items():
         arg = found.args[which]
         value = trace.value(arg)
@@ -172,16 +177,17 @@ def _of_formula(trace: Trace, node: Node, found: kernels.Kernel, formula: kernel
         if value.columns or value.terms:
             return None
         own = [ONE] * rank
-        for axis, place in zip(value.axes, places, strict=True):
+        for axis, dim, place in zip(value.axes, dims(arg) or (), places, strict=True):
             if axis.kind != "1":
                 if place is None or own[place].kind != "1":
                     return None
                 own[place] = axis
+                whole[place] = whole.get(place, False) or same_dim(dim, (shape or ())[place])
         placed.append(tuple(own))
         is_float = scalars.is_float(dtype(arg))
         values[var] = scalars.cast(value.formula, str(var.ty.dtype)) if is_float else value.formula
     joined = _joined(placed, rank)
-    if routing is None or shape is None or joined is None:
+    if routing is None or shape is None or joined is None or not all(whole.values()):
         return None
     around = list(joined)
     for place, var in formula.free.items():

@@ -10,8 +10,8 @@ from tvm.ir import Expr, Var
 
 from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
-from dscc.passes.moe.routed import ELEMENTS, TOKENS, Axis, Mark, Routing, RowPlace, Value
-from dscc.passes.moe.rules.sums import dense_shares, is_beside, sum_of
+from dscc.passes.moe.routed import ELEMENTS, TOKENS, Axis, Mark, Routing, RowPlace, Share, Value
+from dscc.passes.moe.rules.sums import is_beside, sum_of
 from dscc.passes.moe.trace import Mixed, Trace
 from dscc.passes.values import attr, constant, dims, same_dim
 
@@ -42,7 +42,8 @@ def scatter(trace: Trace, node: Node) -> Value | None:
         outside = trace.everywhere(data)
         if same_dim(shape[-1], routing.experts) and routing.distinct and outside is not None:
             lead = (Axis("T", routing) if each.kind == "S" else each for each in index.axes[:-1])
-            return dense_shares(trace, node.var, (*lead, Axis("E", routing)), routing, False, outside)
+            share = Share(node.var, True, routing=routing, outside=outside, chosen=trace.everywhere(updates))
+            return Value((*lead, Axis("E", routing)), trace.leaf("share", share))
     return None
 
 

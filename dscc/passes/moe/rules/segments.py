@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from tvm import relax, tirx
 from tvm.ir import Expr, Var
 
 from dscc.passes.graph import Node
-from dscc.passes.moe import scalars
+from dscc.passes.moe import kernels, scalars
 from dscc.passes.moe.merge import Differ, variables_of
-from dscc.passes.moe.routed import Axis, Mark, Value
+from dscc.passes.moe.routed import Axis, Mark, Value, kinds_of
 from dscc.passes.moe.rules.choices import together
 from dscc.passes.moe.trace import Trace
-from dscc.passes.values import attr
-from dscc.schedule.stages import substitute
+from dscc.passes.values import attr, dims
+from dscc.schedule.stages import is_zero, substitute
 
 
 def to_shape(trace: Trace, node: Node) -> Value | None:
@@ -34,6 +35,11 @@ def cast_shape(trace: Trace, node: Node) -> Value | None:
     symbols = list(node.cast.values or ())
     found = [leaf for var in variables_of(value.formula) if isinstance(leaf := trace.leaves.get(var), Mark)]
     ends = sorted(leaf.expert for leaf in found if leaf.kind == "offset")
+    if value.kinds == "E" and _is_mark(trace, value, "count") and len(symbols) == found[0].routing.experts:
+        for expert, symbol in enumerate(symbols):
+            if isinstance(symbol, Var):
+                trace.lengths[symbol] = (expert - 1, expert, found[0].routing)
+        return None
     if len(symbols) == 1 and isinstance(symbols[0], Var) and len(ends) == len(found) and 1 <= len(ends) <= 2:
         begin, end = (ends[0], ends[1]) if len(ends) == 2 else (-1, ends[0])
         if _is_difference(trace, value.formula, begin, end):
@@ -82,6 +88,35 @@ def _start(trace: Trace, expr: Expr) -> int | None:
     return leaf.expert if isinstance(leaf, Mark) and leaf.kind == "offset" else None
 
 
+def window(trace: Trace, node: Node, found: kernels.Window) -> Value | None:
+    """The rows of one expert: those of the sorted slots from the sum of all lengths before on."""
+    value, shape = trace.value(found.data), dims(node.var)
+    marks = trace.lengths.get(shape[found.axis]) if shape is not None else None
+    if value is None or marks is None or value.axes[found.axis].kind != "P" or len(value.axes) != len(shape or ()):
+        return None
+    begin, end, routing = marks
+    before = [trace.lengths.get(part) for part in _addends(found.start)]
+    wanted = [(expert - 1, expert, routing) for expert in range(end)]
+    if end != begin + 1 or value.axis("P").routing is not routing or any(part is None for part in before):
+        return None
+    if sorted(before, key=lambda part: part[1]) != wanted:  # type: ignore[index]
+        return None
+    own = Axis("G", routing, value.axis("P").key, end)
+    return replace(value, axes=(*value.axes[: found.axis], own, *value.axes[found.axis + 1 :]))
+
+
+def _addends(expr: Expr) -> list[Expr]:
+    """What is added up; nothing for 0."""
+    if isinstance(expr, tirx.Add):
+        return [*_addends(expr.a), *_addends(expr.b)]
+    return [] if is_zero(expr) else [expr]
+
+
+def _is_mark(trace: Trace, value: Value, kind: str, expert: int = -2) -> bool:
+    leaf = trace.leaves.get(value.formula) if isinstance(value.formula, Var) else None
+    return isinstance(leaf, Mark) and leaf.kind == kind and leaf.expert == expert
+
+
 def cumsum(trace: Trace, node: Node) -> Value | None:
     """Counts become ends."""
     value = trace.value(node.value.args[0])
@@ -104,10 +139,21 @@ def concat(trace: Trace, node: Node) -> Value | None:
     kinds = {value.axes[axis].kind for value in known}
     if kinds == {"G"} and axis == 0:
         return _segments(trace, node, known)
+    if kinds == {"1"} and all(_is_mark(trace, value, "count", expert) for expert, value in enumerate(known)):
+        return _counts(trace, known, axis)
     if kinds == {"1"} and all(value.axes == known[0].axes and value.kinds == "C" for value in known):
         axes = tuple(Axis("R") if place == axis else each for place, each in enumerate(known[0].axes))
         return Value(axes, known[0].formula, tuple(value.formula for value in known))
     return together(trace, node, known, axis)
+
+
+def _counts(trace: Trace, known: Sequence[Value], axis: int) -> Value | None:
+    """The counts of all experts, one beside the other."""
+    routing = trace.routing_of(known[0])
+    if routing is None or len(known) != routing.experts or any(trace.routing_of(v) is not routing for v in known):
+        return None
+    axes = tuple(Axis("E", routing) if place == axis else each for place, each in enumerate(known[0].axes))
+    return Value(axes, trace.leaf("count", Mark("count", routing), "int64")) if kinds_of(axes) == "E" else None
 
 
 def _segments(trace: Trace, node: Node, known: Sequence[Value]) -> Value | None:

@@ -37,7 +37,24 @@ def total(trace: Trace, node: Node) -> Value | None:
         return dense_shares(trace, node.var, left, routing, order == "ET")
     elif sorted(kinds) in (["K", "T"], ["S"]) and "E" in value.kinds and _counts(trace, value, routing):
         return Value(left, trace.leaf("count", Mark("count", routing), "int64"))
+    elif set(kinds) <= {"B", "T"} and kinds.count("B") == value.outer and sorted(value.kinds) == ["E", "T"]:
+        if _is_one_where_chosen(trace, value.formula):
+            return Value(left, trace.leaf("count", Mark("count", routing), "int64"))
     return None
+
+
+def _is_one_where_chosen(trace: Trace, formula: Expr) -> bool:
+    """Whether a formula of shares of all experts is 1 for those that were chosen and 0 for the others."""
+    values: dict[Var, object] = {}
+    for var in variables_of(formula):
+        leaf = trace.leaves.get(var)
+        if not isinstance(leaf, Share) or not leaf.dense or leaf.chosen is None:
+            return False
+        values[var] = np.array([leaf.outside, leaf.chosen], np.float32)
+    try:
+        return bool(np.array_equal(scalars.evaluate(formula, values), [0, 1]))
+    except scalars.Unknown:
+        return False
 
 
 def _is_hot(trace: Trace, value: Value, routing: Routing) -> bool:
@@ -78,11 +95,9 @@ def complete_dense(trace: Trace, node: Node, formula: Expr) -> None:
             return
 
 
-def dense_shares(
-    trace: Trace, source: relax.Var, axes: tuple[Axis, ...], routing: Routing, turned: bool, outside: float = 0.0
-) -> Value:
-    """Shares of all experts, `outside` for those that were not chosen."""
-    return Value(axes, trace.leaf("share", Share(source, True, turned, routing=routing, outside=outside)))
+def dense_shares(trace: Trace, source: relax.Var, axes: tuple[Axis, ...], routing: Routing, turned: bool) -> Value:
+    """Shares of all experts, zero for those that were not chosen."""
+    return Value(axes, trace.leaf("share", Share(source, True, turned, routing=routing)))
 
 
 def terms(trace: Trace, node: Node, args: Sequence[relax.Expr]) -> Value | None:
