@@ -46,7 +46,8 @@ def split(node: Node, x: Value, sizes: Value | None = None) -> list[Expr]:
             node.require_at_least(size, 0, f"part {index}")
         rest = rest - size
     node.require_equal(node.dims.simplify(total - rest), total, "the sum of the parts")
-    if all(static(size) for size in given):  # TVM 0.27 has no parts without elements
+    # TVM 0.27 has no parts without elements; of a symbolic length it would make parts of min(size, what is left).
+    if all(static(size) for size in (total, *given)):
         cuts = [sum(given[: index + 1]) for index in range(len(given) - 1)]
         if not cuts:
             return [x.expr]

@@ -120,6 +120,22 @@ def test_parts_are_checked_before_there_is_room_for_them() -> None:
         module.run(None, {"x": np.ones((8, 8), np.float32), "w": w})
 
 
+def test_parts_of_an_open_dimension_are_as_long_as_is_written() -> None:
+    """Not as long as is left: put together again they did not fit a tensor of the same rows, and nothing compiled."""
+    text = """f (float[n, 2, 4] x, float[n, 2, 1] s) => (float[k, 4] y)
+        <int64[2] four = {-1, 4}, int64[2] one = {-1, 1}> {
+        r = Reshape(x, four) t = Reshape(s, one) a, b, c = Split<axis = 0, split = [2, 3, 1]>(r)
+        d = Neg(b) e = Concat<axis = 0>(a, d, c) f, g, h = Split<axis = 0, split = [2, 3, 1]>(e)
+        i = Concat<axis = 0>(f, g, h) y = Mul(i, t) }"""
+    module = dscc.compile(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": 11]> {text}'), jobs=1).load()
+    x, sign = np.arange(24, dtype=np.float32).reshape(6, 4), np.array([1, 1, -1, -1, -1, 1], np.float32)[:, None]
+    [found] = module.run(None, {"x": x.reshape(3, 2, 4), "s": np.full((3, 2, 1), 2, np.float32)})
+    np.testing.assert_array_equal(found, 2 * sign * x)
+    for rows in (2, 4):
+        with pytest.raises(InputError, match="cannot run on inputs"):
+            module.run(None, {"x": np.ones((rows, 2, 4), np.float32), "s": np.ones((rows, 2, 1), np.float32)})
+
+
 def test_as_many_biases_as_channels_is_checked_when_the_model_runs() -> None:
     """Relax does not add what has 2n channels to what has 4."""
     text = "f (float[2, 1, 9] x, float[4, 1, 3] w, float[k] b) => (float[2, 4, 7] y) { y = Conv(x, w, b) }"
