@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 
 from dscc.schedule.experts.mixture import Storage
@@ -169,7 +170,11 @@ def kept(weights: Sequence[Stored]) -> Kept:
     if coded is not None:
         return coded
     reals = [weight.real() for weight in weights]
-    half = all(real.dtype == np.float16 for real in reals)
+    kinds = {real.dtype for real in reals}
+    if kinds == {np.dtype(ml_dtypes.bfloat16)}:
+        bits = np.concatenate([np.ascontiguousarray(real).view(np.uint16) for real in reals], axis=1)
+        return Kept(Storage(16, brain=True), bits.shape[2], {"w": bits})
+    half = kinds == {np.dtype(np.float16)}
     whole = np.concatenate(reals, axis=1).astype(np.float16 if half else np.float32, copy=False)
     return Kept(Storage(16 if half else 32), whole.shape[2], {"w": whole})
 

@@ -103,7 +103,7 @@ def element(at: Mapping[str, Flat], number: str, storage: Storage, row: Expr, k:
     """Element k of a row of the weight `number`, as float32."""
     stored = at[f"w{number}"].load(row * storage.stored(depth) + quotient(k, storage.per))
     if not storage.coded:
-        return stored if storage.bits == 32 else tirx.Cast("float32", stored)
+        return storage.real(stored)
     code = tirx.Cast("int32", stored)
     if storage.per > 1:
         shift = tirx.Cast("int32", remainder(k, storage.per)) * storage.bits

@@ -34,6 +34,7 @@ class Storage:
     Attributes:
         bits: 32 and 16: floats; 8, 4 and 2: codes of which several share a byte, the first in its low bits, along the
         depth. An element is (code - zero) * scale.
+        brain: the 16 bits are the upper half of a float32, as in bfloat16.
         block: codes along the depth that share a scale; 0: all of a column.
         zero: the code that means 0, where no operand says so.
     """
@@ -41,10 +42,17 @@ class Storage:
     bits: int = 32
     block: int = 0
     zero: int = 0
+    brain: bool = False
 
     @property
     def dtype(self) -> str:
-        return {32: "float32", 16: "float16"}.get(self.bits, "uint8")
+        return {32: "float32", 16: "uint16" if self.brain else "float16"}.get(self.bits, "uint8")
+
+    def real(self, stored: Expr) -> Expr:
+        """One of what is stored as a float32, where it is no code."""
+        if self.brain:
+            return tirx.reinterpret("float32", tirx.Cast("uint32", stored) << 16)
+        return stored if self.bits == 32 else tirx.Cast("float32", stored)
 
     @property
     def per(self) -> int:

@@ -167,7 +167,7 @@ def _write_tile(
     def right(ks: Sequence[Expr], at: Expr) -> Expr:
         found = tirx.BufferLoad(weight.codes.buffer, [stored(ks, at)])
         if not storage.coded:
-            return found if storage.bits == 32 else tirx.Cast("float32", found)
+            return storage.real(found)
         shift = tirx.Cast("int32", tirx.floormod(place(ks), per)) * storage.bits if per > 1 else tirx.const(0, "int32")
         if totals is not None:
             return _fraction(found, shift, storage.bits)

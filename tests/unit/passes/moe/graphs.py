@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -53,6 +54,8 @@ class Graph:
             return self.const(real)
         if kind == "float16":
             return self.Cast(self.const(real.astype(np.float16)), to=TensorProto.FLOAT)
+        if kind == "bfloat16":
+            return self.Cast(self.const(real.astype(ml_dtypes.bfloat16)), to=TensorProto.FLOAT)
         element, _, spread = kind.removesuffix(" of float16").partition(" ")
         low, high = {"int8": (-127, 127), "uint8": (0, 255), "int4": (-7, 7), "uint4": (0, 15)}[element]
         codes = np.clip(np.round(real * scale * (high - low) / 6 + (high + low) / 2), low, high)
@@ -206,14 +209,15 @@ def grouped(g: Graph, x: str, style: Style) -> str:
     starts = [g.const(0), *ends]
     ranges = [g.Range(begin, end, g.const(1)) for begin, end in zip(starts, ends, strict=False)]
 
-    def linear(value: str, columns: int, depth: int) -> str:
+    def each(rows: list[str], columns: int, depth: int) -> list[str]:
+        if style.weights == "MatMulNBits":
+            return [g.packed_product(style, value, depth, columns) for value in rows]
         weight = g.expert(style, (style.experts, depth, columns), 1)
-        parts = [
-            g.Squeeze(part, g.const([0]))
-            for part in g.several("Split", style.experts, weight, axis=0, num_outputs=style.experts)
-        ]
-        rows = [g.MatMul(g.Gather(value, r, axis=0), part) for r, part in zip(ranges, parts, strict=True)]
-        out = g.Concat(*rows, axis=0)
+        parts = g.several("Split", style.experts, weight, axis=0, num_outputs=style.experts)
+        return [g.MatMul(value, g.Squeeze(part, g.const([0]))) for value, part in zip(rows, parts, strict=True)]
+
+    def linear(value: str, columns: int, depth: int) -> str:
+        out = g.Concat(*each([g.Gather(value, r, axis=0) for r in ranges], columns, depth), axis=0)
         at = g.Unsqueeze(sorted_ids, g.const([-1]))
         return g.Add(out, g.GatherND(g.weight(style.experts, columns), at)) if style.bias else out
 

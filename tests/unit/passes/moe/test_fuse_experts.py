@@ -200,6 +200,7 @@ def half(g: Graph, x: str, style: Style) -> str:
 # The bits and the block of the operator's weights for every way in which those of a model are kept.
 KEPT = {
     "float16": (16, 0),
+    "bfloat16": (16, 0),
     "int8 tensor": (8, 0),
     "int8 columns": (8, 0),
     "uint8 columns": (8, 0),
@@ -237,7 +238,7 @@ def test_weights_are_expanded(form: str, kind: str) -> None:
     compare(model(FORMS[form], kept(kind)), *(tokens(count, 128) for count in (1, 9, 30)), tolerance=tolerance)
 
 
-@pytest.mark.parametrize("form", ["unrolled", "dense loop"])
+@pytest.mark.parametrize("form", ["grouped", "unrolled", "dense loop"])
 def test_products_of_packed_weights(form: str) -> None:
     made = model(FORMS[form], kept("MatMulNBits"))
     said, (mixture,) = fused(made)

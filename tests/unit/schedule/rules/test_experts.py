@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import tvm
@@ -40,6 +41,7 @@ CASES = {
     "whole vectors": dataclasses.replace(BASE, hidden=64, inner=64, out=64),
     "long": dataclasses.replace(BASE, hidden=384, inner=32, out=32),
     "halves": dataclasses.replace(BASE, first=Storage(16), second=Storage(16)),
+    "upper halves": dataclasses.replace(BASE, first=Storage(16, brain=True), second=Storage(16, brain=True)),
     "share at the entrance": dataclasses.replace(BASE, enter='["Mul", "x", "share"]', leave='"p"'),
     "some of the experts": dataclasses.replace(BASE, experts=2, begin=1, after=2),
     "capacity": dataclasses.replace(BASE, capacity=0.8),
@@ -71,6 +73,8 @@ def draw(m: Mixture, tokens: int, seed: int = 0) -> dict[str, Array]:
             made[name] = rng.integers(0, 2**m.first.bits, shape).astype(np.float32)
         elif name[0] == "s" and name != "shares":
             made[name] = (rng.random(shape) / 2**m.first.bits).astype(dtype)
+        elif dtype == "uint16":
+            made[name] = (rng.standard_normal(shape) / 4).astype(ml_dtypes.bfloat16).view(np.uint16)
         else:
             made[name] = (rng.standard_normal(shape) / (4 if name[0] in "wb" else 1)).astype(dtype)
     return {name: made[name] for name in m.operands}
@@ -79,7 +83,7 @@ def draw(m: Mixture, tokens: int, seed: int = 0) -> dict[str, Array]:
 def matrix(given: Mapping[str, Array], number: int, storage: Storage, depth: int) -> Array:
     stored = given[f"w{number}"]
     if not storage.coded:
-        return stored.astype(np.float64)
+        return (stored.view(ml_dtypes.bfloat16) if storage.brain else stored).astype(np.float64)
     shifts = np.arange(storage.per, dtype=np.uint8) * np.uint8(storage.bits)
     codes = (stored[..., None] >> shifts) & np.uint8(2**storage.bits - 1)
     codes = codes.reshape(*stored.shape[:2], -1)[..., :depth].astype(np.float64)
