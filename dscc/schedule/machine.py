@@ -49,6 +49,11 @@ class Machine:
     dot: Dot | None = None
 
     @property
+    def multiplies_bytes(self) -> bool:
+        """Whether products of bytes, both of them with or without a sign, are worth taking out a zero point."""
+        return self.dot is not None
+
+    @property
     def makes_blocks(self) -> bool:
         """Whether the instruction for bytes makes blocks of a product, twice as fast as one that makes rows."""
         return self.dot is not None and self.dot.rows > 1

@@ -75,7 +75,7 @@ class _Fuser(Rewriter):
                 _convolution(call), stored, narrow, *zero, primfunc_name_hint="conv2d_dot", primfunc_attrs=_PRODUCT
             )
         # Instructions that multiply bytes leave it to us to take out a zero point of the weight, and are worth it.
-        wide = dtype(narrow) != "int8" and machine.dot is not None
+        wide = dtype(narrow) != "int8" and machine.multiplies_bytes
         as_bytes = weight.as_bytes() if wide else None
         right = [narrow] if as_bytes is None else list(as_bytes)
         compute = _matmul(has_zero=bool(zero), weight_has_zero=as_bytes is not None)

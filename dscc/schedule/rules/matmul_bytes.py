@@ -27,30 +27,30 @@ from dscc.schedule.rules.matmul import roles
 from dscc.schedule.stages import substitute, variables
 from dscc.schedule.tiling import Columns
 
-_BYTES = ("int8", "uint8")
+BYTES = ("int8", "uint8")
 
 
 @dataclass(frozen=True)
-class _Factor:
+class Factor:
     """int32(bytes[..]) - zero; the zero point is None where there is none."""
 
     bytes: Load
     zero: Expr | None
 
     @staticmethod
-    def of(factor: Expr, indices: Sequence[Var], zero_of: Sequence[Var]) -> _Factor | None:
+    def of(factor: Expr, indices: Sequence[Var], zero_of: Sequence[Var]) -> Factor | None:
         """The factor if its bytes are read at exactly these indices, and its zero point depends on no other ones."""
         zero = None
         if isinstance(factor, tirx.Sub):
             factor, zero = factor.a, factor.b
         load = factor.value if isinstance(factor, tirx.Cast) else None
-        if not isinstance(load, Load) or str(load.source.dtype) not in _BYTES:
+        if not isinstance(load, Load) or str(load.source.dtype) not in BYTES:
             return None
         if len(load.indices) != len(indices) or any(
             not at.same_as(var) for at, var in zip(load.indices, indices, strict=True)
         ):
             return None
-        return None if zero is not None and variables(zero) - _symbols(zero) - set(zero_of) else _Factor(load, zero)
+        return None if zero is not None and variables(zero) - _symbols(zero) - set(zero_of) else Factor(load, zero)
 
 
 def _symbols(expr: Expr) -> set[Var]:
@@ -71,8 +71,8 @@ class MatmulBytes(Rule):
         found = None if fused is None else roles(fused, "int32")
         if dot is None or fused is None or found is None or found.batch:
             return None
-        left = _Factor.of(found.left, [*found.rows, found.depth], [])
-        right = _Factor.of(found.right, [found.depth, found.column], [found.column])
+        left = Factor.of(found.left, [*found.rows, found.depth], [])
+        right = Factor.of(found.right, [found.depth, found.column], [found.column])
         params = list(func.params)
         if left is None or right is None or left.bytes.source not in params or right.bytes.source not in params:
             return None

@@ -50,7 +50,7 @@ class TensorAttention(CudaRule):
         element, kind = ELEMENTS[dtype]
         flags = f"{str(bool(causal)).lower()}, {str(bias is not None).lower()}"
         code = CudaKernel()
-        source = device_source("tensor.cuh") + device_source("attention.cuh")
+        source = device_source("instructions.cuh", "tensor.cuh", "attention.cuh")
         pointers = [buffer.data for buffer in (q, k, v, out, bias if bias is not None else q)]
         counts = [int32(n) for n in (queries, keys, heads, groups)]
         fits = [tall for tall in (2, 1) if _shared_bytes(tall, size, value_size) <= machine.block_bytes]

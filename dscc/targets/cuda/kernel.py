@@ -22,10 +22,13 @@ _SWIZZLE_128B = 3
 _L2_256B = 3
 
 
+DEVICE = Path(__file__).parent / "device"
+
+
 @cache
-def device_source(name: str) -> str:
-    """The text of a file of dscc/targets/cuda/device."""
-    return (Path(__file__).parent / "device" / name).read_text(encoding="utf-8")
+def device_source(*names: str) -> str:
+    """The text of files of dscc/targets/cuda/device."""
+    return "".join((DEVICE / name).read_text(encoding="utf-8") for name in names)
 
 
 def int32(value: Index) -> Expr:

@@ -46,8 +46,12 @@ class CudaMachine(Device):
 
     @property
     def has_mma(self) -> bool:
-        """Whether it has asynchronous copies to shared memory, and products of 16 x 8 x 16 halves."""
+        """Whether it has asynchronous copies to shared memory, and products of 16 x 8 x 16 halves, 32 bytes deep."""
         return self.capability >= 80
+
+    @property
+    def multiplies_bytes(self) -> bool:
+        return self.has_mma
 
 
 class CudaRule(DeviceRule):

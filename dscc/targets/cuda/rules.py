@@ -10,6 +10,7 @@ from dscc.schedule.gpu.rules.elementwise import Elementwise
 from dscc.schedule.gpu.rules.matmul import Matmul
 from dscc.schedule.gpu.rules.rows import Rowwise
 from dscc.targets.cuda.attention import TensorAttention
+from dscc.targets.cuda.bytes import ByteConv, ByteProduct
 from dscc.targets.cuda.hopper import HopperConv, HopperProduct
 from dscc.targets.cuda.tensor import TensorConv, TensorProduct
 
@@ -20,6 +21,8 @@ RULES: tuple[Rule, ...] = (
     HopperConv(),
     TensorProduct(),
     TensorConv(),
+    ByteProduct(),
+    ByteConv(),
     Matmul(),
     Conv(),
     Rowwise(),

@@ -58,17 +58,17 @@ def write_store(code: CudaKernel, held: Held, store: Store, columns: int, whole:
         columns: of the result.
         whole: whether all columns that are held are of the result.
     """
-    out = _run_of(store, held.rows[0][1], columns)
+    out = _run_of(store, held.rows[0][1], columns, str(held.sums.dtype))
     if out is None or len(held.places) % 4:
         _direct(code, held, store, columns, whole)
     else:
         _spread(code, held, store, out, columns, whole)
 
 
-def _run_of(store: Store, coordinates: Sequence[Expr], columns: int) -> Var | None:
+def _run_of(store: Store, coordinates: Sequence[Expr], columns: int, dtype: str) -> Var | None:
     """The buffer that is stored to, if columns are its contiguous axis, aligned, and of halves."""
     column = Var("column", "int64")
-    probe = store([Var(f"at{i}", "int64") for i in range(len(coordinates))], column, tirx.const(0.0, "float32"))
+    probe = store([Var(f"at{i}", "int64") for i in range(len(coordinates))], column, tirx.const(0, dtype))
     if not isinstance(probe, tirx.BufferStore) or str(probe.buffer.dtype) not in ("float16", "bfloat16"):
         return None
     last = constant(probe.buffer.shape[-1])
@@ -89,6 +89,11 @@ def _direct(code: CudaKernel, held: Held, store: Store, columns: int, whole: boo
             at = code.spot(coordinates)
             for group, places in enumerate(held.places):
                 column = held.edge + group * 8
+                if columns % 2:
+                    for c in range(2):
+                        with code.when(column + c < columns):
+                            code.add(store(at, column + c, tirx.BufferLoad(held.sums, [places[half] + c])))
+                    continue
                 with code.when(True if whole else column < columns):
                     with code.loop(2, "c", "vectorized") as c:
                         value = tirx.BufferLoad(held.sums, [places[half] + c])
@@ -102,7 +107,7 @@ def _spread(code: CudaKernel, held: Held, store: Store, out: Var, columns: int, 
     for half, (exists, coordinates) in enumerate(held.rows):
         at = code.spot(coordinates)
         ats.append(at)
-        where = store(at, index(0), tirx.const(0.0, "float32"))
+        where = store(at, index(0), tirx.const(0, str(held.sums.dtype)))
         place = ravel([index(i) for i in where.indices], [index(n) for n in out.shape])
         code.add(tirx.BufferStore(start, tirx.Select(exists, place, index(-1)), [half]))
     packed = code.registers("packed", 4 * count, str(out.dtype))

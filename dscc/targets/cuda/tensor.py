@@ -6,7 +6,7 @@ of channels at one position of that pixel's window.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,8 +25,9 @@ from dscc.targets.cuda.problem import Problem
 from dscc.targets.cuda.store import Held, Store, staging_bytes, write_store
 
 _ELEMENTS = {"float16": "dscc::Float16", "bfloat16": "dscc::Bfloat16", "float32": "dscc::Tfloat32"}
+_FILES = ("instructions.cuh", "tensor.cuh")
+TYPICAL_ROWS = 4096
 _STEP_BYTES = 128  # of depth
-_TYPICAL_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Warps:
         return (self.tall + self.wide) * 128
 
 
-_SIZES = ((2, 4, 4, 4), (2, 2, 4, 8), (2, 2, 2, 4), (2, 4, 2, 4), (2, 2, 2, 8))
+SIZES = ((2, 4, 4, 4), (2, 2, 4, 8), (2, 2, 2, 4), (2, 4, 2, 4), (2, 2, 2, 8))
 
 
 class TensorProduct(CudaRule):
@@ -85,14 +86,14 @@ class TensorProduct(CudaRule):
         if problem.dtype == "float32" and not problem.right.depth_inner:
             return None  # matrices of words are not turned on their way from shared memory
         rows, columns, depth = problem.rows, problem.columns, problem.depth
-        some = constant(rows) or _TYPICAL_ROWS
-        warps = _choose(
+        some = constant(rows) or TYPICAL_ROWS
+        warps = choose(
             decisions, machine, some, columns, constant(problem.batches) or 16, -(-depth // _units(problem.dtype))
         )
         left, right = code.view(problem.left.buffer), code.view(problem.right.buffer)
         inner = "false" if problem.right.depth_inner else "true"
 
-        def multiply(tile: _Tile) -> None:
+        def multiply(tile: Tile) -> None:
             offsets = [
                 tile.batch * index(product([rows, depth])) if problem.left.batched else index(0),
                 tile.batch * index(depth * columns) if problem.right.batched else index(0),
@@ -103,7 +104,7 @@ class TensorProduct(CudaRule):
         def place(row: Expr, batch: Expr) -> list[Expr]:
             return [*(unravel(batch, problem.batch) if problem.batch else []), row]
 
-        writer = _Writer(code, machine, problem.dtype, warps, rows, columns, problem.batches)
+        writer = Writer(code, machine, _ELEMENTS[problem.dtype], warps, rows, columns, problem.batches)
         writer.write(multiply, place, lambda at, column, value: problem.view.store([*at, column], value))
         made = tirx.PrimFunc(list(problem.params), code.stmt(), func.ret_type, func.attrs)
         return Scheduled(made, problem.packings)
@@ -135,11 +136,11 @@ class TensorConv(CudaRule):
         taps = tall.kernel * wide.kernel
         units, whole = _units(dtype), conv.inputs % (8 if dtype != "float32" else 4) == 0
         steps = taps * -(-conv.inputs // units) if whole else -(-taps * conv.inputs // units)
-        warps = _choose(decisions, machine, constant(rows) or _TYPICAL_ROWS, conv.outputs, 1, steps)
+        warps = choose(decisions, machine, constant(rows) or TYPICAL_ROWS, conv.outputs, 1, steps)
         data, filters = code.view(conv.source), code.view(conv.weight.source)
 
-        def multiply(tile: _Tile) -> None:
-            numbers = [conv.inputs, *(n for pair in _window(conv) for n in pair)]
+        def multiply(tile: Tile) -> None:
+            numbers = [conv.inputs, *(n for pair in window(conv) for n in pair)]
             sizes = [rows, conv.outputs, tall.size, wide.size, tall.out, wide.out]
             at = [tirx.address_of(view.load(0)) for view in (data, filters)]
             kinds = f"{', '.join(map(str, numbers))}, float"
@@ -148,7 +149,7 @@ class TensorConv(CudaRule):
         def place(row: Expr, batch: Expr) -> list[Expr]:
             return unravel(row, [index(extent) for extent in pixels])
 
-        writer = _Writer(code, machine, dtype, warps, rows, conv.outputs, 1)
+        writer = Writer(code, machine, _ELEMENTS[dtype], warps, rows, conv.outputs, 1)
         writer.write(multiply, place, lambda at, column, value: fused.store([*at, column], value))
         return Scheduled(tirx.PrimFunc(func.params, code.stmt(), func.ret_type, func.attrs))
 
@@ -162,7 +163,7 @@ def _units(dtype: str) -> int:
     return _STEP_BYTES // (4 if dtype == "float32" else 2)
 
 
-def _window(conv: Convolution) -> list[tuple[int, int]]:
+def window(conv: Convolution) -> list[tuple[int, int]]:
     """(height, width) of the kernel, its strides, its dilations, the padding before."""
     tall, wide = conv.height, conv.width
     return [
@@ -173,7 +174,15 @@ def _window(conv: Convolution) -> list[tuple[int, int]]:
     ]
 
 
-def _choose(decisions: Decisions, machine: CudaMachine, rows: int, columns: int, batches: int, steps: int) -> Warps:
+def choose(
+    decisions: Decisions,
+    machine: CudaMachine,
+    rows: int,
+    columns: int,
+    batches: int,
+    steps: int,
+    sizes: Sequence[tuple[int, ...]] = SIZES,
+) -> Warps:
     """The tile by the tuner, or by estimated cycles."""
 
     def cycles(size: tuple[int, ...]) -> float:
@@ -185,11 +194,11 @@ def _choose(decisions: Decisions, machine: CudaMachine, rows: int, columns: int,
         fetch = (warps.tall + warps.wide) * 128 / 32
         return waves * (steps * (max(multiply, fetch) + 100) + 2000)
 
-    return Warps(*decisions.pick("warps", sorted(_SIZES, key=cycles)))
+    return Warps(*decisions.pick("warps", sorted(sizes, key=cycles)))
 
 
 @dataclass(frozen=True)
-class _Tile:
+class Tile:
     """What a block computes: calls of device functions that leave its sums in registers."""
 
     code: CudaKernel
@@ -198,20 +207,31 @@ class _Tile:
     shared: Expr
     place: list[Expr]
     batch: Expr
+    files: tuple[str, ...]
 
     def call(self, name: str, kinds: str, arguments: list[Expr]) -> None:
-        source = device_source("tensor.cuh")
+        source = device_source(*self.files)
         self.code.call(f"dscc::{name}<{self.common}, {kinds}>", self.sums, self.shared, *arguments, source=source)
 
 
-class _Writer:
-    """A block for every tile of the result."""
+class Writer:
+    """A block for every tile of the result.
+
+    Attributes:
+        dtype: of the sums.
+        behind: groups of 8 columns that each thread has sums of behind those of the tile's columns.
+        files: of dscc/targets/cuda/device, with what `multiply` calls.
+    """
+
+    dtype: ClassVar[str] = "float32"
+    behind: int = 0
+    files: ClassVar[tuple[str, ...]] = _FILES
 
     def __init__(
         self,
         code: CudaKernel,
         machine: CudaMachine,
-        dtype: str,
+        element: str,
         warps: Warps,
         rows: Index,
         columns: int,
@@ -219,24 +239,26 @@ class _Writer:
     ):
         self.code, self.warps, self.rows, self.columns, self.batches = code, warps, rows, columns, batches
         self.stages = warps.stages(machine)
-        self.common = f"{_ELEMENTS[dtype]}, {warps.rows}, {warps.columns}, {warps.down}, {warps.across}, {self.stages}"
+        self.common = f"{element}, {warps.rows}, {warps.columns}, {warps.down}, {warps.across}, {self.stages}"
 
-    def write(self, multiply: Callable[[_Tile], None], place: Callable[[Expr, Expr], list[Expr]], store: Store) -> None:
+    def write(self, multiply: Callable[[Tile], None], place: Callable[[Expr, Expr], list[Expr]], store: Store) -> None:
         """Write the launch: `multiply` the tile, then `store` every value at the `place` of its row."""
         code, warps = self.code, self.warps
         grid = [ceildiv(self.rows, warps.tall), ceildiv(self.columns, warps.wide), self.batches]
         launch = code.blocks(grid, warps.threads)
         with code.when(nonempty(self.rows, self.batches)), launch as ((down, across, batch), thread):
             shared = code.block_bytes("ring", self.stages * warps.slot_bytes)
-            sums = code.registers("sums", warps.rows * warps.columns * 4)
+            sums = code.registers("sums", warps.rows * (warps.columns + self.behind) * 4, self.dtype)
             pointers = [tirx.address_of(tirx.BufferLoad(buffer, [0])) for buffer in (sums, shared)]
-            multiply(_Tile(code, self.common, pointers[0], pointers[1], [int32(down), int32(across)], index(batch)))
+            block = [int32(down), int32(across)]
+            multiply(Tile(code, self.common, pointers[0], pointers[1], block, index(batch), self.files))
             lane, warp = thread % 32, tirx.truncdiv(thread, int32(32))
             top = index(down) * warps.tall + index(tirx.truncdiv(warp, int32(warps.across)) * (warps.rows * 16))
             top = top + index(tirx.truncdiv(lane, int32(4)))
             edge = index(across) * warps.wide + index(warp % warps.across * (warps.columns * 8) + lane % 4 * 2)
-            size, text = int32(staging_bytes(warps.columns)), device_source("tensor.cuh")
+            size, text = int32(staging_bytes(warps.columns)), device_source(*self.files)
             staging = code.value("dscc::warp_part", "uint32", pointers[1], size, source=text)
+            self.prepare(edge)
             for i in range(warps.rows):
                 rows = [top + (i * 16 + half * 8) for half in range(2)]
                 held = Held(
@@ -248,4 +270,11 @@ class _Writer:
                     edge=edge,
                     staging=staging,
                 )
+                self.settle(held, i)
                 write_store(code, held, store, self.columns, self.columns % warps.wide == 0)
+
+    def prepare(self, edge: Expr) -> None:
+        """What is computed once for all rows of a thread, whose first column is `edge`."""
+
+    def settle(self, held: Held, number: int) -> None:
+        """What becomes of the sums of rows `number` of a warp before the epilogue."""

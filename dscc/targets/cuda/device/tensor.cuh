@@ -8,108 +8,6 @@
 
 namespace dscc {
 
-__device__ __forceinline__ unsigned shared_at(const void* at) {
-  return static_cast<unsigned>(__cvta_generic_to_shared(at));
-}
-
-// Shared memory of this warp, `bytes` each.
-__device__ __forceinline__ unsigned warp_part(const void* shared, int bytes) {
-  return shared_at(shared) + threadIdx.x / 32 * bytes;
-}
-
-// 16 bytes to shared memory, or zeros there where `valid` is false.
-__device__ __forceinline__ void copy16(unsigned to, const void* from, bool valid) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(valid ? 16 : 0) : "memory");
-}
-
-__device__ __forceinline__ void store16(unsigned to, const unsigned* words) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};"
-               ::"r"(to), "r"(words[0]), "r"(words[1]), "r"(words[2]), "r"(words[3]) : "memory");
-}
-
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-template <int Pending>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
-}
-
-__device__ __forceinline__ void load_matrices(unsigned* to, unsigned at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at));
-}
-
-__device__ __forceinline__ void load_transposed(unsigned* to, unsigned at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at));
-}
-
-// d (4 numbers) plus the product of fragments a (4 registers) and b (2); `kind` is the constraint of the sums.
-#define DSCC_MMA(instruction, kind, d, a, b)                                                                  \
-  asm volatile("mma.sync.aligned." instruction " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "              \
-               "{%0, %1, %2, %3};" : kind(d[0]), kind(d[1]), kind(d[2]), kind(d[3])                           \
-               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]))
-
-// Elements: how many a 128-byte row has, and the product of a 16-row and an 8-column matrix, 32 bytes deep.
-struct Float16 {
-  static constexpr int units = 64;
-  static constexpr int bytes = 2;
-  static __device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
-    DSCC_MMA("m16n8k16.row.col.f32.f16.f16.f32", "+f", d, a, b);
-  }
-  static __device__ __forceinline__ unsigned pack(float low, float high) {
-    unsigned both;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-  }
-  static __device__ __forceinline__ float widen(unsigned short bits) {
-    float out;
-    asm("cvt.f32.f16 %0, %1;" : "=f"(out) : "h"(bits));
-    return out;
-  }
-};
-
-struct Bfloat16 {
-  static constexpr int units = 64;
-  static constexpr int bytes = 2;
-  static __device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
-    DSCC_MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "+f", d, a, b);
-  }
-  static __device__ __forceinline__ unsigned pack(float low, float high) {
-    unsigned both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-  }
-  static __device__ __forceinline__ float widen(unsigned short bits) {
-    return __uint_as_float(static_cast<unsigned>(bits) << 16);
-  }
-};
-
-struct Tfloat32 {
-  static constexpr int units = 32;
-  static constexpr int bytes = 4;
-  static __device__ __forceinline__ unsigned rounded(unsigned value) {
-    unsigned out;
-    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(__uint_as_float(value)));
-    return out;
-  }
-  static __device__ __forceinline__ void multiply(float* d, const unsigned* a, const unsigned* b) {
-    unsigned left[] = {rounded(a[0]), rounded(a[1]), rounded(a[2]), rounded(a[3])};
-    unsigned right[] = {rounded(b[0]), rounded(b[1])};
-    DSCC_MMA("m16n8k8.row.col.f32.tf32.tf32.f32", "+f", d, left, right);
-  }
-};
-
-struct Int8 {
-  static constexpr int units = 128;
-  static constexpr int bytes = 1;
-  static __device__ __forceinline__ void multiply(int* d, const unsigned* a, const unsigned* b) {
-    DSCC_MMA("m16n8k32.row.col.s32.s8.s8.s32", "+r", d, a, b);
-  }
-};
-
-#undef DSCC_MMA
-
 // Lines of a matrix whose contiguous axis is the one that is summed over. A thread copies unit `unit` of some lines.
 template <typename E>
 struct Lines {
@@ -164,15 +62,15 @@ struct Pixels {
   }
 };
 
-// The weights beside such windows: lines of `taps` runs of channels.
+// The weights beside such windows: lines of runs of channels, `pitch` bytes from one line to the next.
 template <typename E, int Channels>
 struct Filters {
   static constexpr int steps = (Channels * E::bytes + 127) / 128;
   const char* data;
-  int taps, count;
+  int pitch, count;
 
-  __device__ __forceinline__ Filters(const void* data, int taps, int count)
-      : data(static_cast<const char*>(data)), taps(taps), count(count) {}
+  __device__ __forceinline__ Filters(const void* data, int pitch, int count)
+      : data(static_cast<const char*>(data)), pitch(pitch), count(count) {}
 
   struct Line {
     const char* start;
@@ -180,7 +78,7 @@ struct Filters {
   };
   __device__ __forceinline__ Line line(int number) const {
     bool valid = number < count;
-    return {data + static_cast<long long>(valid ? number : 0) * taps * (Channels * E::bytes), valid};
+    return {data + static_cast<long long>(valid ? number : 0) * pitch, valid};
   }
   __device__ __forceinline__ void copy(unsigned to, const Line& line, int step, int unit) const {
     int channel = step % steps * 128 + unit * 16;
@@ -287,7 +185,12 @@ struct ColumnTile {
   }
 };
 
-// Sums of one tile: [TilesM][TilesN][4] of this thread. Each warp has TilesM x 16 rows and TilesN x 8 columns.
+// Whether the elements of every row of the left factor are summed as well.
+template <typename E>
+constexpr bool sums_rows = false;
+
+// Sums of one tile: [TilesM][TilesN][4] of this thread. Each warp has TilesM x 16 rows and TilesN x 8 columns. Sums of
+// rows come behind, [TilesM][4]: what a matrix of ones gives.
 template <typename E, int TilesM, int TilesN, int WarpsN, int Stages, typename Sum, typename Left, typename Right>
 __device__ __forceinline__ void multiply_tiles(Sum* sums, const void* shared, const Left& left, const Right& right,
                                                int steps) {
@@ -296,7 +199,7 @@ __device__ __forceinline__ void multiply_tiles(Sum* sums, const void* shared, co
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   int top = warp / WarpsN * (TilesM * 16), edge = warp % WarpsN * (TilesN * 8);
 #pragma unroll
-  for (int i = 0; i < TilesM * TilesN * 4; ++i) sums[i] = 0;
+  for (int i = 0; i < TilesM * (TilesN + sums_rows<E>) * 4; ++i) sums[i] = 0;
 #pragma unroll
   for (int step = 0; step < Stages - 1; ++step) {
     if (step < steps) {
@@ -323,6 +226,10 @@ __device__ __forceinline__ void multiply_tiles(Sum* sums, const void* shared, co
       for (int i = 0; i < TilesM; ++i) {
         int row = top + i * 16 + lane % 16, unit = k * 2 + lane / 16;
         load_matrices(a[i], a_tile + row * 128 + (unit ^ row % 8) * 16);
+        if constexpr (sums_rows<E>) {
+          const unsigned ones[] = {0x01010101u, 0x01010101u};
+          E::multiply(sums + (TilesM * TilesN + i) * 4, a[i], ones);
+        }
       }
 #pragma unroll
       for (int j = 0; j < TilesN / 2; ++j) Right::load(b[j], b_tile, edge + j * 16, k);
@@ -364,8 +271,8 @@ __device__ __forceinline__ void multiply_windows(Sum* sums, const void* shared, 
   if constexpr (Channels * E::bytes % 16 == 0) {
     using Left = Pixels<E, Channels, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW>;
     LineTile<Left, high, threads> a(Left(data, tall, wide, out_h, out_w, rows), row * high);
-    LineTile<Filters<E, Channels>, broad, threads> b(Filters<E, Channels>(filters, KernelH * KernelW, columns),
-                                                     column * broad);
+    constexpr int pitch = KernelH * KernelW * Channels * E::bytes;
+    LineTile<Filters<E, Channels>, broad, threads> b(Filters<E, Channels>(filters, pitch, columns), column * broad);
     multiply_tiles<E, TilesM, TilesN, WarpsN, Stages>(sums, shared, a, b, KernelH * KernelW * Left::steps);
   } else {
     using Left = LoosePixels<E, Channels, KernelH, KernelW, StrideH, StrideW, DilationH, DilationW, BeforeH, BeforeW>;
