@@ -1,7 +1,7 @@
 // What a kernel in CUDA C++ sees of a device, where it is compiled for the host: benchmarks/hip_here/hip.c runs its
-// threads. In place of dscc/targets/cuda/device/instructions.cuh it has functions that do what NVIDIA's manual says of
-// the instructions (PTX ISA: mma.m16n8k32, mma.m16n8k8, ldmatrix, cp.async), written without regard to what dscc thinks
-// of them. Asynchronous copies are done no sooner than they are waited for.
+// threads. In place of instructions.cuh and memory.cuh of dscc/targets/cuda/device it has functions that do what NVIDIA's
+// manual says of the instructions (PTX ISA: mma.m16n8k32, mma.m16n8k8, ldmatrix, cp.async), written without regard to
+// what dscc thinks of them. Asynchronous copies are done no sooner than they are waited for.
 
 #include <cmath>
 #include <cstdint>
@@ -20,6 +20,8 @@ float (*dscc_given(unsigned lanes, const float* first, const float* second, unsi
 #define __launch_bounds__(...)
 #define __shared__ static
 #define __align__(n) alignas(n)
+#define int64_t long long  // as NVRTC has it
+#define uint64_t unsigned long long
 #define uint unsigned int
 #define uchar unsigned char
 #define ushort unsigned short
@@ -48,6 +50,16 @@ struct int2 { int x, y; };
 static float2 make_float2(float x, float y) { return {x, y}; }
 static int2 make_int2(int x, int y) { return {x, y}; }
 
+// What the lane has that `lane` names.
+static long long __shfl_sync(unsigned, long long value, int lane) {
+  float words[2];
+  memcpy(words, &value, 8);
+  memcpy(&value, dscc_given(32, words, words, 2)[0][lane], 8);
+  return value;
+}
+static void __syncwarp() { __shfl_sync(0, 0, 0); }
+
+#define DSCC_MEMORY
 #define DSCC_INSTRUCTIONS
 namespace dscc {
 
@@ -77,6 +89,9 @@ static void copy16(unsigned to, const void* from, bool valid) { add_copy(to, fro
 static void copy4(unsigned to, const void* from, bool valid) { add_copy(to, from, valid, 4); }
 static void store16(unsigned to, const unsigned* words) { memcpy(host_at(to), words, 16); }
 static void store4(unsigned to, unsigned word) { memcpy(host_at(to), &word, 4); }
+static void store2(unsigned to, unsigned short half) { memcpy(host_at(to), &half, 2); }
+static void move16(void* to, unsigned from, bool valid) { if (valid) memcpy(to, host_at(from), 16); }
+static void move8(void* to, unsigned from, bool valid) { if (valid) memcpy(to, host_at(from), 8); }
 static void commit_copies() { copies[dscc_thread].emplace_back(); }
 
 template <int Pending>

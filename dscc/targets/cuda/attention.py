@@ -12,6 +12,7 @@ from dscc.schedule.code import Index, ceildiv, constant, index
 from dscc.schedule.decisions import Decisions
 from dscc.targets.cuda.kernel import CudaKernel, device_source, int32, nonempty
 from dscc.targets.cuda.machine import CudaMachine, CudaRule
+from dscc.targets.cuda.tensor import FILES
 
 ELEMENTS = {"float16": ("dscc::Float16", "half"), "bfloat16": ("dscc::Bfloat16", "nv_bfloat16")}
 _BLOCK = 64  # keys in a block
@@ -50,7 +51,7 @@ class TensorAttention(CudaRule):
         element, kind = ELEMENTS[dtype]
         flags = f"{str(bool(causal)).lower()}, {str(bias is not None).lower()}"
         code = CudaKernel()
-        source = device_source("instructions.cuh", "tensor.cuh", "attention.cuh")
+        source = device_source(*FILES, "attention.cuh")
         pointers = [buffer.data for buffer in (q, k, v, out, bias if bias is not None else q)]
         counts = [int32(n) for n in (queries, keys, heads, groups)]
         fits = [tall for tall in (2, 1) if _shared_bytes(tall, size, value_size) <= machine.block_bytes]

@@ -30,7 +30,7 @@ from dscc.schedule.stages import substitute, unravel
 from dscc.targets.cuda.kernel import CudaKernel, device_source, int32
 from dscc.targets.cuda.machine import CudaMachine, CudaRule
 from dscc.targets.cuda.store import Held
-from dscc.targets.cuda.tensor import SIZES, TYPICAL_ROWS, Tile, Warps, Writer, choose, window
+from dscc.targets.cuda.tensor import FILES, SIZES, TYPICAL_ROWS, Tile, Warps, Writer, choose, window
 
 _STEP, _UNIT = 128, 16  # bytes of depth that are in shared memory at a time, and that one copy takes
 _FOR_WINDOWS = tuple(size for size in SIZES if size[2] * size[3] < 32)  # with more sums, registers spilled
@@ -198,7 +198,7 @@ class _Writer(Writer):
     """Takes the zero points out of the sums, before the epilogue."""
 
     dtype: ClassVar[str] = "int32"
-    files: ClassVar[tuple[str, ...]] = ("instructions.cuh", "tensor.cuh", "bytes.cuh")
+    files: ClassVar[tuple[str, ...]] = (*FILES, "bytes.cuh")
 
     def __init__(
         self,

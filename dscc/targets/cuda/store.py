@@ -1,8 +1,8 @@
 """The epilogue of a product on the tensor cores: from sums in registers to the result in memory.
 
 Thread t of a warp holds rows t / 4 and that + 8 of every 16, columns 2 (t % 4) and the next of every 8. A result in
-halves with contiguous columns goes through shared memory, so that whole runs of a row are written at once; anything
-else is stored as it is held, two columns at a time.
+halves or bytes with contiguous columns goes through shared memory, so that whole runs of a row are written at once;
+anything else is stored as it is held, two columns at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dscc.schedule.code import constant, index
 from dscc.schedule.stages import ravel
 from dscc.targets.cuda.kernel import CudaKernel, device_source, int32
 
+_SPREAD = ("float16", "bfloat16", "int8", "uint8")
 Store = Callable[[Sequence[Expr], Expr, Expr], tirx.Stmt]  # coordinates of the row, column, value
 
 
@@ -66,10 +67,10 @@ def write_store(code: CudaKernel, held: Held, store: Store, columns: int, whole:
 
 
 def _run_of(store: Store, coordinates: Sequence[Expr], columns: int, dtype: str) -> Var | None:
-    """The buffer that is stored to, if columns are its contiguous axis, aligned, and of halves."""
+    """The buffer that is stored to, if columns are its contiguous axis, aligned, and of halves or bytes."""
     column = Var("column", "int64")
     probe = store([Var(f"at{i}", "int64") for i in range(len(coordinates))], column, tirx.const(0, dtype))
-    if not isinstance(probe, tirx.BufferStore) or str(probe.buffer.dtype) not in ("float16", "bfloat16"):
+    if not isinstance(probe, tirx.BufferStore) or str(probe.buffer.dtype) not in _SPREAD:
         return None
     last = constant(probe.buffer.shape[-1])
     if columns % 8 or last != columns or not probe.indices[-1].same_as(column):
@@ -127,4 +128,4 @@ def _spread(code: CudaKernel, held: Held, store: Store, out: Var, columns: int, 
         begin = held.edge - lane_column + first * 8
         arguments = [held.staging, *(tirx.address_of(tirx.BufferLoad(b, [0])) for b in (packed, start))]
         arguments += [tirx.address_of(flat.load(begin)), int32(index(columns) - begin)]
-        code.call(f"dscc::spread<{count}>", *arguments, source=device_source("spread.cuh"))
+        code.call(f"dscc::spread<{count}>", *arguments, source=device_source("memory.cuh", "spread.cuh"))

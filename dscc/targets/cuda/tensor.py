@@ -25,7 +25,7 @@ from dscc.targets.cuda.problem import Problem
 from dscc.targets.cuda.store import Held, Store, staging_bytes, write_store
 
 _ELEMENTS = {"float16": "dscc::Float16", "bfloat16": "dscc::Bfloat16", "float32": "dscc::Tfloat32"}
-_FILES = ("instructions.cuh", "tensor.cuh")
+FILES = ("memory.cuh", "instructions.cuh", "tensor.cuh")
 TYPICAL_ROWS = 4096
 _STEP_BYTES = 128  # of depth
 
@@ -225,7 +225,7 @@ class Writer:
 
     dtype: ClassVar[str] = "float32"
     behind: int = 0
-    files: ClassVar[tuple[str, ...]] = _FILES
+    files: ClassVar[tuple[str, ...]] = FILES
 
     def __init__(
         self,
