@@ -66,7 +66,7 @@ def build(mixed: Mixed, leaves: Leaves, weights: Weights) -> Experts:
         raise Refused("several weights of the router are in the sum")
     if any(share.dense and share.outside for share in shares):
         raise Refused("the weights of experts that were not chosen are not zero")
-    if any(share.dense for share in shares) and not _vanishes(mixed.formula, leaves):
+    if any(share.dense or share.spread for share in shares) and not _vanishes(mixed.formula, leaves):
         raise Refused("an expert that was not chosen adds something to the sum")
     experts = routing.experts
     first = kept([_matrix(weights, leaf.core, leaf.part, experts) for leaf in firsts])

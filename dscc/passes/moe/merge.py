@@ -78,8 +78,12 @@ class Merge:
             return first
         if all(isinstance(leaf, Share) for leaf in each):
             shares = [leaf for leaf in each if isinstance(leaf, Share)]
-            if all(leaf.source.same_as(shares[0].source) and leaf.dense == shares[0].dense for leaf in shares):
-                if not shares[0].dense or [leaf.expert for leaf in shares] == list(range(len(shares))):
+            if (
+                all(leaf.source.same_as(shares[0].source) for leaf in shares)
+                and len({_of(leaf) for leaf in shares}) == 1
+            ):
+                experts, of_all = [leaf.expert for leaf in shares], any(leaf.dense or leaf.spread for leaf in shares)
+                if not of_all or experts == list(range(len(shares))):
                     return replace(shares[0], expert=-1)
         raise Differ("the experts read different values")
 
@@ -97,6 +101,10 @@ class Merge:
                 first.source,
             )
         return self._cores[key]
+
+
+def _of(share: Share) -> tuple[object, ...]:
+    return share.dense, share.spread, share.routing
 
 
 def with_leaves(expr: Expr, leaves: dict[Var, Expr]) -> Expr:

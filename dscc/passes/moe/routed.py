@@ -206,7 +206,8 @@ class Input:
 class Share:
     """Leaf: what the slot counts: `source` (tokens, top) in its order; or, `dense`, (tokens, experts), of which those
     that `routing` did not choose are `outside`, and the one of `expert` if that is given. `turned`: (experts, tokens).
-    `chosen`: what those are that it did choose, if that is one number.
+    `chosen`: what those are that it did choose, if that is one number. `spread`: that of `expert` for every token, 0
+    for those that did not choose it, though `source` has only what they chose.
     """
 
     source: relax.Expr
@@ -216,6 +217,7 @@ class Share:
     routing: Routing | None = None
     outside: float = 0.0
     chosen: float | None = None
+    spread: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -256,7 +258,8 @@ class Vector:
 @dataclass(frozen=True, eq=False)
 class Mark:
     """Leaf: "count" of the slots of an expert, "offset" of its end among the sorted ones, both at `expert` if that is
-    given (-1 for before the first, -2 for none given); "place" of a slot among the sorted ones.
+    given (-1 for before the first, -2 for none given); "place" of a slot among the sorted ones; "chosen": 1 for the
+    tokens that chose `expert`, 0 for others.
     """
 
     kind: str

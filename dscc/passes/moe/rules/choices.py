@@ -11,6 +11,7 @@ from tvm import relax, tirx
 
 from dscc.passes.graph import Node
 from dscc.passes.moe import scalars
+from dscc.passes.moe.merge import variables_of
 from dscc.passes.moe.routed import ONE, Axis, Mark, Routing, Value, of_tokens
 from dscc.passes.moe.trace import Trace
 from dscc.passes.values import attr, dims, is_one, same_dim
@@ -119,6 +120,8 @@ def where(trace: Trace, mask_of: relax.Expr) -> Value | None:
     """The slots of one expert: where a mask over the choices is set."""
     value = trace.value(mask_of)
     routing = value.routing if value is not None else None
+    if value is not None and value.kinds == "T" and not value.outer:
+        return _tokens_where(trace, value)
     if value is None or routing is None or sorted(value.kinds) not in (["K", "T"], ["S"]) or value.outer:
         return None
     try:
@@ -133,6 +136,25 @@ def where(trace: Trace, mask_of: relax.Expr) -> Value | None:
     # Where the place comes first, the slots of an expert are in another order; it is the same for all that they index.
     order = 1 if value.kinds == "KT" else 0
     return Value((Axis("R"), Axis("C", routing, order, int(found[0]))), columns[0], columns)
+
+
+def _tokens_where(trace: Trace, value: Value) -> Value | None:
+    """The tokens that chose one expert, each once: where a mask over them is set."""
+    leaves = {var: trace.leaves.get(var) for var in variables_of(value.formula)}
+    ((var, leaf),) = leaves.items() if len(leaves) == 1 else ((None, None),)
+    if var is None or not isinstance(leaf, Mark) or leaf.kind != "chosen" or not leaf.routing.distinct:
+        return None
+    try:
+        mask = scalars.evaluate(value.formula, {var: np.arange(2)})
+    except scalars.Unknown:
+        return None
+    if not np.array_equal(np.asarray(mask) != 0, [False, True]):
+        return None
+    columns = tuple(leaf.routing.token if axis.kind == "T" else tirx.const(0, "int64") for axis in value.axes)
+    rows = Axis("C", leaf.routing, 0, leaf.expert)
+    if len(columns) == 1:
+        return Value((ONE, rows), columns[0])  # the only coordinate
+    return Value((Axis("R"), rows), columns[0], columns)
 
 
 RULES = {

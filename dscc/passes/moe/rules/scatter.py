@@ -29,6 +29,8 @@ def scatter(trace: Trace, node: Node) -> Value | None:
     leaf = trace.leaves.get(index.formula) if isinstance(index.formula, Var) else None
     if isinstance(leaf, RowPlace) and adds:
         return _add_rows(trace, node, data, index, leaf, updates)
+    if len(shape) == 2 and axis % 2 == 0 and index.kinds == "CN":
+        return _placed(trace, node, data, index, updates)
     if len(shape) == 1 and index.kinds == "P" and not adds and index.formula.same_as(routing.slot):
         if _counts_up(trace, updates, routing):
             place = Mark("place", routing, key=index.axis("P").key)
@@ -69,6 +71,17 @@ def _own(formula: Expr, routing: Routing) -> bool:
         return False
 
 
+def _placed(trace: Trace, node: Node, data: relax.Expr, index: Value, updates: relax.Expr) -> Value | None:
+    """The rows of one expert at those of their tokens, each of which chose it but once, and zeros elsewhere."""
+    values, routing = trace.value(updates), index.routing
+    if values is None or routing is None or not routing.distinct or values.axes != index.axes or values.terms:
+        return None
+    if not routing.same(index.formula, routing.token) or not trace.is_all(data, 0):
+        return None
+    rows = Value((TOKENS, ELEMENTS), values.formula)
+    return sum_of(trace, node, rows, {index.axis("C").expert: values.formula}, routing)
+
+
 def _add_rows(
     trace: Trace, node: Node, data: relax.Expr, index: Value, leaf: RowPlace, updates: relax.Expr
 ) -> Value | None:
@@ -87,7 +100,7 @@ def _add_rows(
         return None
     terms = dict(before.terms) if before is not None else {}
     rest = before.rest if before is not None else ()
-    if rows.expert in terms:
+    if rows.expert in terms or (terms and before is not None and before.routing is not routing):
         return None
     if not terms and not trace.is_all(data, 0):
         if not is_beside(data, node.var):
