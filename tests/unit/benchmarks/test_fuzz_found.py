@@ -10,6 +10,12 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # A value that TVM keeps in float32 was asked for the 16 bits of a bfloat16.
+    "whether a bfloat16 is true": (
+        """(float[1] x) => (bool[a, b] y) <int64[1] one = {1}> {
+        n = Cast<to = 16>(x) m = Unsqueeze(n, one) y = Cast<to = 9>(m) }""",
+        {"x": (1,)},
+    ),
     # What is known of the sizes became a tensor in the first branch that needed it, and the other took it from there.
     "both branches look at a size": (
         """(float[4, n] x, float[4, 3] z) => (float[a, b] y) {

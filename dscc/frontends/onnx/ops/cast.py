@@ -110,6 +110,8 @@ def _is_true(e: Expr) -> Expr:
     dtype = str(e.ty.dtype)
     if not is_float(dtype):
         return tirx.NE(e, tirx.const(0, dtype))
+    if dtype not in _WIDE:  # the bits of a bfloat16 are those of a float32 where TVM 0.27 keeps it in one
+        e, dtype = tirx.Cast("float32", e), "float32"
     bits = 8 * numpy_dtype(dtype).itemsize
     kind = f"uint{bits}"
     size = tirx.reinterpret(kind, e) & tirx.const((1 << (bits - 1)) - 1, kind)
