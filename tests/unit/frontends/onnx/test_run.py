@@ -159,6 +159,8 @@ def test_quotients_are_rounded_as_quotients() -> None:
     ("nodes", "shapes"),
     [
         ([N("GlobalMaxPool", ["w"], ["p"])], {"w": (2, 3, 5)}),
+        ([N("LpPool", ["w"], ["p"], kernel_shape=[3], strides=[3], ceil_mode=1)], {"w": (1, 2, 7)}),
+        ([N("AveragePool", ["w"], ["p"], kernel_shape=[3], strides=[3], ceil_mode=1)], {"w": (1, 2, 7)}),
         ([N("LRN", ["w"], ["p"], size=3, alpha=1.0)], {"w": (2, 5, 1, 1)}),
         ([N("ConvTranspose", ["w", "k", "b"], ["p"], group=2)], {"w": (1, 2, 3), "k": (2, 1, 2), "b": (2,)}),
         ([N("LSTM", ["w", "W", "R"], ["", "p"], hidden_size=2, input_forget=1)], LSTM),
