@@ -31,9 +31,10 @@ from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, star
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
 _LEAST_ROWS = 4
 _L2_PARTS = (12, 6, 24)  # the L2 cache in parts of four bytes, of which a block's data takes one: a third of it
+_LEAST_PIXELS = 48  # or of so many pixels, if weights are read anew for them: in a tenth of the time of their products
 _TASK_FLOPS = 1_000_000  # less is not worth handing to another thread
 _DIVISION_STEPS = 4000  # multiply-adds of vectors in a tile beside which a few divisions do not show
-_COPY_USES = 60  # multiply-adds of vectors for every element that a task copies
+_COPY_USES = 36  # multiply-adds of vectors for every element that a task copies
 
 
 Position = Callable[[Sequence[Expr]], tuple[Expr, Expr]]
@@ -168,10 +169,14 @@ class Writer:
             return self._decisions.pick("rows", list(dict.fromkeys([even, *others])))
         lines = quotient(budget, index(self._window.pitch) * conv.channels) - height.reach
         fit = quotient(lines, height.stride) + 1  # less than 1 is made 1 below
-        # Every block reads all weights: if that is from beyond the L2 cache, there should be few blocks.
         fair = tirx.max(index(_LEAST_ROWS), index(ceildiv(height.out, _TASKS)))
         if self._large_weights:
-            fair = index(height.out)
+            # Every block reads all of them, from beyond the L2 cache: few blocks, of pixels enough.
+            panels = conv.groups * self._columns.panels
+            parts = -(-panels // self._panels_of_task(None, panels))
+            wanted = -(-_TASKS // (parts * (constant(conv.batch) or 1)))
+            least = ceildiv(_LEAST_PIXELS, tirx.max(index(1), index(conv.width.out)))
+            fair = tirx.max(index(least), index(ceildiv(height.out, wanted)))
         return self._code.opaque("most", tirx.max(index(1), tirx.min(fit, fair)))
 
     def _panels_of_task(self, blocks: int | None, panels: int) -> int:

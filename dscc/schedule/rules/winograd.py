@@ -33,6 +33,7 @@ _TYPICAL_PRODUCT = 56 * 56 * 64 * 64  # of pixels and channels where a size is s
 _WEIGHT_CYCLES = 0.25  # a weight's four bytes from memory, times the multiply-adds of a scalar in a cycle: 16 / 64
 _L2_PERCENT = (50, 25, 75)  # that the transformed data of a task may take
 _TASKS = 8  # this many keep threads busy
+_LEAST_TILES = 12  # of a task: fewer leave lines of the register tile empty
 _PART_COLUMNS = 128  # with fewer, the transform of the data would be most of a task
 
 
@@ -103,10 +104,14 @@ class _Band:
         self.down = ceildiv(conv.height.out, OUT)
         room = machine.l2_bytes * decisions.pick("l2_percent", _L2_PERCENT) // 100
         self.fit = max(1, room // (4 * _POINTS * conv.inputs))  # tiles
-        across, down = constant(self.across), constant(self.down)
+        # Where panels do not give enough tasks, bands do, each of at least some register tiles.
+        self.parts = max(1, conv.outputs // _PART_COLUMNS)
+        across, down, batch = constant(self.across), constant(self.down), constant(conv.batch) or 1
+        self.wanted = -(-_TASKS // (self.parts * batch))
         self.most: int | None = None
         if across is not None and down is not None:
-            rows = max(1, min(self.fit // across, down))
+            fair = max(-(-_LEAST_TILES // across), -(-down // self.wanted))
+            rows = max(1, min(self.fit // across, fair, down))
             self.most = -(-down // -(-down // rows))
         self.known_tiles = None if self.most is None or across is None else self.most * across
 
@@ -130,7 +135,9 @@ class _Writer:
         down = code.opaque("down", band.down)
         if band.most is None:
             fit = quotient(band.fit, tirx.max(index(1), self._across))
-            self._most: Index = code.opaque("most", tirx.max(index(1), tirx.min(fit, down)))
+            least = ceildiv(_LEAST_TILES, tirx.max(index(1), self._across))
+            fair = tirx.max(index(least), index(ceildiv(down, band.wanted)))
+            self._most: Index = code.opaque("most", tirx.max(index(1), tirx.min(tirx.min(fit, fair), down)))
         else:
             self._most = band.most
         self._down = down
@@ -146,8 +153,8 @@ class _Writer:
         bands = ceildiv(self._down, self._most)
         if not isinstance(bands, int):
             bands = code.opaque("bands", bands)
-        parts = self._parts(constant(product([conv.batch, bands])))
-        each = -(-columns.panels // parts)
+        parts = self._parts(product([conv.batch, bands]))
+        each = ceildiv(columns.panels, parts)
         room = product([ceildiv(product([self._most, self._across]), columns.tile.rows), columns.tile.rows])
         pitch = room if isinstance(room, int) else code.opaque("room", room)
         with code.loop(product([conv.batch, bands, parts]), "task", "parallel") as task:
@@ -166,12 +173,17 @@ class _Writer:
                 self._finish(block, result, panel, rows, pitch)
         return code.stmt()
 
-    def _parts(self, tasks: int | None) -> int:
+    def _parts(self, tasks: Index) -> Index:
         """Into how many parts the panels are cut, where there are few tasks otherwise."""
-        if tasks is None or tasks >= _TASKS:
-            return 1
         least = -(-_PART_COLUMNS // self._columns.tile.width)
-        return max(1, min(-(-_TASKS // tasks), self._columns.panels // least))
+        most = self._columns.panels // least
+        known = constant(tasks)
+        if most <= 1:
+            return 1
+        if known is not None:
+            return min(-(-_TASKS // known), most) if known < _TASKS else 1
+        few = ceildiv(_TASKS, tirx.max(index(1), index(tasks)))
+        return self._code.opaque("parts", tirx.min(index(few), index(most)))
 
     def _transform(self, lines: Lines, rows: Expr, data: Flat, pitch: Index) -> None:
         """The data of all tiles of the band."""
