@@ -144,7 +144,7 @@ def concat(trace: Trace, node: Node) -> Value | None:
     if kinds == {"1"} and all(value.axes == known[0].axes and value.kinds == "C" for value in known):
         axes = tuple(Axis("R") if place == axis else each for place, each in enumerate(known[0].axes))
         return Value(axes, known[0].formula, tuple(value.formula for value in known))
-    return together(trace, node, known, axis)
+    return together(trace, node, known, axis) or _beside(trace, known, axis)
 
 
 def _counts(trace: Trace, known: Sequence[Value], axis: int) -> Value | None:
@@ -154,6 +154,21 @@ def _counts(trace: Trace, known: Sequence[Value], axis: int) -> Value | None:
         return None
     axes = tuple(Axis("E", routing) if place == axis else each for place, each in enumerate(known[0].axes))
     return Value(axes, trace.leaf("count", Mark("count", routing), "int64")) if kinds_of(axes) == "E" else None
+
+
+def _beside(trace: Trace, known: Sequence[Value], axis: int) -> Value | None:
+    """What every expert makes of all tokens, one beside the other."""
+    axes = known[0].axes
+    routing = next((each for each in reversed(trace.routings) if each.experts == len(known)), None)
+    if routing is None or axes[axis].kind != "1" or known[0].kinds != "TN":
+        return None
+    if any(value.axes != axes or value.columns or value.terms for value in known):
+        return None
+    try:
+        formula = trace.merge.formulas([value.formula for value in known])
+    except Differ:
+        return None
+    return Value(tuple(Axis("E", routing) if place == axis else each for place, each in enumerate(axes)), formula)
 
 
 def _segments(trace: Trace, node: Node, known: Sequence[Value]) -> Value | None:

@@ -31,7 +31,7 @@ def total(trace: Trace, node: Node) -> Value | None:
         return None
     if kinds == "K" and value.kinds == "TKN":
         trace.mixed.append(Mixed(node, routing, value.formula))
-    elif kinds == "E" and value.kinds in ("ETN", "TEN"):
+    elif kinds == "E" and value.kinds in ("ETN", "TEN", "TNE"):
         complete_dense(trace, node, value.formula)
     elif kinds == "K" and sorted(value.kinds) == ["E", "K", "T"] and _is_hot(trace, value, routing):
         order = "".join(axis.kind for axis in left if axis.kind != "1")

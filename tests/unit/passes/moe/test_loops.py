@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from .graphs import Form, Graph, Style, _one, model, route
+from .graphs import Form, Graph, Style, _one, _shares_of_all, model, route
 from .test_fuse_experts import STYLES, compare, remarks, tokens
 
 
@@ -117,3 +117,27 @@ def test_what_is_no_mixture_is_refused(form: Form, style: Style) -> None:
     made = model(form, style)
     assert {text.split(" ")[1] for text in remarks(made)} == {"refused"}
     compare(made, tokens(9, style.hidden))
+
+
+def beside(g: Graph, x: str, style: Style, axis: int = 1, first: str = "") -> str:
+    """All experts' rows along an axis of their own, before or behind the elements; `first`: in the place of one."""
+    full = _shares_of_all(g, x, style)
+    rows = [_one(g, x, style) for _ in range(style.experts)]
+    all_rows = g.Concat(*(g.Unsqueeze(row, g.const([axis])) for row in [first or rows[0], *rows[1:]]), axis=axis)
+    share = g.Unsqueeze(full, g.const([3 - axis]))
+    return g.ReduceSum(g.Mul(all_rows, share), g.const([axis]), keepdims=0)
+
+
+@pytest.mark.parametrize("style", STYLES.values())
+@pytest.mark.parametrize("axis", [1, 2])
+def test_rows_of_all_experts_beside_each_other(axis: int, style: Style) -> None:
+    made = model(partial(beside, axis=axis), style)
+    assert [text.split(" ")[1] for text in remarks(made)] == ["applied"]
+    compare(made, *(tokens(count, style.hidden) for count in (1, 9)))
+
+
+def test_what_is_beside_experts_may_be_something_else() -> None:
+    """As where one of them hands the token on."""
+    made = model(partial(beside, first="x"), Style())
+    assert {text.split(" ")[1] for text in remarks(made)} == {"refused"}
+    compare(made, tokens(9, 12))
