@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -143,7 +144,13 @@ class RpcRunner(Runner):
         return _Remote(self._remote, module, kernel, built)
 
     def close(self) -> None:
-        self._base = self._remote = None
+        """End the session, which the server has one of at a time: what is left of it here, as an error's frames may
+        keep it, does not keep it open.
+        """
+        self._base, remote, self._remote = None, self._remote, None
+        if remote is not None:
+            with contextlib.suppress(Exception):  # it may have ended already
+                remote.get_function("CloseRPCConnection")()
 
 
 class _Remote:

@@ -252,3 +252,20 @@ def test_a_server_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(TuneError, match=r"this machine cannot be served at 127\.0\.0\.1:9: "):
         with serving("127.0.0.1", 9, "board", ("127.0.0.1", 1)):
             pass
+
+
+@needs_opencl
+def test_sessions_are_begun_anew(tracker: str, kernel) -> None:
+    """After a time, and after what fails, also while somebody keeps the error and with it what the frames hold."""
+    default = build(kernel, {})
+    runner = RpcRunner(tracker, "board", default.device)
+    try:
+        runner._until = 0
+        assert runner.measure(kernel, default, default, 2, 1e9).error == 0.0
+        short = dataclasses.replace(kernel, arguments=kernel.arguments[:2])
+        with pytest.raises(Failed) as kept:
+            runner.measure(short, default, default, 2, 1e9)
+        assert runner.measure(kernel, default, default, 2, 1e9).error == 0.0
+        del kept
+    finally:
+        runner.close()
