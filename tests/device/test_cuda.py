@@ -10,6 +10,7 @@ from onnx import TensorProto as TP
 from onnx import helper, numpy_helper
 
 import dscc
+from benchmarks.device import quantized
 from dscc.errors import DsccError
 from dscc.runtime import cuda
 
@@ -123,3 +124,28 @@ def test_attention(size, precision):
             for b, n, m in [(1, 1, 7), (2, 65, 33), (1, 300, 500)]
         ),
     )
+
+
+@pytest.mark.parametrize(
+    "proto, shape",
+    [
+        (quantized.product(512, 512), (300, 512)),
+        (quantized.product(100, 72, zeros=(255, -128)), (129, 100)),
+        (quantized.product(61, 33, zeros=(9, 0)), (1, 61)),
+        (quantized.convolution(64, 64, 3, (28, 28), pads=[1, 1, 1, 1]), (3, 64, 28, 28)),
+        (quantized.convolution(24, 41, 3, (28, 30), pads=[1, 0, 2, 1], strides=[2, 1]), (2, 24, 28, 30)),
+        (quantized.convolution(3, 32, 7, (60, 60), pads=[3, 3, 3, 3], strides=[2, 2]), (2, 3, 60, 60)),
+    ],
+)
+def test_quantized(proto, shape):
+    """Sums are exact, and so is what they are scaled to."""
+    module = dscc.compile(proto, target=TARGET).load()
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for _ in range(5):
+        feed = {"x": quantized.random(np.uint8, *shape)}
+        np.testing.assert_array_equal(module.run(None, feed)[0], session.run(None, feed)[0])
+
+
+@pytest.mark.parametrize("zero", [0, 2])
+def test_quantized_as_it_runs(zero):
+    check(quantized.dynamic(64, 48, zero), "fp32", {"x": normal(2, 40, 64)})
