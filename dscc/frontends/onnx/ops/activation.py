@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from tvm import te, tirx
 from tvm.relax import Expr
 from tvm.relax import op as R
@@ -82,7 +83,8 @@ def _hard_sigmoid(x: Value, alpha: float, beta: float) -> Expr:
 
 @converter("HardSwish")
 def hard_swish(node: Node, x: Value) -> Expr:
-    return R.multiply(x.expr, _hard_sigmoid(x, 1 / 6, 0.5))
+    # The standard defines it by a HardSigmoid, whose attributes are single: doubles get that sixth too.
+    return R.multiply(x.expr, _hard_sigmoid(x, float(np.float32(1 / 6)), 0.5))
 
 
 @converter("Softplus")

@@ -217,3 +217,12 @@ def test_neighbouring_channels(shape: tuple[int | str, ...], size: int) -> None:
     ends = [(max(0, c - before), c + size - before) for c in range(x.shape[1])]
     sums = np.stack([(x[:, begin:end] ** 2).sum(1) for begin, end in ends], 1)
     np.testing.assert_allclose(module.run(None, {"x": x})[0], x / (1 + 0.5 / size * sums) ** 0.6, rtol=1e-5, atol=1e-6)
+
+
+def test_the_sixth_of_a_hard_swish_is_single_for_doubles_too() -> None:
+    """Near -3 its last bits are all that is left."""
+    nodes = [N("Cast", ["x"], ["d"], to=onnx.TensorProto.DOUBLE), N("HardSwish", ["d"], ["y"])]
+    narrow = np.linspace(-3, -2.999, 9, dtype=np.float32)
+    [got] = dscc.compile(build(nodes, {"x": ("f", ("n",))}), jobs=1).load().run(None, {"x": narrow})
+    x = narrow.astype(np.float64)
+    np.testing.assert_allclose(got, x * np.maximum(0, np.float64(np.float32(1 / 6)) * x + 0.5), rtol=1e-9, atol=1e-16)
