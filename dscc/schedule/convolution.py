@@ -8,10 +8,11 @@ out[n, y, x, f] = sum over ry, rx, rc of
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import tvm_ffi
 from tvm import ir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
@@ -19,7 +20,7 @@ from tvm.sym import Analyzer, detect_linear_equation
 
 from dscc.schedule.code import constant
 from dscc.schedule.epilogue import Fused
-from dscc.schedule.stages import is_one, is_zero, product_of, substitute
+from dscc.schedule.stages import is_one, is_zero, loads, product_of, substitute
 
 
 @dataclass(frozen=True)
@@ -178,16 +179,18 @@ def unpadded(fused: Fused, buffer: Var, is_neutral: Callable[[float], bool]) -> 
             return None
         low: dict[Var, Expr] = {}
         high: dict[Var, Expr] = {}
-        spatial = set(at[1:3])
+        spatial, others = set(at[1:3]), []
         for part in _conjuncts(condition):
             if isinstance(part, tirx.LE) and part.b in spatial:
                 low[part.b] = part.a
-            elif isinstance(part, tirx.LT) and part.a in spatial:
+            elif isinstance(part, tirx.LT) and part.a in spatial and part.a not in high:
                 high[part.a] = part.b
-            elif isinstance(part, tirx.LE) and part.a in spatial:
+            elif isinstance(part, tirx.LE) and part.a in spatial and part.a not in high:
                 high[part.a] = part.b + 1
             else:
-                return None
+                others.append(part)
+        if others and not _below_size(value, at, condition, low, high):
+            return None
         analyzer = Analyzer()
         for axis in (0, 1):
             before = constant(low.get(at[axis + 1], 0))
@@ -200,6 +203,30 @@ def unpadded(fused: Fused, buffer: Var, is_neutral: Callable[[float], bool]) -> 
     plain = isinstance(value, Load) and all(a.same_as(b) for a, b in zip(value.indices, at, strict=True))
     source = value.source if plain else None
     return Data(value, (at[0], at[1], at[2], at[3]), source, bounds, padded)
+
+
+def _below_size(
+    value: Expr, at: Sequence[Var], condition: Expr, low: Mapping[Var, Expr], high: dict[Var, Expr]
+) -> bool:
+    """Whether the condition says that a row or column is below an extent that is the least or most of several.
+
+    TVM splits `column < min(a, b)` into two conditions, and `column < max(a, b)` into one or the other. So what it
+    makes of the extents of the data is compared with what is there; `high` gets these extents.
+    """
+    analyzer = Analyzer()
+    for load in loads(value):
+        found = dict(high)
+        for position, extent in zip(load.indices, load.source.shape, strict=True):
+            for var in at[1:3]:
+                if is_zero(analyzer.simplify(position - (var - low.get(var, 0)))):
+                    found[var] = extent + low.get(var, 0)
+        stated = [part for var, end in found.items() for part in _conjuncts(analyzer.simplify(var < end))]
+        stated += [analyzer.simplify(start <= var) for var, start in low.items()]
+        parts = _conjuncts(condition)
+        if len(stated) == len(parts) and all(any(tvm_ffi.structural_equal(a, b) for b in stated) for a in parts):
+            high.update(found)
+            return True
+    return False
 
 
 def _conjuncts(condition: Expr) -> list[Expr]:
