@@ -158,26 +158,29 @@ class Writer:
         """Output rows of one task: their data stays in a third of the L2 cache, and there is work for all threads."""
         conv, height = self._conv, self._conv.height
         budget = self._machine.l2_bytes // self._decisions.pick("l2_parts", _L2_PARTS)  # elements
+        # What a window reaches beyond its block is copied for every block: at most twice as much as the block itself.
+        half = height.reach // 2 // height.stride
+        least = max(_LEAST_ROWS, half)
         pitch, tall = constant(self._window.pitch), constant(height.out)
         if pitch is not None and tall is not None:
             fit = (budget // (pitch * conv.channels) - height.reach) // height.stride + 1
             flops = 2 * conv.outputs * height.kernel * conv.width.kernel * conv.channels * (self._wide or 1)
-            fair = max(_LEAST_ROWS, -(-tall // _TASKS), -(-_TASK_FLOPS // flops))
-            rows = max(1, min(fit, fair, tall))
+            fair = max(least, -(-tall // _TASKS), -(-_TASK_FLOPS // flops))
+            rows = max(1, min(max(fit, half), fair, tall))
             even = -(-tall // -(-tall // rows))
             others = [max(1, even // 2), min(tall, 2 * even), tall]
             return self._decisions.pick("rows", list(dict.fromkeys([even, *others])))
         lines = quotient(budget, index(self._window.pitch) * conv.channels) - height.reach
         fit = quotient(lines, height.stride) + 1  # less than 1 is made 1 below
-        fair = tirx.max(index(_LEAST_ROWS), index(ceildiv(height.out, _TASKS)))
+        fair = tirx.max(index(least), index(ceildiv(height.out, _TASKS)))
         if self._large_weights:
             # Every block reads all of them, from beyond the L2 cache: few blocks, of pixels enough.
             panels = conv.groups * self._columns.panels
             parts = -(-panels // self._panels_of_task(None, panels))
             wanted = -(-_TASKS // (parts * (constant(conv.batch) or 1)))
-            least = ceildiv(_LEAST_PIXELS, tirx.max(index(1), index(conv.width.out)))
-            fair = tirx.max(index(least), index(ceildiv(height.out, wanted)))
-        return self._code.opaque("most", tirx.max(index(1), tirx.min(fit, fair)))
+            lines = ceildiv(_LEAST_PIXELS, tirx.max(index(1), index(conv.width.out)))
+            fair = tirx.max(index(lines), index(ceildiv(height.out, wanted)))
+        return self._code.opaque("most", tirx.max(index(1), tirx.min(tirx.max(fit, index(half)), fair)))
 
     def _panels_of_task(self, blocks: int | None, panels: int) -> int:
         """All of them, unless there are too few blocks to keep threads busy: every task copies its data anew."""
