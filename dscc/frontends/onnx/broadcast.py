@@ -72,8 +72,8 @@ def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
     for axis, (dim, wanted) in enumerate(zip(shape, goal, strict=True)):
         if static(dim) == 1 or node.dims.equal(dim, wanted):
             continue
-        chosen = isinstance(wanted, tirx.Select)
-        if (isinstance(dim, tirx.Var) and (static(wanted) is not None or chosen)) or node.dims.differ(dim, wanted):
+        chosen = isinstance(wanted, tirx.Select)  # where a dimension is 1: it may be this one, also if it is computed
+        if chosen or (isinstance(dim, tirx.Var) and static(wanted) is not None) or node.dims.differ(dim, wanted):
             stretched = True
             node.require_equal(tirx.Select(equals(dim, 1), int64(wanted), dim), wanted, "a broadcast dimension")
         else:

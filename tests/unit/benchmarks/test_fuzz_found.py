@@ -10,6 +10,12 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # A computed dimension of 1 was taken for what it is broadcast to.
+    "one element or none, expanded": (
+        """(float[n] x) => (float[k] y) <int64[1] a = {3}, int64[1] b = {4}, int64[1] z = {0}, int64[1] c = {3}> {
+        s = Slice(x, a, b, z, c) h = Shape(x) y = Expand(s, h) }""",
+        {"x": (15,)},
+    ),
     # A value that TVM keeps in float32 was asked for the 16 bits of a bfloat16.
     "whether a bfloat16 is true": (
         """(float[1] x) => (bool[a, b] y) <int64[1] one = {1}> {
