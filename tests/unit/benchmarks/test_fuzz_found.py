@@ -10,6 +10,21 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # `!=` of two expressions waits for an `if`: it was taken for a number.
+    "whether a size is true": (
+        """(float[n, 4] x) => (bool a, bool b, bool c, int64 d) {
+        s = Size(x) most = Constant<value_int = 20>() l = Less(s, most) a = Cast<to = 9>(l) b = Cast<to = 9>(s)
+        g = Greater(s, most) c = Equal(l, g) d = Cast<to = 7>(l) }""",
+        {"x": (5, 4)},
+    ),
+    # TVM has no batch normalization over a number of channels that data decides.
+    "a batch normalization of what was chosen": (
+        """(float[1, 3, 4] x, float[3] m) => (float[a, b, c] y)
+        <float[3] s = {0.5, -1, 2}, float[3] t = {1, 0, 3}, float[3] v = {1, 2, 0.5}> {
+        far = Abs(m) index = NonZero(far) axis = Constant<value_ints = [0]>() where = Squeeze(index, axis)
+        g = Gather<axis = 1>(x, where) y = BatchNormalization(g, s, t, m, v) }""",
+        {"x": (1, 3, 4), "m": (3,)},
+    ),
     # A computed dimension of 1 was taken for what it is broadcast to.
     "one element or none, expanded": (
         """(float[n] x) => (float[k] y) <int64[1] a = {3}, int64[1] b = {4}, int64[1] z = {0}, int64[1] c = {3}> {

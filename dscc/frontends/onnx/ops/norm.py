@@ -24,12 +24,18 @@ def batch_norm(
 ) -> Expr | tuple[Expr, ...]:
     if node.attr("training_mode", 0):
         return _batch_norm_of_batch(node, x, scale, bias, mean, variance)
+    each = [scale, bias, mean, variance]
+    # TVM 0.27 has no form for a number of channels that is open, as data may decide it; the parameters know it.
+    sizes = [x.shape[1], *(value.shape[0] for value in each)] if x.ndim > 1 else []
+    channels = next((size for size in sizes if static(size) is not None), None)
+    if channels is None or all(static(size) is not None for size in sizes):
+        data, parameters = x.expr, [value.expr for value in each]
+    else:
+        data = node.restate(x.expr, [x.shape[0], channels, *x.shape[2:]], "the input")
+        parameters = [node.restate(value.expr, [channels], f"'{value.name}'") for value in each]
     both = R.nn.batch_norm(
-        x.expr,
-        scale.expr,
-        bias.expr,
-        mean.expr,
-        variance.expr,
+        data,
+        *parameters,
         axis=1,
         epsilon=node.attr("epsilon", 1e-5),
         training=False,

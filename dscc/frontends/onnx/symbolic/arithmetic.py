@@ -175,6 +175,6 @@ def _as_expr(x: Element) -> Any:
 
 
 def _as_condition(function: Callable[[Any, Any], Any], a: Any, b: Any) -> Any:
-    if function is operator.eq:
-        return tirx.EQ(a, b)
-    return function(a, b)
+    """The operators of Python for equality give an object that waits for an `if`, not an expression."""
+    a, b = (tirx.Cast("int64", x) if str(x.ty.dtype) == "bool" else x for x in (a, b))
+    return {operator.eq: tirx.EQ, operator.ne: tirx.NE}.get(function, function)(a, b)

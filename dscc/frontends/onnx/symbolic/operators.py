@@ -52,10 +52,12 @@ def _cast(arith: Arithmetic, at: Attributes, x: Array) -> Array:
     if target.kind == "f":
         return arith.unary(lambda e: int(e) if isinstance(e, bool) else e, x)
     if target.kind == "b":
-        return arith.unary(lambda e: arith.compare(operator.ne)(e, 0), x)
-    return arith.unary(
-        lambda e: tirx.Cast("int64", e) if is_expr(e) and str(e.ty.dtype) == "bool" else arith.trunc(e), x
-    )
+        return arith.unary(lambda e: e if _is_condition(e) else arith.compare(operator.ne)(e, 0), x)
+    return arith.unary(lambda e: tirx.Cast("int64", e) if _is_condition(e) else arith.trunc(e), x)
+
+
+def _is_condition(element: Element) -> bool:
+    return is_expr(element) and str(element.ty.dtype) == "bool"
 
 
 def _reduce(function: Callable[[Arithmetic, Element, Element], Element]) -> Callable[..., Array]:
