@@ -27,6 +27,13 @@ def test_differences_are_relative_to_the_largest_reference_value() -> None:
     assert diff.cosine == pytest.approx(100 / (10 * np.hypot(10, 0.5)))
 
 
+def test_halves_may_be_off_by_some_of_their_units() -> None:
+    want = np.array([1.0, 0.25])
+    single, half = (verify.compare("y", (want + 1e-3).astype(kind), want.astype(kind)) for kind in ("f4", "f2"))
+    assert not single.within() and half.within() and not half.within(1e-4)
+    assert not verify.compare("y", (want + 1e-2).astype("f2"), want.astype("f2")).within()
+
+
 def test_ulps_count_representable_numbers_also_across_zero() -> None:
     want = np.array([1.0, -1.0, 1e-45], "float32")
     got = np.array([np.nextafter(np.float32(1), np.float32(2)), -1.0, -1e-45], "float32")
