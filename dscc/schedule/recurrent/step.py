@@ -108,8 +108,7 @@ class _Row:
         sequence = code.bind("sequence", task.first + row)
         limit = task.length
         if "lengths" in self.cell.operands:
-            given = index(task.at["lengths"].load(sequence))
-            limit = code.bind("limit", tirx.min(tirx.max(given, index(0)), task.length))
+            limit = code.bind("limit", task.length_of(sequence))
         self.active = tirx.LT(step.step, limit) if "lengths" in self.cell.operands else True
         time = code.bind("time", self._time(limit))
         self.x_at = code.bind("x_at", (time * task.batch + sequence) * self._columns() + self._column(0))

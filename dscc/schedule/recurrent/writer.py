@@ -113,7 +113,8 @@ class Task:
     def write(self) -> None:
         code = self.code
         self._begin()
-        with code.loop(self.length, "step") as step:
+        steps = self._longest() if "lengths" in self.cell.operands else self.length
+        with code.loop(steps, "step") as step:
             parity = remainder(step, 2)
             now = code.bind("now", parity * self.size)
             then = code.bind("then", (1 - parity) * self.size)
@@ -121,7 +122,28 @@ class Task:
             for phase, panels, tile in zip(self.phases, self.plan.panels, self.plan.tile, strict=True):
                 Step(self, phase, panels, tile, start, step, now, then).write()
                 start = start + panels.size
-        self._end()
+        if "lengths" in self.cell.operands:
+            self._fill(steps)
+        self._end(steps)
+
+    def length_of(self, sequence: Expr) -> Expr:
+        """The steps of a sequence that has a length of its own."""
+        return tirx.min(tirx.max(index(self.at["lengths"].load(sequence)), index(0)), self.length)
+
+    def _longest(self) -> Expr:
+        """The steps of the longest of the rows."""
+        code = self.code
+        most = code.stack("most", 1, "int64")
+        most.store(code, 0, index(0))
+        with code.loop(self.rows, "row") as row:
+            most.store(code, 0, tirx.max(most.load(0), self.length_of(self.first + row)))
+        return code.bind("longest", most.load(0))
+
+    def _fill(self, steps: Expr) -> None:
+        """Zeros behind the longest of the rows; behind the others, every step writes them."""
+        with self.code.loop(self.length - steps, "rest") as rest, self._units() as (row, at):
+            place = ((steps + rest) * self.cell.directions + self.direction) * self.batch + self.first + row
+            self.store("y", place * self.hidden + at, at, tirx.const(0.0, self.dtype))
 
     def _begin(self) -> None:
         """The first states: given, or zero."""
@@ -134,9 +156,9 @@ class Task:
                         value = self.load(name, self._place(row) + at, at)
                     self.states[name].store(code, row * self.pitch + at, broadcast(value, self.lanes))
 
-    def _end(self) -> None:
+    def _end(self, steps: Expr) -> None:
         """The last states."""
-        last = self.code.bind("last", remainder(self.length, 2) * self.size)
+        last = self.code.bind("last", remainder(steps, 2) * self.size)
         for name, output in (("h", "y_h"), ("c", "y_c")):
             if output in self.at:
                 with self._units() as (row, at):
