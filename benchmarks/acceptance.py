@@ -202,7 +202,12 @@ def render(found: Sequence[Check]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure everything that dscc promises about real models.")
-    parser.add_argument("--models", type=lambda text: text.split(","), default=list(models.CORE))
+    parser.add_argument(
+        "--models",
+        type=lambda text: list(models.FURTHER) if text == "further" else text.split(","),
+        default=list(models.CORE),
+        help="names with commas, or 'further': those that came after the rules",
+    )
     parser.add_argument("--rounds", type=int, default=15, help="turns of a fifth of a second")
     parser.add_argument("--starts", type=int, default=7, help="new processes that loading is measured in")
     parser.add_argument("--save", action="store_true", help="write RESULTS.md and results.json")
