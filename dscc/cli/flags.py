@@ -6,7 +6,8 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -125,3 +126,24 @@ def feed_flags(function: Command) -> Command:
         callback=lambda ctx, param, texts: parse_dims(texts),
         help="Size of a symbolic dimension of random inputs. May be repeated.",
     )(function)
+
+
+@contextmanager
+def guessed(inputs: Iterable[Any], dims: Mapping[str, int]) -> Iterator[None]:
+    """Says which sizes of random inputs nobody gave, where the model refuses them.
+
+    Args:
+        inputs: what was made at random, as `get_inputs()` lists it.
+        dims: the sizes that were given.
+    """
+    from dscc.errors import InputError
+
+    open_sizes = dict.fromkeys(dim for info in inputs for dim in info.shape if isinstance(dim, str) and dim not in dims)
+    try:
+        yield
+    except InputError as err:
+        if not open_sizes:
+            raise
+        names = ", ".join(f"'{name}'" for name in open_sizes)
+        said = str(err).rstrip(".")
+        raise InputError(f"{said}; nobody gave the size of {names}: it may take others, as --dim NAME=N") from err

@@ -60,7 +60,8 @@ def command(
     missing = [info for info in artifact.load(1).get_inputs() if info.name not in given]
     given = {**given, **feeds.random_feeds(missing, dims, seed)}
     threads = threads or cores()
-    found = profiling.profile(artifact, given, threads, runs)
+    with flags.guessed(missing, dims):
+        found = profiling.profile(artifact, given, threads, runs)
     # What a device can do at most is not measured: its rates stand alone.
     roofs = None if artifact.manifest.device else peaks.measure(targets.resolve(artifact.manifest.target), threads)
     rows = found.rows if by_call else profiling.by_kernel(found.rows)

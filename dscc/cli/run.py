@@ -58,7 +58,8 @@ def command(
         raise InputError(f"no value for input {kinds}; give --input {missing[0].name}=@FILE.npy or --random")
     made = feeds.random_feeds(missing, dims, seed)
     names = [info.name for info in module.get_outputs()]
-    found = zip(names, module.run(names, {**given, **made}), strict=True)
+    with flags.guessed(missing, dims):
+        found = zip(names, module.run(names, {**given, **made}), strict=True)
     results = {key: array for name, held in found for key, array in flatten(name, held).items()}
     if output_file:
         feeds.save(output_file, results)

@@ -59,7 +59,8 @@ def command(
     given = feeds.read_feeds(inputs)
     missing = [info for info in module.get_inputs() if info.name not in given]
     given |= feeds.random_feeds(missing, dims, seed)
-    found = verify.differences(module, engine, given, atol)
+    with flags.guessed(missing, dims):
+        found = verify.differences(module, engine, given, atol)
     click.echo(f"reference: {engine.engine}")
     rows = []
     for diff in found:

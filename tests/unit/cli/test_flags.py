@@ -1,12 +1,14 @@
 """Flags that are made from the fields of `CompileOptions`, and the texts that they take."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from dscc.cli import flags
+from dscc.errors import InputError
 from dscc.options import CompileOptions
 
 
@@ -67,3 +69,12 @@ def test_dims() -> None:
     for text in ("H", "H=x", "=3", "H=-1"):
         with pytest.raises(click.BadParameter):
             flags.parse_dims([text])
+
+
+def test_sizes_that_nobody_gave_are_named_where_a_model_refuses_them() -> None:
+    inputs = [SimpleNamespace(name="x", shape=("batch", 3, "height")), SimpleNamespace(name="y", shape=("batch", "n"))]
+    said = r"^no; nobody gave the size of 'height', 'n': .* --dim NAME=N$"
+    with pytest.raises(InputError, match=said), flags.guessed(inputs, {"batch": 2}):
+        raise InputError("no")
+    with pytest.raises(InputError, match=r"^no$"), flags.guessed(inputs, {"batch": 2, "height": 1, "n": 3}):
+        raise InputError("no")
