@@ -67,6 +67,10 @@ def _flat(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
     return "takes one axis where all from it on are meant" if opset < 13 and at.get("axis", 1) != -1 else ""
 
 
+def _batch_norm(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
+    return "mixes the mean and the variance of the batch into those that it is given" if opset < 14 else ""
+
+
 def _global_max_pool(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
     return "takes all data for images"
 
@@ -100,6 +104,7 @@ def _unique(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
 _GATES = ("activation_alpha", "activation_beta", "activations", "clip")
 _WRONG: Mapping[str, _Rule] = {
     "AveragePool": _pool,
+    "BatchNormalization": _batch_norm,
     "ConvTranspose": _conv_transpose,
     "GRU": _ignores(*_GATES),
     "GlobalMaxPool": _global_max_pool,
