@@ -142,7 +142,8 @@ def guessed(inputs: Iterable[Any], dims: Mapping[str, int]) -> Iterator[None]:
     try:
         yield
     except InputError as err:
-        if not open_sizes:
+        # What is refused before the run, as an unknown name, has no error of the run behind it.
+        if not open_sizes or err.__cause__ is None:
             raise
         names = ", ".join(f"'{name}'" for name in open_sizes)
         said = str(err).rstrip(".")

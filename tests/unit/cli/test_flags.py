@@ -75,6 +75,8 @@ def test_sizes_that_nobody_gave_are_named_where_a_model_refuses_them() -> None:
     inputs = [SimpleNamespace(name="x", shape=("batch", 3, "height")), SimpleNamespace(name="y", shape=("batch", "n"))]
     said = r"^no; nobody gave the size of 'height', 'n': .* --dim NAME=N$"
     with pytest.raises(InputError, match=said), flags.guessed(inputs, {"batch": 2}):
+        raise InputError("no") from RuntimeError("of the run")
+    with pytest.raises(InputError, match=r"^no$"), flags.guessed(inputs, {"batch": 2}):
         raise InputError("no")
     with pytest.raises(InputError, match=r"^no$"), flags.guessed(inputs, {"batch": 2, "height": 1, "n": 3}):
-        raise InputError("no")
+        raise InputError("no") from RuntimeError("of the run")
