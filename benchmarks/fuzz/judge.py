@@ -234,7 +234,7 @@ def _moved(case: Case, run: int, name: str) -> list[Array]:
             step = ulp * units
             wide = array.astype(np.float64)
             floor = np.abs(wide[np.isfinite(wide)]).max(initial=0.0) * ulp if units > 1 else 0.0
-            signs = [-1.0, 0.0, 1.0] if seed < PERTURBED_RUNS else [1.0 - 2 * (seed // 4 % 2)]
+            signs = [-1.0, 0.0, 1.0] if seed < PERTURBED_RUNS else [1.0 - 2 * (seed // len(NOISE) % 2)]
             noise = rng.choice(signs, array.shape)
             return np.asarray(wide + noise * (step * np.abs(wide) + floor)).astype(array.dtype)
 

@@ -13,6 +13,7 @@ What none of them can handle is another engine's matter, if that may be (`cut.py
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -47,6 +48,8 @@ Scope = dict[str, Value]
 # a dimension is asked for that an operand does not have, or something is divided by one of 0. Anything else is a bug
 # here.
 _MISFITS = (RuntimeError, ValueError, IndexError, ZeroDivisionError)
+
+_LOG = logging.getLogger(__name__)
 
 
 class Importer:
@@ -134,9 +137,12 @@ class Importer:
                     missing = [name for name in wanted if name not in scope]
                     try:
                         made, done = choose_rest(split, [each for _, each in nodes[position + 1 :]], missing, last)
-                    except (RanksDiffer, FrontendError):
+                    except (RanksDiffer, FrontendError) as err:
                         if split.otherwise is None:
                             raise
+                        _LOG.debug(
+                            "%s: open dimensions are taken for larger than 1, since not both ranks fit: %s", said, err
+                        )
                         outputs = split.otherwise
                     else:
                         scope.update(made)

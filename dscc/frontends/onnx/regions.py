@@ -68,7 +68,7 @@ class Captured:
         if value.constant is not None:
             return Value(value.name, builder, data=value.data, outer=value)
         if value.symbolic and not value.materialised:
-            return Value(value.name, builder, data=value.data, element=value.element)
+            return self._afresh(value)
         return Value(value.name, builder, data=value.data, element=value.element, expr=self._param(value))
 
     def _param(self, value: Value) -> relax.Var:

@@ -178,8 +178,8 @@ class Writer:
             panels = conv.groups * self._columns.panels
             parts = -(-panels // self._panels_of_task(None, panels))
             wanted = -(-_TASKS // (parts * (constant(conv.batch) or 1)))
-            lines = ceildiv(_LEAST_PIXELS, tirx.max(index(1), index(conv.width.out)))
-            fair = tirx.max(index(lines), index(ceildiv(height.out, wanted)))
+            fewest = ceildiv(_LEAST_PIXELS, tirx.max(index(1), index(conv.width.out)))
+            fair = tirx.max(index(fewest), index(ceildiv(height.out, wanted)))
         return self._code.opaque("most", tirx.max(index(1), tirx.min(tirx.max(fit, index(half)), fair)))
 
     def _panels_of_task(self, blocks: int | None, panels: int) -> int:
