@@ -23,10 +23,11 @@ from dscc.schedule.convolution import Convolution
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import Block, Lines, Window
+from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.microkernel import UNROLL, Depth, Operands, Partial, Terms, has_long_functions, write_tile
-from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of
+from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of, vector_base
 
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
 _LEAST_ROWS = 4
@@ -42,7 +43,7 @@ Position = Callable[[Sequence[Expr]], tuple[Expr, Expr]]
 
 
 class Conv(Rule):
-    """Dense and grouped two-dimensional convolutions with constant weights; see the module."""
+    """Dense and grouped two-dimensional convolutions; see the module."""
 
     name = "conv"
 
@@ -54,7 +55,7 @@ class Conv(Rule):
         if fused is None or conv is None or conv.inputs * conv.outputs == 1:
             return None
         params = list(func.params)
-        if conv.weight.source not in params or params.index(conv.weight.source) not in constants:
+        if conv.weight.source not in params:
             return None
         which = params.index(conv.weight.source)
         turned = conv.is_one_wide
@@ -68,9 +69,14 @@ class Conv(Rule):
         depth = conv.height.kernel * conv.width.kernel * conv.inputs
         shape = (conv.groups * columns.panels, depth, columns.tile.width)
         panels = tirx.decl_buffer([index(extent) for extent in shape], "float32", conv.weight.source.name)
-        params[which] = panels
-        body = Writer(fused, conv, turned, columns, panels, machine, decisions).write()
-        return Scheduled(vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs)), {which: packing})
+        code, known = Code(), which in constants
+        if known:
+            params[which] = panels
+        else:
+            _pack_here(code, conv.weight.source, panels, columns)
+        code.add(Writer(fused, conv, turned, columns, panels, machine, decisions).write())
+        body = vector_math(tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs))
+        return Scheduled(body, {which: packing} if known else {})
 
 
 @dataclass(frozen=True)
@@ -311,6 +317,22 @@ class Writer:
     def _store(self, image: Expr, y: Expr, x: Expr, column: Expr, value: Expr) -> tirx.Stmt:
         row, at = (x, y) if self._turned else (y, x)
         return self._fused.store([image, row, at, column], value)
+
+
+def _pack_here(code: Code, source: Var, panels: Var, columns: Columns) -> None:
+    """Fill `panels` with the columns of `source`, as `PanelPacking` does, when the kernel runs."""
+    weight, (count, depth, width) = code.view(source), (int(extent) for extent in panels.shape)
+    code.add(tirx.AllocBuffer(panels))
+    lanes = columns.tile.lanes
+    with code.loop(count, "panel", "parallel" if worth_threads([count, depth, width]) else "serial") as panel:
+        group, within = quotient(panel, columns.panels), remainder(panel, columns.panels)
+        base = code.bind("base", group * columns.count + panel_base(within, columns))
+        with code.loop(columns.tile.vectors, "v") as v, code.loop(lanes, "l") as lane:
+            # Padding repeats the last column: nothing of it is stored.
+            column = tirx.min(lane, index(columns.count - 1)) if columns.padded else vector_base(v, columns) + lane
+            start = code.bind("start", (base + column) * depth)
+            with code.loop(depth, "k") as k:
+                code.add(tirx.BufferStore(panels, weight.load(start + k), [panel, k, v * lanes + lane]))
 
 
 def _divide(number: Expr, by: Index) -> tuple[Expr, Expr]:

@@ -95,6 +95,22 @@ def test_weights_larger_than_the_cache_are_taken_in_parts(compile_packed):
     run_case(compile_packed, ("n", "h", "w"), [(1, 17, 7), (2, 3, 20)], **large)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_weights_that_are_no_constants(compile_any, case):
+    window = dict(CASES[case])
+    channels, outputs, kernel = (window.pop(name) for name in ("channels", "outputs", "kernel"))
+    groups, stride = window.get("groups", 1), window.get("stride", 1)
+    weights = (outputs, kernel, kernel, channels // groups)
+    attrs = {"strides": (stride, stride), "padding": window.get("pads", (0, 0, 0, 0)), "groups": groups}
+    attrs["dilation"] = (window.get("dilation", 1),) * 2
+    shapes = {"x": ("n", "h", "w", channels), "w": weights, "b": (outputs,)}
+    run = compile_any(RULE, shapes, convolve(**attrs))
+    for size in [(1, 13, 19), (2, 7, 6)]:
+        x, w, b = normal(*size, channels), normal(*weights), normal(outputs)
+        want = np.maximum(reference(x, w, **window) + b, 0)
+        assert np.abs(run(x, w, b) - want).max() <= 1e-5 * max(1.0, np.abs(want).max())
+
+
 def test_residual_and_activation(compile_packed):
     def body(bb, x, w, r):
         layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_layout": "NHWC"}
