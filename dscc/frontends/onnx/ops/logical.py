@@ -18,8 +18,16 @@ def _binary(function: Callable[[Expr, Expr], Expr]) -> Callable[..., Expr]:
     return lambda node, a, b: function(*broadcast(node, *legacy_operands(node, a, b)))
 
 
+@converter("Equal")
+def equal(node: Node, a: Value, b: Value) -> Expr:
+    left, right = broadcast(node, *legacy_operands(node, a, b))
+    if a.dtype == "bool":
+        # TVM 0.27 compares vectors of booleans as numbers with a point, which LLVM refuses.
+        return R.logical_not(node.emit(R.logical_xor(left, right)))
+    return R.equal(left, right)
+
+
 for _name, _function in {
-    "Equal": R.equal,
     "Less": R.less,
     "LessOrEqual": R.less_equal,
     "Greater": R.greater,

@@ -256,3 +256,17 @@ def test_halves_are_added_up_in_float32(kind: str) -> None:
 def test_operators_in_the_types_that_they_allow(kind: str) -> None:
     taken = [case for case in CASES if case.takes(kind)]
     assert not list(differences(batch(taken[TYPES.index(kind) % EVERY :: EVERY], kind, seed=3)))
+
+
+def test_comparisons_are_compared() -> None:
+    """As torch's exporter divides whole numbers; more of them than a vector takes."""
+    x, y = np.arange(-20, 20), np.tile([-3, 0, 5, 7], 10)
+    nodes = [
+        helper.make_node("Less", ["x", "zero"], ["below"]),
+        helper.make_node("Less", ["y", "zero"], ["other"]),
+        helper.make_node("Equal", ["below", "true"], ["a"]),
+        helper.make_node("Equal", ["below", "other"], ["b"]),
+        helper.make_node("Cast", ["b"], ["c"], to=TensorProto.FLOAT),
+    ]
+    for got, want in zip(*_run(nodes, {"x": x, "y": y}, {"zero": np.array(0), "true": np.array(True)}), strict=True):
+        _same(got, want)
