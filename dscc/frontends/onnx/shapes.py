@@ -21,7 +21,9 @@ from dscc.frontends.onnx.values import Dim, plain, static
 
 # The bound of every symbol: so `x[:1000000000]`, as some exporters write it, is seen to be all of x.
 MAX_DIM = 10**9
-_FAR = 2**62  # further than any dimension reaches
+# Further than any dimension reaches. TVM 0.27 multiplies bounds without regard to their range: for a, b from 1 to MAX_DIM,
+# `Analyzer.can_prove(a * (b + 1) // 4 >= 2**62)` is True, as 4 * 2**62 is 0 in 64 bits.
+_FAR = 2**48
 
 
 _TRIED = (2, 3, 4, 6, 8, 9, 16, 30, 64, 99, 1024)
@@ -160,10 +162,10 @@ class Dims:
         return self.product(above), self.product(below)
 
     def wrapped(self, index: Dim, size: Dim) -> Dim:
-        """An index counted from the end if it is negative."""
+        """An index counted from the end if it is negative; one that is far outside is just outside."""
         number = static(index)
-        if number is not None:  # the standard's way to say "to the end"; a sum with it would leave the range
-            index = max(min(number, _FAR), -_FAR)
+        if number is not None and abs(number) >= _FAR:  # the standard's way to say "to the end"
+            return size if number > 0 else -1
         if self.at_least(index, 0):
             return index
         if number is not None:
