@@ -21,8 +21,8 @@ from dscc.frontends.onnx.values import Dim, plain, static
 
 # The bound of every symbol: so `x[:1000000000]`, as some exporters write it, is seen to be all of x.
 MAX_DIM = 10**9
-# Further than any dimension reaches. TVM 0.27 multiplies bounds without regard to their range: for a, b from 1 to MAX_DIM,
-# `Analyzer.can_prove(a * (b + 1) // 4 >= 2**62)` is True, as 4 * 2**62 is 0 in 64 bits.
+# Further than any dimension reaches. TVM 0.27 multiplies bounds without regard to their range: for a, b from 1 to
+# MAX_DIM, `Analyzer.can_prove(a * (b + 1) // 4 >= 2**62)` is True, as 4 * 2**62 is 0 in 64 bits.
 _FAR = 2**48
 
 

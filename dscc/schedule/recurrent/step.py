@@ -36,7 +36,7 @@ class Step:
             rows = [self.operand_at, task.rows, task.pitch, task.hidden, task.lanes]
             self.scale = quantize_rows(code, self.operand, task.steps, *rows)
             self.operand, self.operand_at = task.steps, index(0)
-        with code.loop(self.panels.count, "panel") as panel:
+        with code.loop(self.panels.count, "panel", task.panels) as panel:
             most = self.most if constant(task.rows) is None else min(self.most, int(task.rows))
             tiles = ceildiv(index(task.rows) - (most - 1), most) if constant(task.rows) is None else task.rows // most
             with code.loop(tiles, "tile") as tile:

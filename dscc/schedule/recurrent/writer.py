@@ -2,7 +2,8 @@
 
     for direction, rows of the batch:            parallel; the states of these rows stay in cache
         for step:
-            for panel of hidden units:           the recurrent weights are read once, in order
+            for panel of hidden units:           the recurrent weights are read once, in order; parallel if the loop
+                                                 outside is of one task, and the weights are large
                 for tile of rows:
                     sums[row, gate, unit] = sum_k state[row, k] * R[gate, unit, k]          in registers
                     next state, output = formulas of the sums, the gates' other part, the state
@@ -47,12 +48,14 @@ class Plan:
         packed: R is in panels, else as in ONNX.
         tile: rows whose sums are in registers at once, for each phase.
         chunk: rows of one task; None: the whole batch.
+        split: where there is one task, threads share the panels of every step.
     """
 
     panels: tuple[Panels, ...]
     packed: bool
     tile: tuple[int, ...]
     chunk: int | None
+    split: bool = False
 
     @property
     def lanes(self) -> int:
@@ -82,27 +85,48 @@ class Writer:
 
     def write(self) -> None:
         code, cell, plan = self.code, self.cell, self.plan
-        chunk = self.batch if plan.chunk is None else index(plan.chunk)
-        chunks = 1 if plan.chunk is None else ceildiv(self.batch, chunk)
-        with code.loop(product([cell.directions, chunks]), "task", "parallel") as task:
-            direction = code.bind("direction", task if chunks == 1 else quotient(task, chunks))
-            first = index(0) if chunks == 1 else code.bind("first", remainder(task, chunks) * chunk)
-            rows = self.batch if chunks == 1 else tirx.min(chunk, self.batch - first)
-            if len(set(cell.activations)) == 1:
-                Task(self, direction, first, rows, cell.phases(0, self.dtype)).write()
+        chunks = index(1) if plan.chunk is None else ceildiv(self.batch, index(plan.chunk))
+        tasks = product([cell.directions, chunks])
+        if not plan.split or cell.directions > 1:
+            self._tasks(tasks, chunks)
+            return
+        one = constant(tasks) == 1 or tirx.EQ(index(tasks), index(1))
+        with code.when(one):
+            self._task(index(0), index(0), self.batch, "parallel")
+        if one is not True:
+            with code.when(tirx.Not(one)):
+                self._tasks(tasks, chunks)
+
+    def _tasks(self, tasks: Index, chunks: Index) -> None:
+        """Parallel over directions and rows of the batch."""
+        code = self.code
+        with code.loop(tasks, "task", "parallel") as task:
+            if constant(chunks) == 1:
+                self._task(task, index(0), self.batch, "serial")
                 return
-            for number in range(cell.directions):
-                with code.when(tirx.EQ(direction, index(number))):
-                    Task(self, index(number), first, rows, cell.phases(number, self.dtype)).write()
+            assert self.plan.chunk is not None  # of several chunks
+            direction = code.bind("direction", quotient(task, chunks))
+            first = code.bind("first", remainder(task, chunks) * self.plan.chunk)
+            self._task(direction, first, tirx.min(index(self.plan.chunk), self.batch - first), "serial")
+
+    def _task(self, direction: Expr, first: Expr, rows: Expr, panels: str) -> None:
+        """All steps of some rows; `panels`: the kind of the loop over them."""
+        code, cell = self.code, self.cell
+        if len(set(cell.activations)) == 1:
+            Task(self, direction, first, rows, cell.phases(0, self.dtype), panels).write()
+            return
+        for number in range(cell.directions):
+            with code.when(tirx.EQ(direction, index(number))):
+                Task(self, index(number), first, rows, cell.phases(number, self.dtype), panels).write()
 
 
 class Task:
     """Some rows of one direction, all steps."""
 
-    def __init__(self, writer: Writer, direction: Expr, first: Expr, rows: Index, phases: Sequence[Phase]):
+    def __init__(self, writer: Writer, direction: Expr, first: Expr, rows: Index, phases: Sequence[Phase], panels: str):
         self.code, self.cell, self.at, self.plan = writer.code, writer.cell, writer.at, writer.plan
         self.length, self.batch, self.dtype = writer.length, writer.batch, writer.dtype
-        self.direction, self.first, self.phases = direction, first, phases
+        self.direction, self.first, self.phases, self.panels = direction, first, phases, panels
         self.rows: Index = constant(rows) or self.code.bind("rows", rows)
         self.lanes, self.hidden, self.pitch = self.plan.lanes, self.cell.hidden, self.plan.pitch
         self.size = product([self.batch if self.plan.chunk is None else self.plan.chunk, self.pitch])

@@ -19,6 +19,7 @@ from dscc.schedule.recurrent.panels import Panels, RecurrentPacking, choose, wri
 from dscc.schedule.recurrent.writer import Plan, Writer
 
 _TILES = 4  # of rows in one task: R is read once for all of them
+_SPLIT = 2**17  # elements of R from which on threads share a step: 10 us for one, and 2 us to start another
 
 
 class Recurrent(Rule):
@@ -63,4 +64,5 @@ def _plan(panels: tuple[Panels, ...], batch: int | None, machine: Machine, whole
     tile = tuple(max(1, (machine.vector_registers - 2) // (p.width // p.lanes + 1)) for p in panels)
     chunk = _TILES * max(tile)
     whole = whole or (batch is not None and batch <= chunk)
-    return Plan(panels, True, tile, None if whole else chunk)
+    split = sum(p.size for p in panels) >= _SPLIT
+    return Plan(panels, True, tile, None if whole else chunk, split)

@@ -244,6 +244,25 @@ def test_one_artifact_serves_any_length_and_batch(op: str) -> None:
         _same(got, _expected(op, attrs, values))
 
 
+@pytest.mark.parametrize(
+    ("op", "hidden", "more"), [("LSTM", 190, {}), ("GRU", 215, {}), ("GRU", 215, {"linear_before_reset": 1})]
+)
+def test_threads_share_the_steps_of_a_large_state(op: str, hidden: int, more: dict[str, Any]) -> None:
+    """One sequence, some, and more than one task has: sizes are symbolic."""
+    rng = np.random.default_rng(hidden)
+    attrs = {"direction": "reverse", "hidden_size": hidden, **more}
+    gates = _GATES[op]
+    shapes = {"X": (2, 2, 5), "W": (1, gates * hidden, 5), "R": (1, gates * hidden, hidden)}
+    values = {name: rng.standard_normal(shape).astype(np.float32) / 8 for name, shape in shapes.items()}
+    values["sequence_lens"] = np.array([2, 1], np.int32)
+    compiled = compile(_model(op, attrs, values, ["X", "sequence_lens"]))
+    for threads, length, batch in ((1, 3, 2), (2, 1, 1), (2, 4, 3), (2, 3, 50), (3, 2, 1)):
+        values["X"] = rng.standard_normal((length, batch, 5)).astype(np.float32)
+        values["sequence_lens"] = rng.integers(0, length + 1, batch).astype(np.int32)
+        got = compiled.load(threads=threads).run(None, {name: values[name] for name in ("X", "sequence_lens")})
+        _same(got, _expected(op, attrs, values))
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float16, 2e-3)])
 @pytest.mark.parametrize("op", ["LSTM", "GRU"])
 def test_types(op: str, dtype: type, tolerance: float) -> None:
