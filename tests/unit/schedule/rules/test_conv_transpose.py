@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tvm import relax
 
+from dscc.schedule.rules.conv import Conv
 from dscc.schedule.rules.conv_transpose import ConvTranspose
 from dscc.schedule.rules.fallback import Fallback
 
@@ -69,6 +70,47 @@ def test_any_stride(compile_constants, kernel, stride, padding, extra, groups, d
         x, bias = normal(1, 5, 6, 8), normal(20, seed=1)
         want = np.maximum(reference(x, weight, stride, padding, extra, groups, dilation) + bias, 0)
         np.testing.assert_allclose(compile_constants(Fallback(), shapes, body)(x, bias), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "extra"),
+    [
+        ((4, 4), (2, 2), (1, 1), (0, 0)),
+        ((3, 3), (2, 2), (1, 1), (1, 1)),
+        ((3, 3), (1, 1), (1, 1), (0, 0)),
+        ((1, 16), (1, 8), (0, 4), (0, 0)),
+        ((5, 2), (3, 3), (3, 0), (2, 1)),
+        ((7, 4), (2, 4), (3, 0), (1, 0)),
+    ],
+)
+@pytest.mark.parametrize("filters", [1, 20])
+def test_overlapping_windows_are_a_convolution(compile_constants, kernel, stride, padding, extra, filters):
+    weight = normal(8, filters, *kernel)
+
+    def body(bb, x):
+        pads = (*padding, *padding)
+        return relax.op.nn.conv2d_transpose(
+            x, relax.const(weight), stride, pads, extra, data_layout="NHWC", kernel_layout="IOHW", out_layout="NHWC"
+        )
+
+    for shape, sizes in [((1, 5, 6), [(1, 5, 6)]), ((2, 1, 1), [(2, 1, 1)]), (("n", "h", "w"), [(1, 4, 9), (2, 7, 5)])]:
+        run = compile_constants(Conv(), {"x": (*shape, 8)}, body)
+        for size in sizes:
+            x = normal(*size, 8)
+            want = scattered(x, weight, stride, padding, extra)
+            np.testing.assert_allclose(run(x), want, rtol=1e-4, atol=1e-4)
+
+
+def scattered(x, weight, stride, padding, extra):
+    """x: (n, h, w, c); weight: (c, f, kh, kw)."""
+    n, h, w, _ = x.shape
+    _, filters, *kernel = weight.shape
+    full = [(size - 1) * s + k + e for size, s, k, e in zip((h, w), stride, kernel, extra, strict=True)]
+    out = np.zeros((n, *full, filters))
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            out[:, i : i + h * stride[0] : stride[0], j : j + w * stride[1] : stride[1]] += x @ weight[:, :, i, j]
+    return out[:, padding[0] : full[0] - padding[0], padding[1] : full[1] - padding[1]]
 
 
 @pytest.mark.parametrize("filters", [1, 2, 16, 24, 80])
