@@ -1,6 +1,7 @@
 """Operators that move a window over an image: convolutions, pools and resizing. They read and write channels last.
 
-In one dimension they become the operator for two, with a height of 1: that is where the fast kernels are.
+In one dimension they become the operator for two, with a height of 1: that is where the fast kernels are; for three
+see depth.py.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from tvm import relax
 
 from dscc.passes.graph import Node
+from dscc.passes.layout.depth import convolution3d, pool3d, transposed_convolution3d
 from dscc.passes.layout.forms import Forms, channels_last, permuted
 from dscc.passes.values import attr, const, constant, dims, with_attrs
 
@@ -160,12 +162,16 @@ def leads_to_window(node: Node, forms: Forms, depth: int = 8) -> bool:
 WINDOWS: dict[str, Handler] = {
     "relax.nn.conv1d": convolution,
     "relax.nn.conv2d": convolution,
+    "relax.nn.conv3d": convolution3d,
     "relax.nn.conv1d_transpose": transposed_convolution,
     "relax.nn.conv2d_transpose": transposed_convolution,
+    "relax.nn.conv3d_transpose": transposed_convolution3d,
     "relax.nn.max_pool1d": pool,
     "relax.nn.max_pool2d": pool,
+    "relax.nn.max_pool3d": pool3d,
     "relax.nn.avg_pool1d": pool,
     "relax.nn.avg_pool2d": pool,
+    "relax.nn.avg_pool3d": pool3d,
     "relax.nn.adaptive_avg_pool2d": relabelled,
     "relax.image.resize2d": relabelled,
 }
