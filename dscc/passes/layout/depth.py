@@ -57,7 +57,10 @@ def convolution3d(node: Node, forms: Forms) -> bool:
         )
         made = forms.graph.emit(node, made, node.var.name)
         total = made if total is None else forms.graph.emit(node, relax.op.add(made, total), node.var.name)
-    return _put(node, forms, total, out)
+    if total is None:
+        return False
+    forms.put_flat(node, _LAST, total)
+    return True
 
 
 def transposed_convolution3d(node: Node, forms: Forms) -> bool:
@@ -89,7 +92,8 @@ def transposed_convolution3d(node: Node, forms: Forms) -> bool:
     )
     apart = relax.op.reshape(made, [inner[0], inner[2], out[3], out[4], kernel[2], out[1]])
     made = forms.graph.emit(node, relax.op.permute_dims(apart, [0, 1, 4, 2, 3, 5]), node.var.name)
-    return _put(node, forms, made, out)
+    forms.put_flat(node, _LAST, made)
+    return True
 
 
 def pool3d(node: Node, forms: Forms) -> bool:
@@ -123,7 +127,8 @@ def pool3d(node: Node, forms: Forms) -> bool:
         along = [padding[0], 0, padding[3], 0]
         made = pool(made, [size[0], 1], [stride[0], 1], along, [dilation[0], 1], False, counted, "NHWC", "NHWC")
         made = forms.graph.emit(node, made, node.var.name)
-    return _put(node, forms, made, out)
+    forms.put_flat(node, _LAST, made)
+    return True
 
 
 class _Depth:
@@ -162,9 +167,3 @@ def _flat(data: relax.Expr, inner: Sequence[Dim], out: Sequence[Dim], node: Node
 def _flat_padding(call: relax.Call) -> list[int]:
     padding = attr(call, "padding")
     return [*padding[1:3], *padding[4:]]
-
-
-def _put(node: Node, forms: Forms, made: relax.Expr, out: Sequence[Dim]) -> bool:
-    lying = [out[axis] for axis in _LAST]
-    forms.put(node.var, _LAST, forms.graph.emit(node, relax.op.reshape(made, lying), node.var.name))
-    return True

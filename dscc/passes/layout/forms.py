@@ -50,6 +50,7 @@ class Forms:
         self.graph = graph
         self._forms: dict[relax.Var, dict[Order, relax.Expr]] = {}
         self._fields: dict[relax.Var, list[dict[Order, relax.Expr]]] = {}
+        self._flat: dict[relax.Var, relax.Expr] = {}
         self._ones: list[Dim] = []  # open dimensions of which a match_cast has checked that they are 1
 
     def learn(self, node: Node) -> None:
@@ -92,6 +93,19 @@ class Forms:
         if isinstance(made, relax.Var):
             self._forms[made] = forms
         return made
+
+    def put_flat(self, node: Node, order: Order, flat: relax.Expr) -> None:
+        """`flat` is a form of what `node` computes but for its shape: that of an operator over two dimensions."""
+        flat = self.graph.emit(node, flat, node.var.name)
+        lying = permuted(dims(node.var) or (), order)
+        made = flat if same_dims(dims(flat), lying) else self.graph.emit(node, relax.op.reshape(flat, list(lying)))
+        if made is not flat and isinstance(made, relax.Var):
+            self._flat[made] = flat
+        self.put(node.var, order, made)
+
+    def flat(self, form: relax.Expr) -> relax.Expr | None:
+        """What `form` is a reshape of, if `put_flat` made it."""
+        return self._flat.get(form) if isinstance(form, relax.Var) else None
 
     def put_fields(self, value: relax.Var, order: Order, expr: relax.Expr) -> None:
         """`expr` is a tuple whose fields are forms of those of `value`."""

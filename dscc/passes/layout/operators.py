@@ -16,7 +16,7 @@ from dscc.passes.graph import Node
 from dscc.passes.layout.forms import Forms, Order, channels_last, identity, permuted
 from dscc.passes.layout.regroup import lying_for, regroup
 from dscc.passes.layout.windows import WINDOWS, leads_to_window
-from dscc.passes.values import attr, const, constant, dims, rank, with_attrs
+from dscc.passes.values import attr, const, constant, dims, rank, same_dims, with_attrs
 
 Handler = Callable[[Node, Forms], bool]
 
@@ -54,7 +54,29 @@ def elementwise(node: Node, forms: Forms) -> bool:
     args = [
         _broadcast(arg, order, node, forms) if isinstance(arg.ty, relax.TensorType) else arg for arg in node.value.args
     ]
-    return _emit(node, forms, order, relax.Call(node.value.op, args, node.value.attrs, node.value.ty_args))
+    flat = _flat_operands(args, forms)
+    made = relax.Call(node.value.op, args if flat is None else flat, node.value.attrs, node.value.ty_args)
+    if flat is not None:
+        forms.put_flat(node, order, made)
+        return True
+    return _emit(node, forms, order, made)
+
+
+def _flat_operands(args: list[relax.Expr], forms: Forms) -> list[relax.Expr] | None:
+    """The operands in the shape of the operators over two dimensions that made them: what follows them is fused."""
+    flat = [forms.flat(arg) for arg in args]
+    shape = next((dims(each) for each in flat if each is not None), None)
+    if shape is None:
+        return None
+    for i, arg in enumerate(args):
+        found, fixed = flat[i], constant(arg)
+        if found is None and fixed is not None and fixed.size in (1, fixed.shape[-1]) and fixed.size in (1, shape[-1]):
+            flat[i] = const(fixed.reshape(-1))  # one number, or one for every channel
+        elif found is None and not isinstance(arg.ty, relax.TensorType):
+            flat[i] = arg
+        elif not same_dims(None if found is None else dims(found), shape):
+            return None
+    return [each for each in flat if each is not None]
 
 
 def _broadcast(value: relax.Expr, order: Order, node: Node, forms: Forms) -> relax.Expr:

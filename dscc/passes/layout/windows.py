@@ -138,12 +138,7 @@ def _dtype(call: relax.Call) -> str | None:
 
 
 def _put(node: Node, forms: Forms, made: relax.Expr) -> bool:
-    shape = dims(node.var) or ()
-    result = forms.graph.emit(node, made, node.var.name)
-    if len(shape) == 3:
-        batch, channels, length = shape
-        result = forms.graph.emit(node, relax.op.reshape(result, [batch, length, channels]), node.var.name)
-    forms.put(node.var, channels_last(len(shape)), result)
+    forms.put_flat(node, channels_last(len(dims(node.var) or ())), made)
     return True
 
 
