@@ -17,7 +17,7 @@ import json
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +147,7 @@ class Artifact:
 def _assembled(
     manifest: Manifest, digests: Mapping[str, Digest], contents: Mapping[str, Sequence[bytes | memoryview]]
 ) -> Artifact:
-    text = encode(manifest, {name: asdict(found) for name, found in digests.items()})
+    text = encode(manifest, {name: found._asdict() for name, found in digests.items()})
     outline = _outline(text, digests)
     members: list[Sequence[bytes | memoryview]] = [[text], *contents.values(), []]
     chunks = [chunk for gap, found in zip(outline.gaps, members, strict=True) for chunk in (gap, *found)]

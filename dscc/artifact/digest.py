@@ -10,7 +10,7 @@ import hashlib
 import threading
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dscc import scratch
 from dscc.artifact.host import cores
@@ -18,8 +18,7 @@ from dscc.artifact.host import cores
 PIECE_BYTES = 4 << 20
 
 
-@dataclass(frozen=True)
-class Digest:
+class Digest(NamedTuple):
     """What is recorded of a member: `sha256` of the whole, for people; `pieces`, of every 4 MiB, for the loader."""
 
     size: int

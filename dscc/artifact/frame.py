@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
 _CENTRAL = struct.Struct("<IHHHHHHIIIHHHHHII")
@@ -32,8 +32,7 @@ _SEE_64, _SEE_64_SHORT = 0xFFFFFFFF, 0xFFFF
 _MODE = 0o100644 << 16
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """What the frame needs to know of a member: `crc` is zip's CRC-32 of its content, `align` is in bytes."""
 
     name: str
@@ -42,8 +41,7 @@ class Entry:
     align: int
 
 
-@dataclass(frozen=True)
-class Frame:
+class Frame(NamedTuple):
     """Where each member's content starts, and the bytes between: `gaps[i]` precedes member i, the last one ends it."""
 
     offsets: tuple[int, ...]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -29,8 +28,7 @@ _REMEMBERED = 64  # combinations of shapes that are known to fit
 _EARLY = 8  # runs, before a module counts as one that is used again and again
 
 
-@dataclass(frozen=True)
-class NodeArg:
+class NodeArg(NamedTuple):
     """An input or output as onnxruntime describes it: `type` as in `tensor(float)`, `shape` of ints and names."""
 
     name: str
