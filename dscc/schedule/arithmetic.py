@@ -42,6 +42,25 @@ def polynomial(coefficients: Sequence[float], x: Expr) -> Expr:
     return total
 
 
+_INFINITIES = {
+    "float64": ("uint64", 0x7FF0 << 48),
+    "float32": ("uint32", 0x7F800000),
+    "float16": ("uint16", 0x7C00),
+    "bfloat16": ("uint16", 0x7F80),
+}
+
+
+def is_nan(x: Expr) -> Expr:
+    """Whether x is not a number, asked of its bits: TVM 0.27 takes `x != x` for false, of floats too.
+
+    To be seen with `tvm.sym.Analyzer().simplify(tirx.NE(x, x))`.
+    """
+    integer, infinity = _INFINITIES[dtype_of(x).partition("x")[0]]
+    bits = tirx.reinterpret(like(x, integer), x)
+    size = bits & tirx.const((1 << (int(integer[4:]) - 1)) - 1, dtype_of(bits))
+    return size > tirx.const(infinity, dtype_of(bits))
+
+
 def clamp(x: Expr, low: float, high: float) -> Expr:
     """`x` between two bounds; NaN stays NaN."""
     return tirx.min(const(high, x), tirx.max(const(low, x), x))

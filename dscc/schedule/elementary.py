@@ -17,7 +17,7 @@ from collections.abc import Callable
 from tvm import tirx
 from tvm.ir import Expr
 
-from dscc.schedule.arithmetic import const, dtype_of, polynomial
+from dscc.schedule.arithmetic import const, dtype_of, is_nan, polynomial
 
 _INTRINSICS = ("asin", "acos", "atan", "sinh", "cosh", "tan")
 _ERF_ABOVE = (9.60497373987051638749, 90.0260197203842689217, 2232.00534594684319226, 7003.32514112805075473,
@@ -86,7 +86,7 @@ def _erf(let: Let, x: Expr) -> Expr:
     c = let(tirx.min(a, const(8.0, x)))
     tail = _exp(let, let(const(0.0, x) - c * c)) * polynomial(_ERFC_ABOVE, c) / polynomial(_ERFC_BELOW, c)
     far = let(const(1.0, x) - tail)
-    inside = let(tirx.Select(a < const(1.0, x), near, tirx.Select(tirx.NE(x, x), x, far)))
+    inside = let(tirx.Select(a < const(1.0, x), near, tirx.Select(is_nan(x), x, far)))
     return _signed(x, inside)
 
 

@@ -15,13 +15,12 @@ from tvm import ir, tirx
 from tvm.ir import Expr
 
 from dscc.schedule import approximations, elementary
-from dscc.schedule.arithmetic import Lets, closed, dtype_of, like, plain
+from dscc.schedule.arithmetic import Lets, closed, dtype_of, is_nan, like, plain
 from dscc.schedule.turns import in_turns
 
 BELOW_ONE = "dscc.below_one"  # attribute of a call of exp whose argument is known not to be positive
 
 exp_below_one = closed(approximations.exp_below_one)
-_is_nan = closed(lambda let, x: tirx.NE(x, x))
 _VECTOR: dict[str, Callable[..., Expr]] = {
     f"tirx.{name}": closed(function) for name, function in approximations.FUNCTIONS.items()
 }
@@ -36,7 +35,7 @@ def vector_call(call: ir.Call) -> Expr:
     """The arithmetic for one call of an elementary function; other calls are returned as they are."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
     if name == "tirx.isnan":  # TVM 0.27 would make a loop over lanes of a vectorized statement with it
-        return _is_nan(call.args[0])
+        return is_nan(call.args[0])
     function = _VECTOR.get(name) or _OTHERS.get(name)
     if function is None:
         return call
@@ -57,7 +56,14 @@ def vector_call(call: ir.Call) -> Expr:
 
 def vector_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with elementary functions of float32 and float16 (computed in float32) replaced by arithmetic."""
-    return tvm_ffi.structural_map(in_turns(func, _is_chain), (ir.Call, vector_call))
+    return tvm_ffi.structural_map(in_turns(func, _is_chain), [(ir.Call, vector_call), ((tirx.EQ, tirx.NE), _compared)])
+
+
+def _compared(node: Expr) -> Expr:
+    """`x == x` is the question whether x is a number; see `is_nan`."""
+    if not dtype_of(node.a).startswith(("float", "bfloat")) or not tvm_ffi.structural_equal(node.a, node.b):
+        return node
+    return is_nan(node.a) if isinstance(node, tirx.NE) else tirx.Not(is_nan(node.a))
 
 
 def _is_chain(call: ir.Call) -> bool:

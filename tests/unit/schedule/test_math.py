@@ -97,6 +97,22 @@ def test_float16_goes_through_float32():
     np.testing.assert_array_equal(got, np.exp(x.astype("float32")).astype("float16"))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("missing", [tirx.isnan, lambda x: tirx.NE(x, x), lambda x: tirx.Not(tirx.EQ(x, x))])
+def test_what_is_no_number_is_found(dtype, missing):
+    """TVM 0.27 takes `x != x` for false."""
+    data, out = (tirx.decl_buffer((16,), dtype, name) for name in ("x", "y"))
+    code = Code()
+    with code.loop(16, "lane", "vectorized") as lane:
+        x = tirx.BufferLoad(data, [lane])
+        code.add(tirx.BufferStore(out, tirx.Select(missing(x), tirx.const(7, dtype), x), [lane]))
+    func = vector_math(tirx.PrimFunc([data, out], code.stmt())).with_attr("global_symbol", "main")
+    library = tvm.compile(tvm.IRModule({"main": func}), target=TARGET)
+    edges = [0, -0.0, np.inf, -np.inf, np.nan, -np.nan, 1, np.finfo(dtype).smallest_subnormal]
+    given = np.array([*edges, *[np.nan] * 3, *[2] * 5], dtype)
+    np.testing.assert_array_equal(run(library, given), np.where(np.isnan(given), given.dtype.type(7), given))
+
+
 def test_no_call_is_left_but_float64_keeps_libm():
     def source(dtype):
         return build(tirx.exp, dtype).mod.inspect_source("ll")

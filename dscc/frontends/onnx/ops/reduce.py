@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from tvm import relax, te, tirx
+from tvm import relax, te
 from tvm.relax import Expr
 from tvm.relax import op as R
 
@@ -110,43 +110,25 @@ def _log_sum_exp(node: Node, x: Expr, axes: list[Dim]) -> Expr:
 
 @converter("ArgMax")
 def arg_max(node: Node, x: Value) -> Expr:
-    return _arg_extreme(node, x, lambda candidate, best: candidate > best)
+    return _arg_extreme(node, x, R.argmax)
 
 
 @converter("ArgMin")
 def arg_min(node: Node, x: Value) -> Expr:
-    return _arg_extreme(node, x, lambda candidate, best: candidate < best)
+    return _arg_extreme(node, x, R.argmin)
 
 
-def _arg_extreme(node: Node, x: Value, better: Callable[[Any, Any], Any]) -> Expr:
-    """The first index of the extreme, or the last with select_last_index; Relax's operators leave open which."""
-    axis, last = node.axis(node.attr("axis", 0), x.ndim), node.attr("select_last_index", 0)
-    keep = bool(node.attr("keepdims", 1))
+def _arg_extreme(node: Node, x: Value, operator: Callable[..., Expr]) -> Expr:
+    """The first index of the extreme, or the last with select_last_index: the first of the elements turned around."""
+    axis, keep = node.axis(node.attr("axis", 0), x.ndim), bool(node.attr("keepdims", 1))
+    if not node.attr("select_last_index", 0):
+        return node.emit(operator(x.expr, axis, keep))
+    found = node.emit(operator(node.emit(R.flip(x.expr, axis)), axis, keep))
 
-    def compute(data: te.Tensor) -> te.Tensor:
-        k = te.reduce_axis((0, data.shape[axis]), "k")
-        shape = (
-            [1 if a == axis else d for a, d in enumerate(data.shape)]
-            if keep
-            else [d for a, d in enumerate(data.shape) if a != axis]
-        )
+    def compute(at: te.Tensor, data: te.Tensor) -> te.Tensor:
+        return te.compute(at.shape, lambda *i: data.shape[axis] - 1 - at(*i), name="last")
 
-        def combine(a: Any, b: Any) -> Any:
-            order = b[0] > a[0] if last else b[0] < a[0]
-            take = tirx.any(
-                a[0] < 0, tirx.all(b[0] >= 0, tirx.any(better(b[1], a[1]), tirx.all(tirx.EQ(b[1], a[1]), order)))
-            )
-            return tirx.Select(take, b[0], a[0]), tirx.Select(take, b[1], a[1])
-
-        reducer = te.comm_reducer(combine, lambda ta, tb: (tirx.const(-1, ta), tirx.const(0, tb)), name="arg")
-
-        def element(*i: Any) -> Any:
-            at = [*i[:axis], k, *(i[axis + 1 :] if keep else i[axis:])]
-            return reducer((tirx.Cast("int64", k), data(*at)), axis=k)
-
-        return te.compute(shape, element, name="arg_extreme")[0]
-
-    return node.te(compute, x.expr, name="arg_extreme")
+    return node.te(compute, found, x.expr, name="last")
 
 
 @converter("TopK")

@@ -6,7 +6,7 @@ TVM's own definitions of sum, mean and prod have that form already.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from tvm import relax, te, tirx, topi
 
@@ -56,43 +56,67 @@ def _axes(call: relax.Call) -> list[int]:
 @legalize("relax.argmax")
 def argmax(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """The first index of the largest element."""
-    return bb.call_te(lambda x: _first_index(x, topi.max, call), call.args[0], primfunc_name_hint="argmax")
+    return bb.call_te(lambda x: _first_index(x, tirx.max, call), call.args[0], primfunc_name_hint="argmax")
 
 
 @legalize("relax.argmin")
 def argmin(bb: relax.BlockBuilder, call: relax.Call) -> relax.Expr:
     """The first index of the smallest element."""
-    return bb.call_te(lambda x: _first_index(x, topi.min, call), call.args[0], primfunc_name_hint="argmin")
+    return bb.call_te(lambda x: _first_index(x, tirx.min, call), call.args[0], primfunc_name_hint="argmin")
 
 
-def _first_index(x: te.Tensor, extreme, call: relax.Call) -> te.Tensor:  # type: ignore[no-untyped-def]
+def _first_index(x: te.Tensor, function: Callable[..., tirx.Expr], call: relax.Call) -> te.Tensor:
     """The extreme value first, then the least index at which it stands: two plain reductions instead of one over pairs.
 
-    Without an axis the index is that of the flattened tensor. A row of NaN gives its last index, none outside.
+    Without an axis the index is that of the flattened tensor. As in onnxruntime a NaN is no extreme, except where it
+    is the first of its row.
     """
-    rank = len(x.shape)
+    rank, dtype = len(x.shape), str(x.dtype)
     axes = list(range(rank)) if call.attrs.axis is None else [int(call.attrs.axis) % rank]
-    best = extreme(x, axes, keepdims=True)
-    reduced = [te.reduce_axis((0, x.shape[a]), name=f"k{a}") for a in axes]
-    last: tirx.Expr = tirx.const(-1, "int32")
+    keep = bool(call.attrs.keepdims)
+    real = dtype.startswith(("float", "bfloat"))
     count: tirx.Expr = tirx.const(1, "int32")
     for a in axes:
         count = count * x.shape[a].astype("int32")
-    last = count + last
 
-    def formula(*kept: tirx.Var) -> tirx.Expr:
-        left = list(kept)
-        if call.attrs.keepdims:
-            at = [reduced[axes.index(i)].var if i in axes else left[i] for i in range(rank)]
-        else:
-            others = iter(left)
-            at = [reduced[axes.index(i)].var if i in axes else next(others) for i in range(rank)]
+    def reduced() -> dict[int, tirx.IterVar]:
+        return {a: te.reduce_axis((0, x.shape[a]), name=f"k{a}") for a in axes}
+
+    def place(kept: Sequence[tirx.Expr], along: Callable[[int], tirx.Expr]) -> list[tirx.Expr]:
+        """Indices into `x`: what is kept, and `along` of the other axes."""
+        left = iter(i for a, i in enumerate(kept) if not (keep and a in axes))
+        return [along(a) if a in axes else next(left) for a in range(rank)]
+
+    def extreme(*kept: tirx.Var) -> tirx.Expr:
+        k = reduced()
+        value = x[tuple(place(kept, lambda a: k[a].var))]
+        known = tirx.Select(tirx.isnan(value), _least(function, dtype), value) if real else value
+        return fold(known, axis=list(k.values()))
+
+    def index(*kept: tirx.Var) -> tirx.Expr:
+        k = reduced()
         flat: tirx.Expr = tirx.const(0, "int32")
         for a in axes:
-            flat = flat * x.shape[a].astype("int32") + at[a].astype("int32")
-        there = best[tuple(0 if i in axes else at[i] for i in range(rank))]
-        return te.min(tirx.Select(tirx.EQ(x[tuple(at)], there), flat, last), axis=reduced)
+            flat = flat * x.shape[a].astype("int32") + k[a].var.astype("int32")
+        there = tirx.EQ(x[tuple(place(kept, lambda a: k[a].var))], best[kept])
+        return te.min(tirx.Select(there, flat, count - 1), axis=list(k.values()))
 
-    shape = [1 if i in axes else e for i, e in enumerate(x.shape) if call.attrs.keepdims or i not in axes]
-    first = te.compute(shape, formula, name="first")
-    return te.compute(shape, lambda *i: first[i].astype(call.ty.dtype), name="index")
+    def result(*kept: tirx.Var) -> tirx.Expr:
+        found = first[kept].astype(call.ty.dtype)
+        if not real:
+            return found
+        head = x[tuple(place(kept, lambda a: tirx.const(0, "int64")))]
+        return tirx.Select(tirx.isnan(head), tirx.const(0, call.ty.dtype), found)
+
+    fold = te.comm_reducer(lambda a, b: function(a, b), lambda kind: _least(function, str(kind)), name="extreme")
+    shape = [1 if a in axes else e for a, e in enumerate(x.shape) if keep or a not in axes]
+    best = te.compute(shape, extreme, name="best")
+    first = te.compute(shape, index, name="first")
+    return te.compute(shape, result, name="index")
+
+
+def _least(function: Callable[..., tirx.Expr], dtype: str) -> tirx.Expr:
+    """What every element goes before."""
+    if dtype.startswith(("float", "bfloat")):
+        return tirx.const(-math.inf if function is tirx.max else math.inf, dtype)
+    return tirx.min_value(dtype) if function is tirx.max else tirx.max_value(dtype)

@@ -146,9 +146,11 @@ def test_reduction(agree: Callable[..., Any], op: str) -> None:
 
 @pytest.mark.parametrize("op", ["ArgMax", "ArgMin"])
 @pytest.mark.parametrize("last", [0, 1])
-def test_index_of_an_extreme(agree: Callable[..., Any], op: str, last: int) -> None:
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("keep", [0, 1])
+def test_index_of_an_extreme(agree: Callable[..., Any], op: str, last: int, axis: int, keep: int) -> None:
     feed = {"x": np.float32([[1, 3, 3, 0, 0], [2, 2, 2, 2, 2]])}
-    agree(build([N(op, ["x"], ["y"], axis=1, select_last_index=last)], ROWS), feed, *SOME_ROWS)
+    agree(build([N(op, ["x"], ["y"], axis=axis, keepdims=keep, select_last_index=last)], ROWS), feed, *SOME_ROWS)
 
 
 def test_top_k(agree: Callable[..., Any]) -> None:

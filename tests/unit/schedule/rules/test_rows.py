@@ -149,6 +149,16 @@ def test_first_index_of_the_extreme(name, axis, compile_one):
         np.testing.assert_array_equal(run(x), getattr(np, name)(x, axis=axis))
 
 
+@pytest.mark.parametrize("name", ["argmax", "argmin"])
+def test_first_index_where_there_are_no_numbers(name, compile_one):
+    """As in onnxruntime a NaN is no extreme, but for the first of a row; infinities are extremes like others."""
+    run = compile_one(RULE, {"x": ("a", "b")}, lambda bb, x: getattr(op, name)(x, axis=1))
+    nan, inf = np.nan, np.inf
+    sign = np.float32(1 if name == "argmax" else -1)
+    rows = [[5, nan, 1, 0], [1, nan, 5, nan], [nan, 1, 2, 0], [nan] * 4, [-inf] * 4, [inf] * 4, [-inf, nan, inf, 0]]
+    np.testing.assert_array_equal(run(sign * np.float32(rows)), [0, 2, 0, 0, 0, 0, 2])
+
+
 def normalized(x, g, b, axes, channel):
     wide = x.astype("float64")
     shape = [-1 if i == channel else 1 for i in range(x.ndim)]
