@@ -24,6 +24,7 @@ from dscc.frontends.onnx.values import Dim, Value, static
 _MODES = {"linear": "linear", "bilinear": "linear", "cubic": "cubic", "bicubic": "cubic", "nearest": "nearest"}
 _TAPS = {"nearest": 1, "linear": 2, "cubic": 4}
 _CUBIC = -0.75
+_MANY = 4  # channels
 _FAR = 1e9  # a coordinate beyond is as far outside as this: it fits into an integer
 
 
@@ -119,28 +120,39 @@ def _weight(method: str, d: Any, dtype: str) -> Any:
 
 
 def _read(node: Node, x: Expr, at: Expr, weight: Expr) -> Expr:
-    """x (n, c, ...) at taps (n, t, p): (n, c, p), of the type of x."""
+    """x (n, c, ...) at taps (n, t, p): (n, c, p), of the type of x.
+
+    All channels of a point lie side by side while it is read, unless they are too few for that to matter.
+    """
     shape = list(x.ty.shape.values)
     flat = node.emit(reshaped(x, [*shape[:2], node.dims.product(shape[2:])]))
     single = static(at.ty.shape.values[1]) == 1
+    few = (static(shape[1]) or _MANY) < _MANY
+    order = (0, 1, 2) if few else (0, 2, 1)
 
     def compute(data: te.Tensor, where: te.Tensor, factor: te.Tensor) -> te.Tensor:
         zero = tirx.const(0, factor.dtype)
 
-        def value(n: Any, c: Any, p: Any, t: Any) -> Any:
-            read = tirx.Cast(factor.dtype, data(n, c, tirx.max(where(n, t, p), 0)))
+        def value(i: Sequence[Any], t: Any) -> Any:
+            n, c, p = (i[axis] for axis in order)
+            place = [n, c, tirx.max(where(n, t, p), 0)]
+            read = tirx.Cast(factor.dtype, data(*(place[axis] for axis in order)))
             return tirx.if_then_else(where(n, t, p) >= 0, read * factor(n, t, p), zero)
 
-        extents = (data.shape[0], data.shape[1], where.shape[2])
+        sizes = [data.shape[0], data.shape[order.index(1)], where.shape[2]]
+        extents = [sizes[axis] for axis in order]
         if single:
-            return te.compute(extents, lambda n, c, p: tirx.Cast(data.dtype, value(n, c, p, 0)), name="sample")
+            return te.compute(extents, lambda *i: tirx.Cast(data.dtype, value(i, 0)), name="sample")
         k = te.reduce_axis((0, where.shape[1]), "t")
-        total = te.compute(extents, lambda n, c, p: te.sum(value(n, c, p, k), axis=k), name="sample")
+        total = te.compute(extents, lambda *i: te.sum(value(i, k), axis=k), name="sample")
         if data.dtype == factor.dtype:
             return total
         return te.compute(extents, lambda *i: tirx.Cast(data.dtype, total(*i)), name="sampled")
 
-    return node.emit(node.te(compute, flat, at, weight, name="sample"))
+    if few:
+        return node.emit(node.te(compute, flat, at, weight, name="sample"))
+    rows = node.emit(R.permute_dims(flat, [0, 2, 1]))
+    return node.emit(R.permute_dims(node.emit(node.te(compute, rows, at, weight, name="sample")), [0, 2, 1]))
 
 
 @converter("DeformConv")
@@ -168,12 +180,9 @@ def deform_conv(
 
     def compute(shift: te.Tensor, *rest: Any) -> list[te.Tensor]:
         *factor, size = rest
-        wide, total = shift.shape[5], shift.shape[4] * shift.shape[5]
 
-        def tap(b: Any, t: Any, k: Any) -> tuple[Any, Any]:
-            """Of part b % parts of image b // parts: tap t of 4 for element and place k."""
-            element, place = k // total, k % total
-            y, z = place // wide, place % wide
+        def tap(b: Any, t: Any, y: Any, z: Any, element: Any) -> tuple[Any, Any]:
+            """Of part b % parts of image b // parts: tap t of 4 for element and place."""
             flat, factor_, valid = int64(0), _real(1, working), tirx.const(True, "bool")
             for axis, (out, inner) in enumerate(((y, element // columns), (z, element % columns))):
                 moved = tirx.Cast(working, shift(b // parts, b % parts, element, axis, y, z))
@@ -189,19 +198,31 @@ def deform_conv(
                 factor_ = factor_ * tirx.Cast(working, factor[0](b // parts, b % parts, element, y, z))
             return tirx.Select(valid, flat, int64(-1)), factor_
 
-        shape = (shift.shape[0] * parts, int64(4), taps * total)
-        at = te.compute(shape, lambda b, t, k: tap(b, t, k)[0], name="at")
-        return [at, te.compute(shape, lambda b, t, k: tap(b, t, k)[1], name="weight")]
+        shape = (shift.shape[0] * parts, int64(4), shift.shape[4], shift.shape[5], int64(taps))
+        at = te.compute(shape, lambda *i: tap(*i)[0], name="at")
+        return [at, te.compute(shape, lambda *i: tap(*i)[1], name="weight")]
 
     given = [shifts, *([] if factors is None else [factors])]
     found = node.emit(node.te(compute, *given, shape_expr([h, w]), name="deform_taps"))
-    each = node.dims.floordiv(c, parts)
-    images = node.emit(reshaped(x.expr, [node.dims.simplify(n * parts), each, h, w]))
-    read = _read(node, images, node.emit(TupleGetItem(found, 0)), node.emit(TupleGetItem(found, 1)))
-    inner = node.dims.simplify(weight.shape[1] * taps)
-    right = node.emit(reshaped(read, [n, groups, inner, count]))
-    left = node.emit(reshaped(weight.expr, [1, groups, node.dims.floordiv(outputs, groups), inner]))
-    product = node.emit(R.matmul(left, right))
+    points, each = [node.dims.simplify(n * parts), 4, count * taps], node.dims.floordiv(c, parts)
+    at, factor = (node.emit(reshaped(node.emit(TupleGetItem(found, i)), points)) for i in (0, 1))
+    images = node.emit(reshaped(x.expr, [points[0], each, h, w]))
+    # (n * parts, places * elements, c / parts), and from there a row for every place: elements and channels.
+    rows = node.emit(R.permute_dims(_read(node, images, at, factor), [0, 2, 1]))
+    inner, per_group = node.dims.simplify(weight.shape[1] * taps), node.dims.floordiv(outputs, groups)
+    if parts > 1 or groups > 1:
+        apart = node.emit(reshaped(rows, [n, parts, count, taps, each]))
+        joined = node.emit(R.permute_dims(apart, [0, 2, 1, 4, 3]))  # channels of all parts, then elements
+        left = node.emit(reshaped(joined, [n, count, groups, inner]))
+        left = node.emit(R.permute_dims(left, [0, 2, 1, 3]))
+        right = node.emit(reshaped(weight.expr, [1, groups, per_group, inner]))
+        product = node.emit(R.matmul(left, node.emit(R.permute_dims(right, [0, 1, 3, 2]))))
+        product = node.emit(reshaped(node.emit(R.permute_dims(product, [0, 1, 3, 2])), [n, outputs, count]))
+    else:
+        left = node.emit(reshaped(rows, [n, count, inner]))
+        right = node.emit(R.permute_dims(weight.expr, [2, 3, 1, 0]))
+        product = node.emit(R.matmul(left, node.emit(reshaped(right, [inner, outputs]))))
+        product = node.emit(R.permute_dims(product, [0, 2, 1]))
     return with_bias(node, reshaped(product, [n, outputs, out_h, out_w]), bias, 4)
 
 
