@@ -15,7 +15,7 @@ _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 
 
 def simplest_sizes(mod: tvm.IRModule) -> tvm.IRModule:
-    """The sums in shapes as TVM's simplifier writes them: `n + 1`, and `n * 2 + 2` for `n + 2 + n`.
+    """The sums and products in shapes as TVM's simplifier writes them: `n + 1`, and `n * 2 + 2` for `n + 2 + n`.
 
     FuseTIR of TVM 0.27 compares the shapes of a value in the function that makes it and in the one that reads it by
     structure: "Inconsistent buffers" says that one of them has `1 + n`, "used before its definition" that one has
@@ -29,14 +29,14 @@ def simplest_sizes(mod: tvm.IRModule) -> tvm.IRModule:
         elif isinstance(func, tirx.PrimFunc):
             dims = [dim for param in func.params if tirx.is_buffer_var(param) for dim in param.shape]
             sizes = [var for dim in dims for var in tirx.analysis.undefined_vars(dim)]
-            sums = [dim for dim in dims if isinstance(dim, tirx.Add | tirx.Sub)]
+            sums = [dim for dim in dims if isinstance(dim, tirx.Add | tirx.Sub | tirx.Mul)]
             if any(not tvm_ffi.structural_equal(dim, analyzer.simplify(dim)) for dim in sums):
                 out[gvar] = _mapped(func, _Simplest(analyzer, sizes))
     return out
 
 
 def _mapped(func: Any, simplest: Callable[[Any], Any]) -> Any:
-    for kind in (tirx.Add, tirx.Sub):
+    for kind in (tirx.Add, tirx.Sub, tirx.Mul):
         func = tvm_ffi.structural_map(func, (kind, simplest))
     return func
 

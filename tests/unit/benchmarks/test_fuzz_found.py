@@ -10,6 +10,14 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # One kernel wrote a size as a product of a sum, and the one it was fused with as the sum of products.
+    "twice a padded tensor, padded once more by a size": (
+        """(float[h, w] x) => (float[a, b] y) <int64[4] p = {2, 0, 0, 2}, int64[1] one = {1}, int64[1] two = {2},
+         int64[1] four = {4}, int64[3] zeros = {0, 0, 0}> {
+        q = Pad(x, p) r = Concat<axis = 0>(q, q) t = Tanh(r) c = Acos(t) s = Shape(c) n = Slice(s, one, two)
+        m = Mod(n, four) rest = Sub(four, m) widths = Concat<axis = 0>(zeros, rest) y = Pad(c, widths) }""",
+        {"x": (3, 5)},
+    ),
     # "To the end" was 2**62, which times the divisor is 0 in 64 bits: TVM proved that every size is larger.
     "every second one of a quarter of a product of sizes": (
         """(float[1, 15, h, w] x) => (float[a, b] y)
