@@ -3,8 +3,9 @@
     T.asinh(x)  ->  sign(x) * log1p(|x| + x^2 / (1 + sqrt(x^2 + 1)))
 
 TVM 0.27 lowers these to a call of the C library for one float32 or float64, and refuses them as "unknown intrinsic" for
-float16, for vectors, and some (sinh, cosh, erf) for float64. What LLVM has an intrinsic for is left to LLVM, which
-splits vectors into lanes; the others are rare enough in networks that no effort goes into their speed.
+float16, for vectors, and some (sinh, cosh, erf) for float64. The hyperbolic ones it writes as sums of exponentials, of
+which nothing is left near zero: its tanh(1e-8) is 0. What LLVM has an intrinsic for is left to LLVM, which splits
+vectors into lanes; the others are rare enough in networks that no effort goes into their speed.
 
 The rational functions for erf in double precision are those of the Cephes library (S. Moshier).
 """
@@ -19,7 +20,7 @@ from tvm.ir import Expr
 
 from dscc.schedule.arithmetic import const, dtype_of, is_nan, polynomial
 
-_INTRINSICS = ("asin", "acos", "atan", "sinh", "cosh", "tan")
+_INTRINSICS = ("asin", "acos", "atan", "sinh", "cosh", "tan", "tanh")
 _ERF_ABOVE = (9.60497373987051638749, 90.0260197203842689217, 2232.00534594684319226, 7003.32514112805075473,
               55592.3013010394962768)  # fmt: skip
 _ERF_BELOW = (1.0, 33.5617141647503099647, 521.357949780152679795, 4594.32382970980127987, 22629.0000613890934246,

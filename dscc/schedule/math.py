@@ -70,3 +70,16 @@ def _is_chain(call: ir.Call) -> bool:
     """Whether `vector_call` writes more than a step for a call."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
     return name in _VECTOR or (name in _OTHERS and name.removeprefix("tirx.") not in elementary.ONCE)
+
+
+def scalar_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
+    """`func`, whose loops stay as they are, with those functions of float32 and float64 that elementary.py has written
+    as there.
+    """
+
+    def written(call: ir.Call) -> Expr:
+        name = call.op.name if isinstance(call.op, ir.Op) else ""
+        known = name in _OTHERS and dtype_of(call) in ("float32", "float64")
+        return _OTHERS[name](*call.args) if known else call
+
+    return tvm_ffi.structural_map(func, (ir.Call, written))

@@ -12,7 +12,7 @@ from dscc.schedule.base import Scheduled
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.gpu.device import Device
 from dscc.schedule.machine import Machine
-from dscc.schedule.math import vector_math
+from dscc.schedule.math import scalar_math, vector_math
 from dscc.schedule.stages import is_zero
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def plan(
         scheduled, rule = plan(func, constants, target.host, decisions, small)
         return scheduled, f"host: {rule}"
     scheduled, rule = _scheduled(func, constants, target, decisions, small)
-    as_it_is = _has_narrow_floats(scheduled.func) or not target.spells_out_math
-    ready = scheduled.func if as_it_is else vector_math(scheduled.func)
+    ready = scheduled.func
+    if target.spells_out_math:
+        ready = scalar_math(ready) if _has_narrow_floats(ready) else vector_math(ready)
     ready = ready.with_attr("tirx.is_scheduled", True).without_attr("global_symbol")
     return Scheduled(ready, scheduled.packings), rule
 

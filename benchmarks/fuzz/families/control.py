@@ -88,7 +88,7 @@ def choice(g: Graph) -> None:
     for n, body in enumerate(branches):
         needed += body.captured([], [pair[n] for pair in chosen])
     node = g.node("If", [condition], len(chosen), then_branch=graphs[0], else_branch=graphs[1])
-    g.attach([node], _unique(needed), list(node.output))
+    g.attach([node], _unique(needed), list(node.output), [pair[0].dtype for pair in chosen])
 
 
 def _condition(g: Graph) -> Value:
@@ -137,7 +137,7 @@ def loop(g: Graph) -> None:
     outputs = [end, *after, *collected]
     node = g.node("Loop", [turns, first, *states], len(outputs) - 1, body=body.body(given, outputs))
     needed = [v for v in (turns, first) if v is not None] + states + body.captured(given, outputs)
-    g.attach([node], _unique(needed), list(node.output))
+    g.attach([node], _unique(needed), list(node.output), [v.dtype for v in outputs[1:]])
 
 
 def growing(g: Graph) -> None:
@@ -150,7 +150,7 @@ def growing(g: Graph) -> None:
     [joined] = body.add("Concat", [given[2], _squashed(body, part)], axis=0)
     [end] = body.add("Identity", [given[1]])
     node = g.node("Loop", [turns := _count(g), None, x], body=body.body(given, [end, joined]))
-    g.attach([node], _unique([turns, x, *body.captured(given, [end, joined])]), list(node.output))
+    g.attach([node], _unique([turns, x, *body.captured(given, [end, joined])]), list(node.output), [joined.dtype])
 
 
 def scan(g: Graph) -> None:
@@ -173,7 +173,7 @@ def scan(g: Graph) -> None:
         scan_input_axes=[axis - x.ndim if g.chance(0.2) else axis], scan_input_directions=direction,
         scan_output_directions=[g.integer(0, 1) for _ in collected] if g.chance(0.2) else None,
     )  # fmt: skip
-    g.attach([node], _unique([state, x, *body.captured(given, outputs)]), list(node.output))
+    g.attach([node], _unique([state, x, *body.captured(given, outputs)]), list(node.output), [v.dtype for v in outputs])
 
 
 GENERATORS = {choice: 1.5, loop: 1.5, growing: 0.5, scan: 1.0}
