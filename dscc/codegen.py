@@ -11,8 +11,10 @@ import itertools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import tvm
+import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax import vm_build
 
@@ -38,6 +40,29 @@ def order_shapes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
     return out
 
 
+@tvm.transform.module_pass(opt_level=0, name="DivideSizes")
+def divide_sizes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModule:
+    """Functions of sizes alone divide by 1 where a size is 0: the processor's exception would end the process.
+
+    They run before the checks of the sizes that they make, which then say what is wrong with the inputs.
+    """
+
+    def divide(quotient: Any) -> Any:
+        by = quotient.b
+        if isinstance(by, tirx.IntImm):
+            return quotient
+        return type(quotient)(
+            quotient.a, tirx.Select(tirx.EQ(by, tirx.const(0, by.ty.dtype)), tirx.const(1, by.ty.dtype), by)
+        )
+
+    out = mod.clone()
+    for gvar, func in mod.functions_items():
+        if isinstance(func, tirx.PrimFunc) and func.attrs and "tirx.is_host_func" in func.attrs:
+            kinds = (tirx.FloorDiv, tirx.FloorMod, tirx.Div, tirx.Mod)
+            out[gvar] = func.with_body(tvm_ffi.structural_map(func.body, (kinds, divide)))
+    return out
+
+
 # TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done, and
 # with what calls of our functions in C need.
 PLANNING = (
@@ -54,6 +79,7 @@ LOWERING = (
     relax.transform.ComputePrimValue,
     relax.transform.VMShapeLower,
     lambda: order_shapes,
+    lambda: divide_sizes,
     relax.transform.AttachGlobalSymbol,
 )
 

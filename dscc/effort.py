@@ -26,7 +26,17 @@ def is_bounded(mod: tvm.IRModule) -> bool:
     """Whether a run on inputs of the sizes of `dscc.feeds.random_feeds` is short: there is no loop whose trips data
     decides, no tensor is huge, and there is not much arithmetic. Kernels have to be scheduled, which notes theirs.
     """
-    sizes = _sizes(mod["main"])
+    try:
+        return _is_bounded(mod, _sizes(mod["main"]))
+    except _NoSize:
+        return False
+
+
+class _NoSize(Exception):
+    """At these sizes one is divided by another that is zero."""
+
+
+def _is_bounded(mod: tvm.IRModule, sizes: Mapping[Var, tirx.IntImm]) -> bool:
     operations, largest = 0, 0
     for func in mod.functions.values():
         if isinstance(func, relax.Function):
@@ -70,7 +80,12 @@ def _number(dim: Any, sizes: Mapping[Var, tirx.IntImm]) -> int:
     free: list[Var] = []
     tvm_ffi.structural_walk(dim, (Var, free.append))
     length = tirx.IntImm("int64", feeds.LENGTH)
-    number = tvm.sym.Analyzer().simplify(substitute(dim, {var: sizes.get(var, length) for var in free}))
+    try:
+        number = tvm.sym.Analyzer().simplify(substitute(dim, {var: sizes.get(var, length) for var in free}))
+    except tvm.error.InternalError as err:
+        if "Divide by zero" in str(err):
+            raise _NoSize from err
+        raise
     return int(number) if isinstance(number, tirx.IntImm) else feeds.LENGTH
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 
-from dscc.frontends.onnx.shapes import Dims
+from dscc.frontends.onnx.shapes import Dims, is_bare
 from dscc.frontends.onnx.values import Array, Ratio
 
 Element = Any  # int, bool, float, Fraction, Ratio or a tirx expression
@@ -98,9 +98,14 @@ class Arithmetic:
             raise Inexpressible
         if not (is_expr(a) or is_expr(b)):
             return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+        b = self.divisor(b)
         if self.dims.at_least(a, 0) and self.dims.at_least(b, 1):
             return self.dims.floordiv(a, b)
         return tirx.truncdiv(_as_expr(a), _as_expr(b))
+
+    def divisor(self, b: Element) -> Element:
+        """`b`, or 1 where a size that was computed is 0: every kernel that divides by it would end the process."""
+        return self.dims.maximum(b, 1) if is_expr(b) and not is_bare(b) and self.dims.at_least(b, 0) else b
 
     def _scaled(self, dim: Element, factor: Fraction) -> Element:
         if not is_expr(dim):

@@ -157,7 +157,7 @@ def _fold_binary(function: Callable[[Arithmetic, Element, Element], Element]) ->
 def _mod(arith: Arithmetic, at: Attributes, a: Array, b: Array) -> Array:
     if is_float(at.dtype) or at.get("fmod", 0):
         raise Inexpressible
-    return arith.binary(lambda x, y: x % y, a, b)
+    return arith.binary(lambda x, y: x % arith.divisor(y), a, b)
 
 
 def _div(arith: Arithmetic, at: Attributes, a: Array, b: Array) -> Array:
