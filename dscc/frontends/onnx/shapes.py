@@ -233,6 +233,9 @@ def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Seque
     """x with its dimensions stated as `shape`, checked when the model runs where they cannot be proved; None: they
     are known to differ.
     """
+    # The `n - 1 + 1` of a concatenation becomes a lone symbol sooner or later.
+    lone = [(dim, dims.simplify(dim)) for dim in shape]
+    shape = [simple if isinstance(simple, tirx.Var) else dim for dim, simple in lone]
     # What is equal but written otherwise is stated too: TVM's own types, as of a concatenation, prove less than `dims`.
     pairs = [(dim, wanted) for dim, wanted in zip(x.ty.shape.values, shape, strict=True) if not _is_same(dim, wanted)]
     if any(static(dim) is not None and static(wanted) is not None for dim, wanted in pairs):

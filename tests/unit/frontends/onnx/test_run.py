@@ -239,3 +239,20 @@ def test_a_constant_batch_normalization_before_opset_14() -> None:
     np.testing.assert_allclose(got, (weights["w"] - m) / np.sqrt(v + 1e-5) * s + b, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="wrong at BatchNormalization 'n': it mixes the mean"):
         trusted(model)
+
+
+def test_what_a_concatenation_is_added_to_may_be_cut_to_its_length() -> None:
+    """`n - 1 + 1` rows beside the first n of eight: TVM's passes recursed without end."""
+    nodes = [
+        N("Slice", ["x", "one", "end", "one"], ["later"]),
+        N("Pad", ["later", "pads"], ["next"]),
+        N("Concat", ["next", "x"], ["both"], axis=2),
+        N("Shape", ["x"], ["n"], start=1, end=2),
+        N("Slice", ["table", "zero", "n", "zero"], ["places"]),
+        N("Add", ["both", "places"], ["y"]),
+    ]
+    constants = lists(one=[1], zero=[0], end=[2**62], pads=[0, 0, 0, 0, 1, 0])
+    model = build(nodes, {"x": ("f", ("b", "n", 4))}, {**constants, "table": noise(8, 8)})
+    compare(model, [{"x": noise(*shape)} for shape in ((2, 5, 4), (1, 8, 4), (3, 1, 4))])
+    with pytest.raises(InputError):
+        dscc.compile(model, jobs=1).load().run(None, {"x": noise(1, 9, 4)})
