@@ -70,7 +70,7 @@ def _flat_operands(args: list[relax.Expr], forms: Forms) -> list[relax.Expr] | N
         return None
     for i, arg in enumerate(args):
         found, fixed = flat[i], constant(arg)
-        if found is None and fixed is not None and fixed.size in (1, fixed.shape[-1]) and fixed.size in (1, shape[-1]):
+        if found is None and fixed is not None and (fixed.size == 1 or fixed.size == fixed.shape[-1] == shape[-1]):
             flat[i] = const(fixed.reshape(-1))  # one number, or one for every channel
         elif found is None and not isinstance(arg.ty, relax.TensorType):
             flat[i] = arg

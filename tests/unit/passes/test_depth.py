@@ -72,16 +72,17 @@ def test_numbers(tmp_path, case, dims):
 def test_what_follows_a_row_of_pixels_stays_in_its_shape(tmp_path):
     """Bias, activation and residual of one-dimensional convolutions are fused with them: no reshape is in between."""
     rng = np.random.default_rng(0)
-    weights = {"w": (6, 6, 3), "v": (6, 6, 5), "b": (6,), "c": (6,), "s": (1, 6, 1)}
+    weights = {"w": (6, 6, 3), "v": (6, 6, 5), "b": (6,), "c": (6,), "s": (1, 6, 1), "half": ()}
     nodes = [
         helper.make_node("Conv", ["x", "w", "b"], ["p"], pads=[1, 1]),
         helper.make_node("Relu", ["p"], ["q"]),
         helper.make_node("Conv", ["q", "v", "c"], ["r"], pads=[2, 2]),
         helper.make_node("Mul", ["r", "s"], ["t"]),
-        helper.make_node("Add", ["q", "t"], ["y"]),
+        helper.make_node("Add", ["q", "t"], ["u"]),
+        helper.make_node("Mul", ["u", "half"], ["y"]),
     ]
     x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["b", 6, "n"]) for name in "xy")
-    made = [numpy_helper.from_array(rng.standard_normal(shape).astype("float32"), n) for n, shape in weights.items()]
+    made = [numpy_helper.from_array(np.float32(rng.standard_normal(shape)), n) for n, shape in weights.items()]
     graph = helper.make_graph(nodes, "rows", [x], [y], made)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
     data = rng.standard_normal((2, 6, 11)).astype("float32")
