@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tvm
-import tvm_ffi
 from tvm import relax, tirx
 from tvm.ir import Var
 
 from dscc import feeds
 from dscc.library import PREFIX
+from dscc.passes.values import at_sizes
 from dscc.runtime.profile import flops
-from dscc.schedule.stages import substitute
 
 MOST_OPERATIONS = 10**11  # a second or two of one core where they are a product, a minute where they are a sum
 MOST_ELEMENTS = 2**30  # of one tensor
@@ -36,7 +35,7 @@ class _NoSize(Exception):
     """At these sizes one is divided by another that is zero."""
 
 
-def _is_bounded(mod: tvm.IRModule, sizes: Mapping[Var, tirx.IntImm]) -> bool:
+def _is_bounded(mod: tvm.IRModule, sizes: Mapping[Var, int]) -> bool:
     operations, largest = 0, 0
     for func in mod.functions.values():
         if isinstance(func, relax.Function):
@@ -51,14 +50,14 @@ def _is_bounded(mod: tvm.IRModule, sizes: Mapping[Var, tirx.IntImm]) -> bool:
     return operations <= MOST_OPERATIONS and largest <= MOST_ELEMENTS
 
 
-def _sizes(main: relax.Function) -> dict[Var, tirx.IntImm]:
+def _sizes(main: relax.Function) -> dict[Var, int]:
     """The symbols of the inputs, as sizes that random inputs have."""
-    sizes: dict[Var, tirx.IntImm] = {}
+    sizes: dict[Var, int] = {}
     for param in main.params:
         for part in _tensors(param.ty):
             for axis, dim in enumerate(part.shape.values):
                 if isinstance(dim, Var):
-                    sizes.setdefault(dim, tirx.IntImm("int64", feeds.default_size(axis, len(part.shape.values))))
+                    sizes.setdefault(dim, feeds.default_size(axis, len(part.shape.values)))
     return sizes
 
 
@@ -69,27 +68,19 @@ def _tensors(ty: relax.Type) -> list[relax.TensorType]:
     return [ty] if isinstance(ty, relax.TensorType) and isinstance(ty.shape, relax.ShapeExpr) else []
 
 
-def _numbers(ty: relax.TensorType, sizes: Mapping[Var, tirx.IntImm]) -> list[int]:
+def _numbers(ty: relax.TensorType, sizes: Mapping[Var, int]) -> list[int]:
     """The dimensions of a tensor as numbers; what data decides counts as much as a length."""
     return [_number(dim, sizes) for dim in ty.shape.values]
 
 
-def _number(dim: Any, sizes: Mapping[Var, tirx.IntImm]) -> int:
-    if isinstance(dim, tirx.IntImm):
-        return int(dim)
-    free: list[Var] = []
-    tvm_ffi.structural_walk(dim, (Var, free.append))
-    length = tirx.IntImm("int64", feeds.LENGTH)
-    try:
-        number = tvm.sym.Analyzer().simplify(substitute(dim, {var: sizes.get(var, length) for var in free}))
-    except tvm.error.InternalError as err:
-        if "Divide by zero" in str(err):
-            raise _NoSize from err
-        raise
-    return int(number) if isinstance(number, tirx.IntImm) else feeds.LENGTH
+def _number(dim: Any, sizes: Mapping[Var, int]) -> int:
+    number = at_sizes(int(dim) if isinstance(dim, tirx.IntImm) else dim, sizes, feeds.LENGTH)
+    if number is None:
+        raise _NoSize
+    return number
 
 
-def _operations(mod: tvm.IRModule, call: relax.Call, sizes: Mapping[Var, tirx.IntImm]) -> int:
+def _operations(mod: tvm.IRModule, call: relax.Call, sizes: Mapping[Var, int]) -> int:
     """What the kernel that a call names computes; nothing where that is not known, which is where data decides."""
     if not call.args or not isinstance(call.args[0], tvm.ir.GlobalVar):
         return 0

@@ -4,7 +4,7 @@ constant.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -51,6 +51,20 @@ def same_dim(a: Dim, b: Dim) -> bool:
     if isinstance(a, int) or isinstance(b, int):
         return bool(tvm.sym.Analyzer().can_prove_equal(a, b))
     return bool(tvm_ffi.structural_equal(a, b)) or bool(tvm.sym.Analyzer().can_prove_equal(a, b))
+
+
+def at_sizes(size: Dim, sizes: Mapping[tirx.Var, int], others: int) -> int | None:
+    """A dimension where its symbols have these sizes, or `others`; None where one is divided by another that is 0."""
+    if isinstance(size, int):
+        return size
+    known = (tirx.Var, lambda var: tirx.IntImm(str(var.ty.dtype), sizes.get(var, others)))
+    try:
+        value = tvm.sym.Analyzer().simplify(tvm_ffi.structural_map(size, known))
+    except tvm.error.InternalError as err:
+        if "Divide by zero" not in str(err):
+            raise
+        return None
+    return int(value) if isinstance(value, tirx.IntImm) else others
 
 
 def is_one(value: Dim) -> bool:

@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
+from tvm import tirx
 
 import dscc
 from dscc.errors import InputError
+from dscc.passes.values import at_sizes
 
 N = helper.make_node
 
@@ -46,3 +48,9 @@ def test_what_is_left_over_of_no_elements_is_an_error_of_the_inputs() -> None:
     with pytest.raises(InputError):
         module(x[:30])
     np.testing.assert_array_equal(module(x[:200])[0], x[:200].reshape(2, 100))
+
+
+def test_a_dimension_at_given_sizes() -> None:
+    n, m = tirx.Var("n", "int64"), tirx.Var("m", "int64")
+    found = [at_sizes(size, {n: 7}, 5) for size in (3, n, n * 2 + m, n // (m // 5), n // (m // 10))]
+    assert found == [3, 7, 19, 7, None]

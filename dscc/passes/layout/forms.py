@@ -13,10 +13,10 @@ from typing import TypeAlias
 
 import numpy as np
 import tvm
-from tvm import relax, tirx
+from tvm import relax
 
 from dscc.passes.graph import Graph, Node
-from dscc.passes.values import Dim, const, constant, dim, dims, dtype, rank, same_dim, same_dims
+from dscc.passes.values import Dim, at_sizes, const, constant, dim, dims, dtype, rank, same_dim, same_dims
 
 Order: TypeAlias = tuple[int, ...]
 
@@ -177,10 +177,5 @@ class Forms:
 
 
 def _nominal(size: Dim) -> float:
-    if isinstance(size, int):
-        return float(size)
-    analyzer = tvm.sym.Analyzer()
-    for var in tirx.analysis.undefined_vars(size):
-        analyzer.bind(var, tirx.IntImm(str(var.ty.dtype), NOMINAL))
-    value = analyzer.simplify(size)
-    return float(value.value) if isinstance(value, tirx.IntImm) else float(NOMINAL)
+    value = at_sizes(size, {}, NOMINAL)
+    return float(NOMINAL if value is None else value)
