@@ -5,6 +5,9 @@
             acc[t] = update(acc[t], v)               for every t, rx that this column belongs to
         out[n, y, x + t, c] = epilogue(acc[t])
 
+The tuner may put the loop over channels inside of the one over x: whole lines are then read in order, which is faster
+where the data comes from memory, and slower where it is in L2.
+
 An element of the data is loaded once per tile and row of the window. Rows outside the data are skipped by a branch
 around all of their products. Columns outside are known at compile time where the width is: the tiles that touch the
 border are written out without them. Where the width is symbolic, tiles cover the inside, and the few pixels at the
@@ -22,12 +25,14 @@ from tvm.ir import Expr, Var
 
 from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, decided, index, product
 from dscc.schedule.convolution import Axis
+from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
 from dscc.schedule.microkernel import has_long_functions
 
 _TASKS = 8
+_L2_PARTS = [4, 2, 8, 16]  # the data of a task takes one of so many
 _MOST_EDGES = 4  # tiles at the border that are written out
 _MOST_TAPS = 49  # of a window that is written out
 
@@ -60,24 +65,27 @@ class Window:
     update: Callable[[Expr, Expr, Tap], Expr]
 
 
-def tile_size(machine: Machine, extent: int | None, taps: int) -> int:
-    """Output pixels of a tile: accumulators that leave registers for the weights, and little overlap at the end."""
+def tile_sizes(machine: Machine, extent: int | None, taps: int) -> list[int]:
+    """Output pixels of a tile, best first: accumulators that leave registers for the weights, and little overlap at the
+    end.
+    """
     most = 6 if machine.vector_registers >= 32 and taps <= 9 else 4
+    sizes = range(max(most // 2, 2), most + 1)
     if extent is None:
-        return 4
+        return [4, *(t for t in sizes if t != 4)]
     if extent <= most:
-        return extent
-    return min(range(max(most // 2, 2), most + 1), key=lambda t: (-(-extent // t) * (t + 1), -t))
+        return [extent]
+    return sorted(sizes, key=lambda t: (-(-extent // t) * (t + 1), -t))
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Output rows from `first` on of one image, one vector of channels from `c` on."""
+    """Output rows from `first` on of one image; one vector of channels from `c` on, or None: all of them."""
 
     image: Expr
     first: Expr
     rows: Index
-    c: Expr
+    c: Expr | None
 
 
 @dataclass(frozen=True)
@@ -89,14 +97,14 @@ class _Place:
     y: Expr
     left: Expr
     x: Expr
-    c: Expr
+    c: Expr | None
     size: int
 
 
 class WindowWriter:
     """Writes the loops of one operator."""
 
-    def __init__(self, code: Code, fused: Fused, window: Window, machine: Machine):
+    def __init__(self, code: Code, fused: Fused, window: Window, machine: Machine, decisions: Decisions):
         self._code, self._fused, self._window, self._machine = code, fused, window, machine
         self._data = code.view(window.source)
         self._channels = window.channels
@@ -104,9 +112,11 @@ class WindowWriter:
         while self._lanes > self._channels:
             self._lanes //= 2
         self._long = has_long_functions(fused)
+        self._decisions = decisions
+        self._innermost = decisions.pick("channels", ["outside", "inside"]) == "inside"
 
     def write(self) -> None:
-        code, window, lanes = self._code, self._window, self._lanes
+        code, window = self._code, self._window
         rows = self._rows_of_block()
         blocks = ceildiv(window.height.out, rows)
         parallel = worth_threads([window.batch, window.height.out, window.width.out, self._channels])
@@ -118,25 +128,38 @@ class WindowWriter:
             tall = constant(window.height.out)
             even = tall is not None and tall % rows == 0
             count: Index = rows if even else tirx.min(index(rows), index(window.height.out) - first)
-            with code.loop(-(-self._channels // lanes), "step") as step:
-                c = step * lanes
-                if self._channels % lanes:
-                    c = tirx.min(c, index(self._channels - lanes))
-                self._block(_Block(image, first, count, code.bind("c", c)))
+            if self._innermost:
+                self._block(_Block(image, first, count, None))
+            else:
+                with self._each_vector(None) as c:
+                    self._block(_Block(image, first, count, c))
+
+    @contextmanager
+    def _each_vector(self, outside: Expr | None) -> Iterator[Expr]:
+        """The loop over vectors of channels, unless it is outside; yields the first channel of a vector."""
+        if outside is not None:
+            yield outside
+            return
+        code, lanes = self._code, self._lanes
+        with code.loop(-(-self._channels // lanes), "step") as step:
+            c = step * lanes
+            if self._channels % lanes:
+                c = tirx.min(c, index(self._channels - lanes))
+            yield code.bind("c", c)
 
     def _rows_of_block(self) -> int:
         """Output rows of a task: its data stays in L2 for all channels, and there are tasks enough."""
         window = self._window
         width, tall = constant(window.width.size), constant(window.height.out)
         row_bytes = 4 * self._channels * (width or 64) * window.height.stride
-        rows = max(1, self._machine.l2_bytes // 4 // row_bytes)
+        rows = max(1, self._machine.l2_bytes // self._decisions.pick("l2_parts", _L2_PARTS) // row_bytes)
         return min(rows, max(1, -(-(tall or 64) // _TASKS)))
 
     def _block(self, block: _Block) -> None:
         """Some rows of one vector of channels, in strips narrow enough for the rows of a window to stay in L1."""
         known = constant(self._window.width.out)
         taps = self._window.height.kernel * self._window.width.kernel
-        tile = tile_size(self._machine, known, taps)
+        tile = self._decisions.pick("tile", tile_sizes(self._machine, known, taps))
         if taps > _MOST_TAPS:
             with self._each_output_row(block) as place, self._code.loop(self._window.width.out, "x") as x:
                 self._pixel(place(x, 1))
@@ -213,30 +236,38 @@ class WindowWriter:
 
     def _tile(self, at: _Place) -> None:
         """A tile whose columns are inside, or known to be outside."""
+        with self._each_vector(at.c) as c:
+            self._vector_of_tile(at, c)
+
+    def _vector_of_tile(self, at: _Place, c: Expr) -> None:
         code, height, width, lanes = self._code, self._window.height, self._window.width, self._lanes
         acc = self._accumulators(at.size)
         for ry in range(height.kernel):
-            with self._each_row(at, index(ry)) as line:
+            with self._each_row(at, c, index(ry)) as line:
                 for column in range((at.size - 1) * width.stride + width.reach):
                     uses = self._uses(column, at.size)
                     if not uses or decided(self._is_column(at.left + column)) is False:
                         continue
                     value = code.bind("v", self._data.load(line + column * self._channels, lanes))
                     for t, rx in uses:
-                        tap = Tap(index(ry * width.kernel + rx), at.c, lanes)
+                        tap = Tap(index(ry * width.kernel + rx), c, lanes)
                         acc.store(code, t * lanes, self._window.update(acc.load(t * lanes, lanes), value, tap))
-        self._store(acc, at)
+        self._store(acc, at, c)
 
     def _pixel(self, at: _Place) -> None:
         """One pixel whose window may reach over the border."""
+        with self._each_vector(at.c) as c:
+            self._vector_of_pixel(at, c)
+
+    def _vector_of_pixel(self, at: _Place, c: Expr) -> None:
         code, height, width, lanes = self._code, self._window.height, self._window.width, self._lanes
         acc = self._accumulators(1)
-        with code.loop(height.kernel, "ry") as ry, self._each_row(at, ry) as line:
+        with code.loop(height.kernel, "ry") as ry, self._each_row(at, c, ry) as line:
             with code.loop(width.kernel, "rx") as rx, code.when(self._is_column(at.left + rx * width.dilation)):
                 value = self._data.load(line + rx * (width.dilation * self._channels), lanes)
-                tap = Tap(ry * width.kernel + rx, at.c, lanes)
+                tap = Tap(ry * width.kernel + rx, c, lanes)
                 acc.store(code, 0, self._window.update(acc.load(0, lanes), value, tap))
-        self._store(acc, at)
+        self._store(acc, at, c)
 
     def _accumulators(self, size: int) -> Flat:
         acc = self._code.stack("acc", size * self._lanes)
@@ -245,14 +276,14 @@ class WindowWriter:
         return acc
 
     @contextmanager
-    def _each_row(self, at: _Place, ry: Expr) -> Iterator[Expr]:
+    def _each_row(self, at: _Place, c: Expr, ry: Expr) -> Iterator[Expr]:
         """What is done if row `ry` of the window is inside; yields where the tile's first column begins in it."""
         code, height = self._code, self._window.height
         row = at.top + ry * height.dilation
         inside = tirx.And(row >= 0, row < index(height.size))
         with code.when(decided(inside) if height.padded else True):
             pixel = (at.image * index(height.size) + row) * index(self._window.width.size) + at.left
-            yield code.bind("line", pixel * self._channels + at.c)
+            yield code.bind("line", pixel * self._channels + c)
 
     def _is_column(self, column: Expr) -> Expr:
         return tirx.And(column >= 0, column < index(self._window.width.size))
@@ -263,7 +294,7 @@ class WindowWriter:
         pairs = ((t, rx) for t in range(size) for rx in range(width.kernel))
         return [(t, rx) for t, rx in pairs if t * width.stride + rx * width.dilation == column]
 
-    def _store(self, acc: Flat, at: _Place) -> None:
+    def _store(self, acc: Flat, at: _Place, c: Expr) -> None:
         """The epilogue. A long one is written once and loops over the tile, which then has to lie in memory."""
         code, source, lanes = self._code, acc, self._lanes
         if self._long and at.size > 1:
@@ -272,4 +303,4 @@ class WindowWriter:
                 source.store(code, t * lanes, acc.load(t * lanes, lanes))
         with code.loop(at.size, "t", "serial" if self._long else "unrolled") as t:
             with code.loop(lanes, "l", "vectorized") as lane:
-                code.add(self._fused.store([at.image, at.y, at.x + t, at.c + lane], source.load(t * lanes + lane)))
+                code.add(self._fused.store([at.image, at.y, at.x + t, c + lane], source.load(t * lanes + lane)))

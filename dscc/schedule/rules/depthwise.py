@@ -61,7 +61,7 @@ class Depthwise(Rule):
 
         zero = tirx.const(0.0, "float32")
         window = Window(conv.source, conv.batch, conv.height, conv.width, channels, zero, update)
-        WindowWriter(code, fused, window, machine).write()
+        WindowWriter(code, fused, window, machine, decisions).write()
         scheduled = tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs)
         return Scheduled(scheduled, {which: TapPacking()} if which in constants else {})
 

@@ -36,7 +36,7 @@ class Pool(Rule):
         if fused is None or found is None:
             return None
         code = Code()
-        WindowWriter(code, fused, found, machine).write()
+        WindowWriter(code, fused, found, machine, decisions).write()
         return Scheduled(func.with_body(code.stmt()))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from dscc.passes.lower.fuse_operators import FuseOperators
 from dscc.passes.lower.legalize_operators import LegalizeOperators
 from dscc.passes.lower.schedule_kernels import ScheduleKernels
 from dscc.schedule.base import Rule, Scheduled
-from dscc.schedule.decisions import Decisions
+from dscc.schedule.decisions import Choice, Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.rules.fallback import Fallback
 
@@ -36,8 +36,11 @@ def _compile(
     body: Callable[..., relax.Expr],
     machine: Machine,
     constants: Sequence[str] = (),
+    chosen: Mapping[str, Choice] | None = None,
 ) -> Callable[..., np.ndarray]:
-    """What `rule` makes of the one function that `body` lowers to; the parameters in `constants` may be packed."""
+    """What `rule` makes of the one function that `body` lowers to; the parameters in `constants` may be packed, and
+    `chosen` is what a tuner chose.
+    """
     mod = relax.transform.LegalizeOps(legalize.table())(main(shapes, body))
     mod = tvm.transform.Sequential(
         [
@@ -52,7 +55,7 @@ def _compile(
     assert len(funcs) == 1, f"not one function: {[gvar.name_hint for gvar in funcs]}"
     ((gvar, func),) = funcs.items()
     names = list(shapes)
-    plan = rule.apply(func, frozenset(names.index(name) for name in constants), machine, Decisions())
+    plan = rule.apply(func, frozenset(names.index(name) for name in constants), machine, Decisions(chosen))
     assert plan is not None, f"refused:\n{func.script()}"
     if constants:
         return _kernel(plan)
@@ -107,8 +110,8 @@ def compile_packed(request):
     The parameters named in the list are constants, which the rule may have packed.
     """
 
-    def fixed(rule, shapes, body, constants):
-        return _compile(rule, shapes, body, MACHINES[request.param], constants)
+    def fixed(rule, shapes, body, constants, chosen=None):
+        return _compile(rule, shapes, body, MACHINES[request.param], constants, chosen)
 
     return fixed
 

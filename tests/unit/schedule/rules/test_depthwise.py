@@ -74,6 +74,20 @@ def test_symbolic_sizes(compile_packed, kernel, stride):
         check(run, (n, h, w, 19), kernel, stride, edge, 1)
 
 
+@pytest.mark.parametrize("chosen", [{"channels": "inside"}, {"tile": 2, "l2_parts": 16}], ids=["channels", "sizes"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_what_a_tuner_may_choose(compile_packed, chosen, stride):
+    edge = (1, 1, 1, 1)
+    weight = {"w": (40, 3, 3, 1), "bias": (40,)}
+    run = compile_packed(
+        Depthwise(), {"x": ("n", "h", "w", 40), **weight}, convolution(stride, edge, 1, 40), ["w"], chosen
+    )
+    for n, h, w in [(1, 1, 1), (2, 5, 7), (1, 70, 26)]:
+        check(run, (n, h, w, 40), 3, stride, edge, 1)
+    run = compile_packed(Depthwise(), {"x": (2, 9, 41, 40), **weight}, convolution(stride, edge, 1, 40), ["w"], chosen)
+    check(run, (2, 9, 41, 40), 3, stride, edge, 1)
+
+
 def test_weights_that_are_no_constants(compile_one):
     shapes = {"x": (1, 8, 8, 20), "w": (20, 3, 3, 1), "bias": (20,)}
     run = compile_one(Depthwise(), shapes, convolution(1, (1, 1, 1, 1), 1, 20))
