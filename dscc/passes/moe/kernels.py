@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tvm
 import tvm_ffi
-from tvm import ir, relax, s_tir, tirx
+from tvm import ir, relax, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 
@@ -98,55 +98,6 @@ def multiplied(call: relax.Call, mod: tvm.IRModule) -> tuple[relax.Expr, Kernel]
     kernel = Kernel(over, tuple(buffers[:-1]), tuple(fields))
     which = kernel.argument(rows.source)
     return None if which is None else (fields[which], kernel)
-
-
-def best(call: relax.Call, mod: tvm.IRModule) -> tuple[relax.Expr, int, int] | None:
-    """What a call looks for the best place in, along which axis, of what extent; None if it is not of that kind.
-
-    out[i] = select(out[i] < 0 or better, k, out[i])    from -1 on, for all k along an axis of a tensor
-    """
-    func = _called(call, mod)
-    fields = [arg for arg in call.args[1].fields if isinstance(arg.ty, relax.TensorType)] if func is not None else []
-    if func is None or len(fields) != 1:
-        return None
-    buffers = [param for param in func.params if tirx.is_buffer_var(param)]
-    blocks: list[s_tir.SBlock] = []
-    tvm_ffi.structural_walk(func.body, (s_tir.SBlock, blocks.append))
-    inner = [block for block in blocks if block.iter_vars]
-    if len(buffers) != 2 or len(inner) != 1 or inner[0].init is None:
-        return None
-    (data, out), block = buffers, inner[0]
-    along = [axis for axis in block.iter_vars if axis.iter_type == tirx.IterVar.CommReduce]
-    starts, stores = _stores(block.init), _stores(block.body)
-    start, made = starts.get(out), stores.get(out)
-    if len(along) != 1 or not isinstance(start, tirx.IntImm) or int(start) >= 0 or not isinstance(made, tirx.Select):
-        return None
-    place, kept = made.true_value, made.false_value
-    while isinstance(place, tirx.Cast):
-        place = place.value
-    if not place.same_as(along[0].var) or not (isinstance(kept, Load) and kept.source.same_as(out)):
-        return None
-    first = made.condition.a if isinstance(made.condition, tirx.Or) else None
-    if not (isinstance(first, tirx.LT) and tvm_ffi.structural_equal(first.a, kept) and is_zero(first.b)):
-        return None
-    read = [load for load in loads(made.condition) if load.source.same_as(data)]
-    axes = {axis for load in read for axis, at in enumerate(load.indices) if at.same_as(along[0].var)}
-    extent = along[0].dom.extent
-    if len(axes) != 1 or not isinstance(extent, tirx.IntImm):
-        return None
-    return fields[0], axes.pop(), int(extent)
-
-
-def _stores(statement: tirx.Stmt) -> dict[Var, Expr]:
-    """What is stored into every buffer, with what is bound on the way put in."""
-    bound: dict[Var, Expr] = {}
-    found: dict[Var, Expr] = {}
-    for each in statement.seq if isinstance(statement, tirx.SeqStmt) else [statement]:
-        if isinstance(each, tirx.Bind):
-            bound[each.var] = each.value
-        elif isinstance(each, tirx.BufferStore):
-            found[each.buffer] = bound.get(each.value, each.value) if isinstance(each.value, Var) else each.value
-    return found
 
 
 def unwrapped(expr: Expr) -> Expr:

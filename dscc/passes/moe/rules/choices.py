@@ -44,10 +44,13 @@ def top_k(trace: Trace, node: Node) -> Value | None:
     return None
 
 
-def best(trace: Trace, node: Node, source: relax.Expr, axis: int, extent: int) -> Value | None:
-    """The best of every row, found by a function: one expert for every token."""
-    shape, made = dims(source), dims(node.var)
-    if shape is None or made is None or axis != len(shape) - 1:
+def best(trace: Trace, node: Node) -> Value | None:
+    """The best of every row: one expert for every token."""
+    shape, made, axis = dims(node.value.args[0]), dims(node.var), attr(node.value, "axis")
+    if shape is None or made is None or axis is None or axis % len(shape) != len(shape) - 1:
+        return None
+    extent = shape[-1]
+    if not isinstance(extent, int):
         return None
     lead, left = ([dim for dim in some if not is_one(dim)] for some in (shape[:-1], made))
     if not lead or len(lead) != len(left) or not all(same_dim(a, b) for a, b in zip(lead, left, strict=True)):
@@ -159,6 +162,7 @@ def _tokens_where(trace: Trace, value: Value) -> Value | None:
 
 RULES = {
     "relax.topk": top_k,
+    "relax.argmax": best,
     "relax.argsort": argsort,
     "relax.nonzero": nonzero,
     "relax.call_pure_packed": packed,

@@ -12,7 +12,6 @@ from tvm.ir import Expr, Var
 from dscc.passes.graph import Node
 from dscc.passes.moe import kernels, scalars
 from dscc.passes.moe.routed import ELEMENTS, ONE, Axis, Mark, Routing, RowPlace, Value
-from dscc.passes.moe.rules.choices import best
 from dscc.passes.moe.rules.gather import lookup
 from dscc.passes.moe.rules.products import with_matrix
 from dscc.passes.moe.rules.segments import segment, window
@@ -131,10 +130,7 @@ def softmax(trace: Trace, node: Node) -> Value | None:
 
 
 def kernel(trace: Trace, node: Node) -> Value | None:
-    """A function that the front end wrote: a lookup, a formula, a choice, or a product."""
-    chosen = kernels.best(node.value, trace.mod)
-    if chosen is not None:
-        return best(trace, node, *chosen)
+    """A function that the front end wrote: a lookup, a formula, or a product."""
     multiplied = kernels.multiplied(node.value, trace.mod)
     if multiplied is not None:
         return with_matrix(trace, node, multiplied[0], multiplied[1].args)
