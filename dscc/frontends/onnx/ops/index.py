@@ -4,6 +4,7 @@ inside by wrapping.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,7 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
     size = x.shape[axis]
     known = indices.constant
     if known is None:
-        least = node.dims.minimum(node.dims.product(indices.shape), 1, decides=False)
-        node.require_at_least(size, least, _INDEXED)
+        _has_elements(node, size, indices.shape)
         return R.take(x.expr, indices.expr, axis, mode="wrap")
     length = static(size)
     if length is not None and known.size and not (-length <= known.min() and known.max() < length):
@@ -50,6 +50,24 @@ def gather(node: Node, x: Value, indices: Value) -> Expr:
     return R.take(x.expr, indices.expr, axis, mode="wrap")
 
 
+def _has_elements(node: Node, size: Dim, indices: Sequence[Dim]) -> None:
+    """Check that there is something to index if there are any indices."""
+    if node.dims.at_least(size, 1, decides=False):
+        return
+    node.require_at_least(size, node.dims.minimum(node.dims.product(indices), 1, decides=False), _INDEXED)
+
+
+def _beside(node: Node, x: Value, indices: Value, axis: int) -> None:
+    """Check that each index along `axis` stands where the data has elements."""
+    if indices.ndim != x.ndim:
+        raise node.error(f"the indices have rank {indices.ndim}, expected that of the data: {x.ndim}")
+    for at, (size, count) in enumerate(zip(x.shape, indices.shape, strict=True)):
+        if at == axis:
+            _has_elements(node, size, indices.shape)
+        else:
+            node.require_at_least(size, count, f"dimension {at} of the data")
+
+
 def wrap(index: Any, size: Any) -> Any:
     """An index as int64, counted from the end if it is negative, and inside in any case."""
     index = tirx.Cast("int64", index)
@@ -60,6 +78,7 @@ def wrap(index: Any, size: Any) -> Any:
 @converter("GatherElements")
 def gather_elements(node: Node, x: Value, indices: Value) -> Expr:
     axis = node.axis(node.attr("axis", 0), x.ndim)
+    _beside(node, x, indices, axis)
 
     def compute(data: te.Tensor, at: te.Tensor) -> te.Tensor:
         return te.compute(
@@ -78,6 +97,10 @@ def gather_nd(node: Node, x: Value, indices: Value) -> Expr:
         raise node.unsupported("the last dimension of the indices is symbolic; it must be known")
     lead = indices.ndim - 1
     shape = [*indices.shape[:-1], *x.shape[batch + depth :]]
+    for at in range(batch):
+        node.require_equal(indices.shape[at], x.shape[at], f"dimension {at} of the indices")
+    for size in x.shape[batch : batch + depth]:
+        _has_elements(node, size, shape)
 
     def compute(data: te.Tensor, at: te.Tensor, target: Any) -> te.Tensor:
         def element(*i: Any) -> Any:
@@ -111,6 +134,11 @@ def _inside(node: Node, indices: Value, size: Dim) -> Expr:
 @converter("ScatterElements", "Scatter")
 def scatter_elements(node: Node, x: Value, indices: Value, updates: Value) -> Expr:
     axis = node.axis(node.attr("axis", 0), x.ndim)
+    _beside(node, x, indices, axis)
+    if updates.ndim != indices.ndim:
+        raise node.error(f"the updates have rank {updates.ndim}, expected that of the indices: {indices.ndim}")
+    for a, (count, wanted) in enumerate(zip(updates.shape, indices.shape, strict=True)):
+        node.require_equal(count, wanted, f"dimension {a} of the updates")
     at = _inside(node, indices, x.shape[axis])
     return R.scatter_elements(x.expr, at, updates.expr, axis, _reduction(node))
 
@@ -124,6 +152,8 @@ def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Expr:
     inner = list(x.shape[depth:])
     lead = list(indices.shape[:-1])
     shape = [*lead, *inner]
+    for size in x.shape[:depth]:
+        _has_elements(node, size, shape)
 
     def compute(at: te.Tensor, extents: Any, target: Any) -> te.Tensor:
         def element(*i: Any) -> Any:

@@ -156,3 +156,31 @@ def test_one_index_beyond_an_open_dimension_is_refused_when_the_model_runs(index
     np.testing.assert_array_equal(module.run(None, {"x": x})[0], x[:, index])
     with pytest.raises(InputError, match=r"cannot run on inputs 'x' \(4, 2, 8\)"):
         module.run(None, {"x": x[:, :2]})
+
+
+@pytest.mark.parametrize(
+    ("node", "count"),
+    [
+        ("y = ScatterElements<axis = 1>(x, i, u)", 2),
+        ("y = GatherElements<axis = 1>(x, i)", 2),
+        ("y = GatherND<batch_dims = 1>(x, i)", 1),
+    ],
+)
+def test_indices_beside_an_open_dimension(node: str, count: int) -> None:
+    """There may be no more of them than the data has elements: what lies behind the tensor was read or written."""
+    inputs = f"float[n, 4] x, int64[3, {count}] i" + (", float[k, 2] u" if ", u" in node else "")
+    result = "float[a]" if "ND" in node else "float[a, b]"
+    text = f'<ir_version: 10, opset_import: ["": 20]> f ({inputs}) => ({result} y) {{ {node} }}'
+    model = onnx.parser.parse_model(text)
+    module = dscc.compile(model, jobs=1).load()
+    feeds = {"x": np.arange(12, dtype=np.float32).reshape(3, 4)}
+    feeds["i"] = np.array([[3, 0], [1, 2], [0, 2]])[:, :count]
+    if ", u" in node:
+        feeds["u"] = np.array([[1, 2], [3, 4], [5, 6]], np.float32)
+    [want] = ReferenceEvaluator(model).run(None, feeds)
+    np.testing.assert_array_equal(module.run(None, feeds)[0], want)
+    with pytest.raises(InputError, match=r"cannot run on inputs 'x' \(2, 4\)"):
+        module.run(None, feeds | {"x": feeds["x"][:2]})
+    if ", u" in node:
+        with pytest.raises(InputError, match="cannot run on inputs"):
+            module.run(None, feeds | {"u": feeds["u"][:2]})
