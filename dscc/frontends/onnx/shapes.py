@@ -92,8 +92,38 @@ class Dims:
 
     def simplify(self, dim: Dim) -> Dim:
         if isinstance(dim, tvm.ir.Expr):
-            return plain(self._analyzer.simplify(dim))
+            simple = self._analyzer.simplify(dim)
+            written = self._as_floors(simple)
+            return plain(simple if written is simple else self._analyzer.simplify(written))
         return int(dim)
+
+    def _as_floors(self, dim: tvm.ir.Expr) -> tvm.ir.Expr:
+        """Divisions as those by positive numbers that round down: `n % -4` as `n - (n + 3) // 4 * 4`, `n // -4` as
+        `-((n + 3) // 4)`, and those that round towards zero where nothing is negative, which may have been learned
+        since they were written. `dim` itself where there is none.
+
+        TVM 0.27 makes `n % -4 * -1` of `(4 - n % 4) % 4`, which is how windows are filled up, and does not see through
+        it: where a network does so a few times one after the other, sizes doubled each time.
+        """
+        changed = False
+
+        def floor(node: Any) -> Any:
+            nonlocal changed
+            by = static(node.b)
+            if by is None or by >= 0:
+                return node
+            changed, rounded_up = True, tirx.floordiv(node.a - (by + 1), int64(-by))
+            return node.a + rounded_up * by if isinstance(node, tirx.FloorMod) else rounded_up * -1
+
+        def down(node: tirx.Div) -> Any:
+            nonlocal changed
+            if "int" not in str(node.ty.dtype) or not (self.at_least(node.a, 0) and self.at_least(node.b, 1)):
+                return node
+            changed = True
+            return tirx.floordiv(node.a, node.b)
+
+        written = tvm_ffi.structural_map(dim, [((tirx.FloorMod, tirx.FloorDiv), floor), (tirx.Div, down)])
+        return written if changed else dim
 
     def equal(self, a: Dim, b: Dim) -> bool:
         """Whether a == b is proved."""

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from onnx import helper
+from tvm import tirx
 
 from dscc.frontends.onnx.shapes import Dims
+from dscc.passes.values import at_sizes
 
 from .conftest import build, executable, load, noise, operators, written
 
@@ -179,6 +181,30 @@ def test_a_check_of_windows_is_known_afterwards() -> None:
     module = load(build(nodes, {"x": ("f", ("b", 2, "n"))}, weights))
     length = module["main"].ret_ty.fields[0].shape.values[2]
     assert "max" not in str(length)
+
+
+def test_sizes_that_are_filled_up_again_and_again_stay_short() -> None:
+    """As windows of attention are, stage after stage: each doubled the length of the expression."""
+    dims = Dims()
+    height = size = dims.symbol("height")
+    for window in (4, 2, 2, 2, 7):
+        filled = dims.simplify(size + dims.simplify((window - size % window) % window))
+        size = dims.simplify((filled - window) // window + 1)
+    assert len(str(size)) < 200
+    for number in range(1, 500, 7):
+        want = number
+        for window in (4, 2, 2, 2, 7):
+            want = -(-want // window)
+        assert at_sizes(size, {height: number}, 0) == want
+
+
+def test_a_division_is_rounded_down_once_nothing_is_negative() -> None:
+    dims = Dims()
+    samples = dims.symbol("samples")
+    steps = tirx.truncdiv(samples - 127, tirx.IntImm("int64", 384))
+    assert not dims.equal(dims.simplify(steps), (samples - 127) // 384)
+    dims.learn(samples, 127)
+    assert dims.equal(dims.simplify(steps), (samples - 127) // 384)
 
 
 def test_what_is_learned_in_a_region_holds_there() -> None:
