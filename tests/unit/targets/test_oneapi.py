@@ -181,7 +181,7 @@ def test_products():
         ((1, 32, 17, 29), (16, 16, 3, 3), {"pads": [1, 1, 2, 1], "group": 2, "dilations": [2, 1]}, "conv"),
         ((1, 32, 17, 29), (32, 1, 5, 5), {"pads": [2, 2, 2, 2], "group": 32}, "direct"),
         ((1, 8, 31, 7), (48, 8, 1, 1), {}, "matmul"),
-        ((1, 4, 5, 6, 7), (3, 4, 2, 2, 2), {}, "rows"),
+        ((1, 4, 5, 6, 7), (3, 4, 2, 2, 2), {}, "conv"),
     ],
 )
 def test_convolutions(data, weight, attributes, rule):
