@@ -33,15 +33,15 @@ _WIDE = 4  # vectors of accumulators of a reduction
 Body = Callable[[Expr, int], None]
 
 
-def write_formula(code: Code, stage: Stage, view: View, machine: Machine) -> None:
-    """Write a formula without reduction."""
+def write_formula(code: Code, stage: Stage, view: View, machine: Machine, once: bool = False) -> None:
+    """Write a formula without reduction; `once`: no element is computed twice, as vectors that overlap would."""
     analyzer = bounded(stage.extents)
     for piece in pieces(stage.value, stage.extents):
         flat = collapse(stage.buffer, stage.indices, piece.value, piece.where, view, analyzer)
-        _write_flat(code, flat, machine, analyzer)
+        _write_flat(code, flat, machine, analyzer, once)
 
 
-def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyzer) -> None:
+def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyzer, once: bool) -> None:
     def store(at: Sequence[Expr], value: Expr | None = None) -> None:
         code.add(tirx.BufferStore(flat.target.buffer, flat.value(at) if value is None else value, [flat.place(at)]))
 
@@ -67,7 +67,7 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
     same_along = vector and _is_same_along(flat)
     if not outer:
         if vector:
-            chunked_lanes(code, inner.extent, lanes, parallel, vectors(()))
+            chunked_lanes(code, inner.extent, lanes, parallel, vectors(()), once)
         else:
             with code.loop(inner.extent, "i", "parallel" if parallel else "serial") as i:
                 store((i,))
@@ -81,7 +81,7 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
     with code.when(tirx.Not(fits) if isinstance(fits, Expr) else not fits):
         with nest(code, [axis.extent for axis in outer], parallel) as at:
             if vector:
-                each_lanes(code, inner.extent, lanes, vectors(at))
+                each_lanes(code, inner.extent, lanes, vectors(at), once)
             else:
                 with code.loop(inner.extent, "i") as i:
                     store((*at, i))
@@ -131,11 +131,11 @@ class nest:
             loop.__exit__(None, None, None)
 
 
-def each_lanes(code: Code, extent: Index, lanes: int, body: Body) -> None:
+def each_lanes(code: Code, extent: Index, lanes: int, body: Body, once: bool = False) -> None:
     """Write `body(first, width)` so that all of `extent` is covered by vectors of `lanes`; see the module."""
     known = constant(extent)
     if known is not None:
-        for first, width, times in static_cover(known, lanes):
+        for first, width, times in static_cover(known, lanes, once):
             with code.loop(times, "j") as j:
                 body(index(first) + j * width, width)
         return
@@ -143,28 +143,38 @@ def each_lanes(code: Code, extent: Index, lanes: int, body: Body) -> None:
     with code.when(size >= lanes):
         with code.loop(size // lanes, "j") as j:
             body(j * lanes, lanes)
-        with code.when(size % lanes > 0):
-            body(size - lanes, lanes)
+        _rest(code, size, lanes, body, once)
     with code.when(size < lanes), code.loop(size, "j") as j:
         body(j, 1)
 
 
-def static_cover(extent: int, lanes: int) -> list[tuple[int, int, int]]:
-    """(first, width, times): vectors that cover `extent`; the last one may overlap its neighbour."""
+def _rest(code: Code, size: Expr, lanes: int, body: Body, once: bool) -> None:
+    """What is left behind the whole vectors: a vector that overlaps the last one, or element by element."""
+    if once:
+        with code.loop(size % lanes, "j") as j:
+            body(size // lanes * lanes + j, 1)
+        return
+    with code.when(size % lanes > 0):
+        body(size - lanes, lanes)
+
+
+def static_cover(extent: int, lanes: int, once: bool = False) -> list[tuple[int, int, int]]:
+    """(first, width, times): vectors that cover `extent`; the last one may overlap its neighbour unless `once`."""
     while lanes > extent:
         lanes //= 2
     if lanes <= 1:
         return [(0, 1, extent)] if extent else []
     cover = [(0, lanes, extent // lanes)]
-    if extent % lanes:
-        cover.append((extent - lanes, lanes, 1))
+    rest = extent % lanes
+    if rest:
+        cover.append((extent - rest, 1, rest) if once else (extent - lanes, lanes, 1))
     return cover
 
 
-def chunked_lanes(code: Code, extent: Index, lanes: int, parallel: bool, body: Body) -> None:
+def chunked_lanes(code: Code, extent: Index, lanes: int, parallel: bool, body: Body, once: bool = False) -> None:
     """The same for the only loop there is, which is cut into tasks of some 32 KB."""
     if not parallel:
-        each_lanes(code, extent, lanes, body)
+        each_lanes(code, extent, lanes, body, once)
         return
     size = index(extent)
     vectors = size // lanes
@@ -174,8 +184,7 @@ def chunked_lanes(code: Code, extent: Index, lanes: int, parallel: bool, body: B
             first = code.bind("first", task * per_task)
             with code.loop(tirx.min(vectors - first, index(per_task)), "j") as j:
                 body((first + j) * lanes, lanes)
-        with code.when(size % lanes > 0):
-            body(size - lanes, lanes)
+        _rest(code, size, lanes, body, once)
     with code.when(size < lanes), code.loop(size, "j") as j:
         body(j, 1)
 

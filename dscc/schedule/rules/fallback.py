@@ -43,8 +43,19 @@ def write(func: tirx.PrimFunc, program: Program, machine: Machine) -> tirx.Stmt:
         elif item.is_reduction:
             write_reduction(code, item, views.__getitem__, machine)
         else:
-            write_formula(code, item, views.__getitem__, machine)
+            write_formula(code, item, views.__getitem__, machine, _may_share_memory(item, program))
     return code.stmt() if plain else _in_root_block(func, code.stmt(), program)
+
+
+def _may_share_memory(stage: Stage, program: Program) -> bool:
+    """Whether a temporary is made from another one: StorageRewrite of TVM 0.27 may put both into the same memory, since
+    every store reads its own place only, and what is computed twice is then computed from its own result.
+    """
+
+    def temporary(buffer: Var) -> bool:
+        return any(buffer.same_as(each) for each in program.temporaries)
+
+    return temporary(stage.buffer) and any(temporary(load.source) for load in loads(stage.value))
 
 
 def _buffers(program: Program) -> list[Var]:

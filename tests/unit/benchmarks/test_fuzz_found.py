@@ -10,6 +10,17 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # Two temporaries shared their memory, and the vector that is moved back over its neighbour read what that wrote.
+    "a softmax of padded rows": (
+        """(float[3, 17] x) => (float[a, b] y) <int64[4] p = {0, 0, 2, 0}, float one = {1}> {
+        q = Pad(x, p, one) y = Softmax(q) }""",
+        {"x": (3, 17)},
+    ),
+    "a softmax of padded rows of an open length": (
+        """(float[n, m] x) => (float[a, b] y) <int64[4] p = {0, 0, 2, 0}, float one = {1}> {
+        q = Pad(x, p, one) y = Softmax(q) }""",
+        {"x": (3, 21)},
+    ),
     # One kernel wrote a size as a product of a sum, and the one it was fused with as the sum of products.
     "twice a padded tensor, padded once more by a size": (
         """(float[h, w] x) => (float[a, b] y) <int64[4] p = {2, 0, 0, 2}, int64[1] one = {1}, int64[1] two = {2},
