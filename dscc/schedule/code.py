@@ -67,14 +67,16 @@ def remainder(a: Index, b: Index) -> Expr:
 
 
 def divisor(extent: Index) -> Expr:
-    """An extent to divide by: at least 1 where it has a bound, as the length of a slice may be 0.
+    """An extent to divide by: at least 1 where it may be 0, as the length of a slice, `n - 1` or `n // 2`.
 
     TVM 0.27 throws "Divide by zero" where such a length is known to be 0 inside of a condition, though nothing is run.
     """
-    bounded: list[Expr] = []
-    for kind in (tirx.Max, tirx.Min):
-        tvm_ffi.structural_walk(index(extent), (kind, bounded.append))
-    return tirx.max(index(extent), index(1)) if bounded else index(extent)
+    less: list[Expr] = []
+    tvm_ffi.structural_walk(index(extent), (_LESS, less.append))
+    return tirx.max(index(extent), index(1)) if less else index(extent)
+
+
+_LESS = (tirx.Max, tirx.Min, tirx.Sub, tirx.FloorDiv, tirx.FloorMod, tirx.Div, tirx.Mod)
 
 
 def ceildiv(a: Index, b: Index) -> Index:

@@ -10,6 +10,11 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # A loop over n - 1 slices, where TVM concludes from a condition that there are none, was divided by their number.
+    "a convolution over an open depth": (
+        """(float[2, 17, n, 3, 12] x, float[32, 17, 2, 2, 2] w) => (float[a, b, c, d, e] y) { y = Conv(x, w) }""",
+        {"x": (2, 17, 3, 3, 12), "w": (32, 17, 2, 2, 2)},
+    ),
     # Two temporaries shared their memory, and the vector that is moved back over its neighbour read what that wrote.
     "a softmax of padded rows": (
         """(float[3, 17] x) => (float[a, b] y) <int64[4] p = {0, 0, 2, 0}, float one = {1}> {
