@@ -56,7 +56,7 @@ def vector_call(call: ir.Call) -> Expr:
 
 def vector_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with elementary functions of float32 and float16 (computed in float32) replaced by arithmetic."""
-    return tvm_ffi.structural_map(in_turns(func, _is_chain), [(ir.Call, vector_call), ((tirx.EQ, tirx.NE), _compared)])
+    return tvm_ffi.structural_map(in_turns(func, is_chain), [(ir.Call, vector_call), ((tirx.EQ, tirx.NE), _compared)])
 
 
 def _compared(node: Expr) -> Expr:
@@ -66,7 +66,7 @@ def _compared(node: Expr) -> Expr:
     return is_nan(node.a) if isinstance(node, tirx.NE) else tirx.Not(is_nan(node.a))
 
 
-def _is_chain(call: ir.Call) -> bool:
+def is_chain(call: ir.Call) -> bool:
     """Whether `vector_call` writes more than a step for a call."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
     return name in _VECTOR or (name in _OTHERS and name.removeprefix("tirx.") not in elementary.ONCE)

@@ -5,6 +5,8 @@
 
 Not fused: a product with a consumer that spreads its result over a larger shape (the gate of a squeeze-and-excitation
 block, multiplied with every pixel): the consumer is the larger work, and would be driven by the loops of the smaller.
+And a product with the fourth of functions of functions (Mish has three): TVM 0.27's simplifier goes through each
+several times, and takes minutes over four.
 """
 
 from __future__ import annotations
@@ -13,17 +15,19 @@ from dataclasses import dataclass
 
 import tvm
 import tvm_ffi
-from tvm import relax, tirx
+from tvm import ir, relax, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes import origins
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.lower.fusible import define_first, join_symbols, simplest_sizes, sizes_of_arguments
 from dscc.passes.mutate import mutated
+from dscc.schedule.math import is_chain
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 # TVM's OpPatternKind: a product takes consumers up to "broadcast"; "injective" ones fuse among themselves only.
 _BROADCAST, _INJECTIVE, _PRODUCT = 1, 2, 4
+_DEEPEST = 3  # functions within one another that are fused into a product
 
 
 @dataclass(frozen=True)
@@ -67,17 +71,20 @@ def _is_judged(func: tirx.PrimFunc) -> bool:
 
 @mutator
 class _KeepApart(PyExprMutator):
-    """Declares a consumer injective where it spreads the result of a product."""
+    """Declares a consumer injective where it spreads the result of a product, or is one function too many on it."""
 
     def __init__(self, mod: tvm.IRModule):
         super().__init__(mod)
         self._mod = mod
+        self._deep: dict[relax.Var, int] = {}
 
     def visit_call_(self, call: relax.Call) -> relax.Expr:
         call = super().visit_call_(call)
         if call.op != _CALL_TIR or self._pattern(call) > _BROADCAST:
             return call
-        if not any(self._is_product(arg) and not _same_shape(arg.ty, call.ty) for arg in call.args[1]):
+        products = [arg for arg in call.args[1] if self._is_product(arg)]
+        spreads = any(not _same_shape(arg.ty, call.ty) for arg in products)
+        if not spreads and (not products or self._depth_of(call) <= _DEEPEST):
             return call
         func = self._mod[call.args[0]].with_attr("op_pattern", _INJECTIVE)
         gvar = self.builder_.add_func(func, call.args[0].name_hint)
@@ -92,6 +99,22 @@ class _KeepApart(PyExprMutator):
         if pattern <= _BROADCAST:
             return any(self._is_product(arg) for arg in value.args[1] if _same_shape(arg.ty, value.ty))
         return pattern == _PRODUCT
+
+    def _depth(self, expr: relax.Expr) -> int:
+        """How many functions are within one another in `expr`, as far as it is elementwise."""
+        if not isinstance(expr, relax.Var):
+            return 0
+        if expr not in self._deep:
+            value = self.lookup_binding(expr)
+            elementwise = isinstance(value, relax.Call) and value.op == _CALL_TIR and self._pattern(value) <= _BROADCAST
+            self._deep[expr] = self._depth_of(value) if elementwise else 0
+        return self._deep[expr]
+
+    def _depth_of(self, call: relax.Call) -> int:
+        functions: list[ir.Call] = []
+        visit = (ir.Call, lambda node: functions.append(node) if is_chain(node) else None)
+        tvm_ffi.structural_walk(self._mod[call.args[0]].body, visit)
+        return len(functions) + max((self._depth(arg) for arg in call.args[1]), default=0)
 
     def _pattern(self, call: relax.Call) -> int:
         gvar = call.args[0]

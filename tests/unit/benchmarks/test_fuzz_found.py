@@ -10,6 +10,12 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # Four functions within one another behind a product: TVM took minutes.
+    "a softplus of a softplus of a convolution": (
+        """(float[n, 32, k] x, float[32, 1, 1] w) => (float[n, 32, k] y) {
+        c = Conv<group = 32, kernel_shape = [1]>(x, w) s = Softplus(c) y = Softplus(s) }""",
+        {"x": (2, 32, 9), "w": (32, 1, 1)},
+    ),
     # A loop over n - 1 slices, where TVM concludes from a condition that there are none, was divided by their number.
     "a convolution over an open depth": (
         """(float[2, 17, n, 3, 12] x, float[32, 17, 2, 2, 2] w) => (float[a, b, c, d, e] y) { y = Conv(x, w) }""",
