@@ -76,6 +76,14 @@ def test_a_rounding_that_tips_over_is_not_wrong() -> None:
     assert judge.judge(_case(text, x=np.array([1, 3], np.float32))).kind == "agrees"
 
 
+def test_what_a_product_was_rounded_by_is_not_wrong() -> None:
+    """The logarithm of the softmax of one element is 0; a fused multiply-add leaves the rounding of the product."""
+    x = np.linspace(-3, 2, 8, dtype=np.float32)[None]
+    case = _case("f (float[n, 8] x, float[1, 8] y) => (float[a, b] z) { p = Mul(x, y) z = LogSoftmax<axis = 0>(p) }",
+                 x=x, y=x / 3)  # fmt: skip
+    assert judge.judge(case).kind == "agrees"
+
+
 def test_a_sum_of_bfloat16_is_right() -> None:
     """NumPy's ends where the next number is too small to count."""
     x = np.full(8416, 0.8, ml_dtypes.bfloat16)
