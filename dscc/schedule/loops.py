@@ -12,15 +12,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import tvm_ffi
-from tvm import tirx
+from tvm import ir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 from tvm.sym import Analyzer
 
 from dscc.schedule.code import Code, Index, constant, divisor, index, product
 from dscc.schedule.collapse import Flattened, View, collapse
-from dscc.schedule.domain import Interval, bounded, pieces
+from dscc.schedule.domain import Interval, bounded, is_if_then_else, pieces
 from dscc.schedule.machine import Machine
+from dscc.schedule.math import is_chain
 from dscc.schedule.stages import Stage, loads
 from dscc.schedule.strides import has_condition_on, stride
 from dscc.schedule.transpose import Turned
@@ -84,7 +85,26 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
                 each_lanes(code, inner.extent, lanes, vectors(at), once)
             else:
                 with code.loop(inner.extent, "i") as i:
-                    store((*at, i))
+                    store((*at, i), _with_loads_in_memory(code, flat.value((*at, i))))
+
+
+def _with_loads_in_memory(code: Code, value: Expr) -> Expr:
+    """`value`, what it reads put into memory before, where it is a function of that.
+
+    TVM 0.27's simplifier goes through the argument of a power some hundred times; where it is read at a place of three
+    open sizes, that took a minute.
+    """
+    calls: list[ir.Call] = []
+    tvm_ffi.structural_walk(value, (ir.Call, calls.append))
+    if not any(map(is_chain, calls)) or any(map(is_if_then_else, calls)):
+        return value
+
+    def remembered(load: Load) -> Expr:
+        memory = code.stack("read", 1, str(load.ty.dtype))
+        memory.store(code, 0, load)
+        return memory.load(0)
+
+    return tvm_ffi.structural_map(value, (Load, remembered))
 
 
 def _is_same_along(flat: Flattened) -> bool:
