@@ -71,7 +71,8 @@ def build(folder: Path) -> HostClang:
     if compiler is None:
         raise TargetError("the stand-in for HIP needs a C compiler; install one")
     path = folder / "libamdhip64.so"
-    flags = ["-O1", "-shared", "-fPIC", f"-Wl,-soname,{path.name}"]
+    # The loader takes libraries of one name for the same: kernels find the threads of the stand-in that they are for.
+    flags = ["-O1", "-shared", "-fPIC", f"-Wl,-soname,{path}"]
     subprocess.run([compiler, *flags, "-o", str(path), str(FOLDER / "hip.c")], check=True)
     return HostClang(found.compiler, found.linker, path)
 
