@@ -219,11 +219,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for check in all_checks(name, Path(folder), args.rounds, args.starts):
                 print(check, flush=True)
                 found.append(check)
-    command = report.command_line("benchmarks.acceptance")
-    text = report.section("Promises", command, started, place, render(found))
-    print("\n" + text)
-    if args.save:
-        report.save("acceptance", {"checks": [asdict(check) for check in found], "machine": place}, text)
+    print()
+    data = {"checks": [asdict(check) for check in found]}
+    report.conclude("acceptance", "Promises", started, place, render(found), data, args.save)
     return 1 if any(check.reached is False for check in found) else 0
 
 

@@ -295,11 +295,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "reading": bench.reading,
     }
     found = {name: list(parts[name]()) for name in args.parts}
-    text = report.section("Mixtures of experts", report.command_line("benchmarks.moe"), started, place, page(found))
-    print(text)
-    if args.save:
-        data = {name: [asdict(row) for row in rows] for name, rows in found.items()}
-        report.save("moe", {**data, "machine": place}, text)
+    data = {name: [asdict(row) for row in rows] for name, rows in found.items()}
+    report.conclude("moe", "Mixtures of experts", started, place, page(found), data, args.save)
     return 0
 
 

@@ -242,14 +242,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     started, place = time.time(), report.machine()
     records, roofs = run(args)
-    body = standing.page(records, roofs)
-    text = report.section("Race", report.command_line("benchmarks.race"), started, place, body)
-    print(text)
+    data = {"records": [asdict(record) for record in records], "peaks": roofs}
+    report.conclude("race", "Race", started, place, standing.page(records, roofs), data, args.save)
     if args.save:
         from benchmarks import plot
 
-        data = {"records": [asdict(record) for record in records], "peaks": roofs, "machine": place}
-        report.save("race", data, text)
         plot.draw(records, report.FOLDER / "race.png")
     # Others may fail; that dscc does, or computes something else, is an error of the race.
     return 1 if any(not standing.good(record) for record in records) else 0

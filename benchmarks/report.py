@@ -94,6 +94,16 @@ def section(title: str, command: str, started: float, place: Mapping[str, Any], 
     )
 
 
+def conclude(
+    key: str, title: str, started: float, place: Mapping[str, Any], body: str, data: Mapping[str, Any], keep: bool
+) -> None:
+    """Print the section of the script `benchmarks.KEY`, and save it if that is wanted."""
+    text = section(title, command_line(f"benchmarks.{key}"), started, place, body)
+    print(text)
+    if keep:
+        save(key, {**data, "machine": place}, text)
+
+
 def save(key: str, data: Mapping[str, Any], text: str) -> None:
     """Replace the section `key` of the results, and write the page anew."""
     path = FOLDER / "results.json"

@@ -106,11 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.models:
             found.append(measure(name, args.minutes, args.rounds, Path(folder)))
             print(found[-1], flush=True)
-    command = report.command_line("benchmarks.tuning")
-    text = report.section("Tuning", command, started, place, render(found, args.minutes))
-    print("\n" + text)
-    if args.save:
-        report.save("tuning", {"gains": [asdict(gain) for gain in found], "machine": place}, text)
+    print()
+    data = {"gains": [asdict(gain) for gain in found]}
+    report.conclude("tuning", "Tuning", started, place, render(found, args.minutes), data, args.save)
     return 0 if statistics.geometric_mean(gain.gain for gain in found) >= GOAL else 1
 
 

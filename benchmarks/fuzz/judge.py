@@ -154,9 +154,7 @@ def interpret(
             array = np.asarray(result)
             array = array.astype(types[name]) if name in types else array
             if touch is not None and node.op_type != "Constant":
-                lost = (
-                    np.abs(values[node.input[0]]).max(initial=0) if node.op_type in CANCELLING else array.dtype.type(0)
-                )
+                lost = np.abs(values[node.input[0]]).max(initial=0) if node.op_type in CANCELLING else 0
                 array = touch(array + lost) - lost if lost else touch(array)
             values[name] = array
     return values

@@ -180,11 +180,12 @@ class Code:
             choices: list[Expr] = []
             tvm_ffi.structural_walk(value.value, (tirx.Select, choices.append))
             far = count % 6 == 0 or bool(choices)
-            self.add(tirx.Bind(value.var, self._remembered(value.value) if far else value.value))
+            self.add(tirx.Bind(value.var, self.remembered(value.value) if far else value.value))
             value = value.body
-        return self._remembered(value)
+        return self.remembered(value)
 
-    def _remembered(self, value: Expr) -> Expr:
+    def remembered(self, value: Expr) -> Expr:
+        """`value`, computed here, by way of memory, through which TVM does not look; LLVM keeps it in registers."""
         lanes = lanes_of(value)
         memory = self.stack("made", lanes, str(value.ty.dtype).partition("x")[0])
         memory.store(self, 0, value)

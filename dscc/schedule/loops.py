@@ -50,9 +50,7 @@ def _write_flat(code: Code, flat: Flattened, machine: Machine, analyzer: Analyze
         def write(base: Expr, width: int) -> None:
             same = None
             if same_along:  # VectorizeLoop of TVM 0.27 fails on a function of a scalar
-                memory = code.stack("same", 1, str(flat.target.buffer.dtype))
-                memory.store(code, 0, flat.value((*at, base)))
-                same = memory.load(0)
+                same = code.remembered(flat.value((*at, base)))
             with code.loop(width, "l", "vectorized") as lane:
                 store((*at, base if width == 1 else base + lane), same)
 
@@ -99,12 +97,7 @@ def _with_loads_in_memory(code: Code, value: Expr) -> Expr:
     if not any(map(is_chain, calls)) or any(map(is_if_then_else, calls)):
         return value
 
-    def remembered(load: Load) -> Expr:
-        memory = code.stack("read", 1, str(load.ty.dtype))
-        memory.store(code, 0, load)
-        return memory.load(0)
-
-    return tvm_ffi.structural_map(value, (Load, remembered))
+    return tvm_ffi.structural_map(value, (Load, code.remembered))
 
 
 def _is_same_along(flat: Flattened) -> bool:
