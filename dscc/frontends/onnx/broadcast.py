@@ -6,8 +6,10 @@ two cases:
 - one of them is computed from others, as in a residual around a stride (`(h + 1) // 2 * 2` and `h`): they have to be
   equal, the network makes no sense otherwise, and a `match_cast` checks it when the model runs
 - both are symbols of their own, or one is a number, or they are of the same symbols and differ wherever they were tried
-  (`min(n, 1)` and `n`): either may be 1 when the model runs, so a kernel of ours reads index 0 there, and the check
+  (`min(n, 1) + 1` and `n`): either may be 1 when the model runs, so a kernel of ours reads index 0 there, and the check
   allows 1
+
+A slice of one element is the third: its dimension is `min(d, 1)`, of which only `d` can be the common one.
 """
 
 from __future__ import annotations
@@ -52,6 +54,9 @@ def _common(node: Node, a: Dim, b: Dim) -> Dim:
         return a
     if static(b) is not None:
         return b
+    for whole, part in ((a, b), (b, a)):
+        if _is_first(node, part, whole):
+            return whole
     for chosen, other in ((a, b), (b, a)):  # the common dimension of two that `other` is one of
         if isinstance(chosen, tirx.Select) and any(dims.equal(each, other) for each in _choices(chosen)):
             return chosen
@@ -64,6 +69,11 @@ def _choices(dim: tirx.Select) -> tuple[Dim, Dim]:
     return dim.true_value, dim.false_value
 
 
+def _is_first(node: Node, part: Dim, whole: Dim) -> bool:
+    """Whether `part` is `min(whole, 1)`: 1, or 0 where the whole is empty."""
+    return node.dims.equal(part, node.dims.minimum(whole, 1, decides=False))
+
+
 def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
     """x with its dimensions stated as those of `target`, or read repeatedly where they are 1 when the model runs."""
     shape = list(x.ty.shape.values)
@@ -71,6 +81,9 @@ def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
     stated, stretched = list(shape), False
     for axis, (dim, wanted) in enumerate(zip(shape, goal, strict=True)):
         if static(dim) == 1 or node.dims.equal(dim, wanted):
+            continue
+        if _is_first(node, dim, wanted):
+            stretched = True
             continue
         chosen = isinstance(wanted, tirx.Select)  # where a dimension is 1: it may be this one, also if it is computed
         if chosen or (isinstance(dim, tirx.Var) and static(wanted) is not None) or node.dims.differ(dim, wanted):

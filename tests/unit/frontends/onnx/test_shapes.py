@@ -142,6 +142,20 @@ def test_two_unrelated_symbols_broadcast(agree: Callable[..., Any]) -> None:
         executable(load(model))({"a": noise(2, 3), "b": noise(3, 3)})
 
 
+def test_the_first_element_of_a_computed_axis_broadcasts(agree: Callable[..., Any]) -> None:
+    """x / x[-1:] over an axis that a stride has made n // 8, as positions are scaled: it was checked to be n // 8."""
+    nodes = [
+        N("MaxPool", ["x"], ["q"], kernel_shape=[4], strides=[4]),
+        N("MaxPool", ["q"], ["p"], kernel_shape=[2], strides=[2]),
+        N("Slice", ["p", "last", "large", "axis"], ["s"]),
+        N("Add", ["p", "s"], ["y"]),
+    ]
+    constants = {"last": np.array([-1]), "large": np.array([2**62]), "axis": np.array([2])}
+    model = build(nodes, {"x": ("f", (1, 2, "n"))}, constants)
+    assert _output(load(model)) == ["1", "2", "n // 8"]
+    agree(model, *({"x": noise(1, 2, n)} for n in (8, 16, 31)))
+
+
 def test_a_symbol_broadcasts_to_a_number(agree: Callable[..., Any]) -> None:
     model = build([N("Mul", ["a", "w"], ["y"])], {"a": ("f", ("n", 2))}, {"w": noise(4, 1)})
     agree(model, {"a": noise(4, 2)}, {"a": noise(1, 2)})
