@@ -89,6 +89,23 @@ def test_a_deep_panel_is_filled_in_pieces(compile_any, depth):
         close(run(x, w), np.maximum(x @ w, 0))
 
 
+@pytest.mark.parametrize("depth,columns", [(9000, 100), (9001, 100), (9001, 20)])
+def test_a_deep_packed_panel_is_read_in_pieces(compile_packed, depth, columns):
+    """Sums of so many products in one run are wrong in the sixth digit."""
+    for rows, given in ((("n",), (1, 4, 6, 50)), ((13,), (13,))):
+        run = compile_packed(
+            RULE,
+            {"x": (*rows, depth), "w": (depth, columns), "b": (columns,)},
+            lambda bb, x, w, b: op.nn.relu(bb.normalize(op.add(op.matmul(x, w), b))),
+            ["w", "b"],
+        )
+        w, b = normal(depth, columns), normal(columns)
+        for count in given:
+            x = normal(count, depth)
+            want = np.maximum(x.astype("float64") @ w + b, 0)
+            assert np.abs(run(x, w, b, shape=want.shape) - want).max() <= 1e-6 * want.max()
+
+
 def test_one_by_one_convolution_is_a_product(compile_packed):
     run = compile_packed(
         RULE,
