@@ -21,7 +21,7 @@ import tvm
 from tvm import relax, tirx
 from tvm.ir import GlobalVar
 
-from dscc import library
+from dscc import library, named_sizes
 from dscc.schedule.plan import ON_DEVICE
 from dscc.targets.device import DeviceTarget
 
@@ -77,7 +77,7 @@ def stays(mod: tvm.IRModule) -> bool:
             found.append(_on_device(mod, expr.args[0]))
         elif isinstance(expr, relax.Call) and expr.op != _RESHAPE:
             tensors = any(isinstance(each.ty, relax.TensorType) for each in (expr, *expr.args))
-            found.append(not tensors and expr.op != _CALL_PURE_PACKED)
+            found.append(not tensors and (expr.op != _CALL_PURE_PACKED or named_sizes.is_value(expr)))
 
     relax.analysis.post_order_visit(main.body, visit)
     return all(found) and set(parameters(mod)) <= {DEVICE}

@@ -12,7 +12,7 @@ import tvm
 from tvm import relax, tirx
 
 import dscc
-from dscc import fallback, kernel_pipeline, placement
+from dscc import fallback, kernel_pipeline, named_sizes, placement
 from dscc.artifact import ContainerSpec, Manifest, TensorSpec
 from dscc.passes import origins
 from dscc.passes.base import PassContext
@@ -36,7 +36,7 @@ def manifest(lifted: Lifted, frontend: str, pipeline: Pipeline, ctx: PassContext
     main = lifted.mod["main"]
     taken = [param.ty for param in main.params[: int(main.attrs["num_input"])]]
     inputs = zip(main.attrs["dscc.inputs"], taken, _elements(main, "dscc.input_types", taken), strict=True)
-    given = list(main.ret_ty.fields)
+    given = list(named_sizes.result_type(main).fields)
     outputs = zip(main.attrs["dscc.outputs"], given, _elements(main, "dscc.output_types", given), strict=True)
     used = [("front end", frontend), ("target", ctx.target.name), *(("pass", each.name) for each in pipeline.passes)]
     used += [("operator", str(label)) for label in main.attrs.get("dscc.operators") or ()]

@@ -19,7 +19,7 @@ from typing import Any
 
 from tvm import relax, te, tirx
 
-from dscc.frontends.onnx.node import Node
+from dscc.frontends.onnx.node import LONG, Node
 from dscc.frontends.onnx.shapes import equals, int64, is_bare, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, static
 
@@ -129,4 +129,9 @@ def joined(node: Node, parts: Sequence[Value], axis: int) -> relax.Expr:
             raise node.error(f"inputs of rank {parts[0].ndim} and {part.ndim} cannot be joined")
         wanted = [dim if at == axis else parts[0].shape[at] for at, dim in enumerate(part.shape)]
         stated.append(node.restate(part.expr, wanted, "an input"))
+    # The place of each part is a sum of all lengths before it. Many open ones are joined in groups, whose lengths get a
+    # symbol each.
+    while sum(not isinstance(part.shape[axis], int) for part in parts) > LONG and len(stated) > LONG:
+        groups = [stated[first : first + LONG] for first in range(0, len(stated), LONG)]
+        stated = [node.emit(relax.op.concat(group, axis)) for group in groups]
     return relax.op.concat(stated, axis)

@@ -10,13 +10,14 @@ import onnx
 from tvm import relax
 
 from dscc.errors import FrontendError, UnsupportedError
-from dscc.frontends.onnx.shapes import Dims, int64, require_equal, reshaped, restate, shape_expr
+from dscc.frontends.onnx.shapes import Dims, named, require_equal, reshaped, restate, shape_expr, symbols
 from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtype, plain, static, tensor_array
 
 if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
 
 T = TypeVar("T")
+LONG = 16  # a dimension with as many mentions of symbols gets a symbol of its own
 _KINDS = {int: "INT", bool: "INT", float: "FLOAT", str: "STRING", list: "INTS or FLOATS", tuple: "INTS or FLOATS"}
 
 
@@ -143,7 +144,16 @@ class Node:
                 raise self.unsupported("the rank of the result is not known while compiling; it has to be")
             symbols = [self.dims.symbol(f"{hint or 'd'}_{axis}", 0) for axis in range(var.ty.ndim)]
             var = self.bb.match_cast(var, relax.TensorType(shape_expr(symbols), str(var.ty.dtype)), hint)
-        return var
+        return self._in_short(var, hint)
+
+    def _in_short(self, x: relax.Var, name: str) -> relax.Var:
+        """x with a symbol for each dimension that is a long expression: all that follow would carry it."""
+        shape = x.ty.shape if isinstance(x.ty, relax.TensorType) else ()
+        long = [len(symbols(dim)) >= LONG for dim in shape]
+        if not any(long):
+            return x
+        short = [self.name_dim(dim, "size") if is_long else dim for dim, is_long in zip(shape, long, strict=True)]
+        return self.bb.emit(reshaped(x, short), name)
 
     def te(self, function: Callable[..., Any], *args: Any, name: str, **kwargs: Any) -> relax.Expr:
         """A call of a kernel written as a TE compute; `name` is the kernel's."""
@@ -183,10 +193,7 @@ class Node:
         """A symbol of its own for a computed dimension, where the expression would burden all kernels after it: a
         division by symbols is slow, and in TVM 0.27 two of them in one index fail ("Binding of variable rmod").
         """
-        symbol = self.dims.symbol(name, 0)
-        # The value stands in the pattern too: see `require_equal` in shapes.py.
-        self.bb.match_cast(relax.ShapeExpr([int64(dim), int64(dim)]), relax.ShapeType([symbol, int64(dim)]))
-        return symbol
+        return named(self.bb, self.dims, dim, name)
 
     def require_equal(self, actual: Dim, expected: Dim, what: str) -> None:
         """Refuse to go on unless actual == expected; what cannot be decided now is checked when the model runs."""

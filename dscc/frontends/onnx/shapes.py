@@ -17,6 +17,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.sym import Analyzer
 
+from dscc import named_sizes
 from dscc.frontends.onnx.values import Dim, plain, static
 
 # The bound of every symbol: so `x[:1000000000]`, as some exporters write it, is seen to be all of x.
@@ -42,6 +43,7 @@ class Dims:
         self._names: set[str] = set()
         self._least: dict[tirx.Var, int] = {}  # of every symbol
         self.counted_on: set[tirx.Var] = set()
+        self._named: list[tuple[tvm.ir.Expr, tirx.Var]] = []  # computed dimensions, and the symbols that stand for them
 
     def symbol(self, name: str, minimum: int = 1) -> tirx.Var:
         """A new symbolic dimension, called `name` unless that is taken."""
@@ -70,13 +72,25 @@ class Dims:
         if rest is not None and minimum - rest > self._least[found[0]]:
             self._bind(found[0], minimum - rest)
 
+    def name(self, dim: tvm.ir.Expr, name: str) -> tuple[tirx.Var, bool]:
+        """The symbol that stands for a computed dimension, the same wherever it is computed again, and whether it is a
+        new one, called `name`.
+        """
+        for value, symbol in self._named:
+            if _is_same(value, dim):
+                return symbol, False
+        symbol = self.symbol(name, 0)
+        self._named.append((dim, symbol))
+        return symbol, True
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """What is learned inside holds inside: the checks of a region are made only when it is called."""
-        before = dict(self._least)
+        before, named_before = dict(self._least), len(self._named)
         try:
             yield
         finally:
+            del self._named[named_before:]
             for var, minimum in before.items():
                 if self._least[var] != minimum:
                     self._bind(var, minimum)
@@ -257,6 +271,14 @@ def require_equal(builder: relax.BlockBuilder, dims: Dims, actual: Dim, expected
     # slot_map_.end()"); so the value stands in the pattern too, where it equals itself.
     builder.match_cast(relax.ShapeExpr([left, left]), relax.ShapeType([right, left]))
     return True
+
+
+def named(builder: relax.BlockBuilder, dims: Dims, dim: Dim, name: str) -> Dim:
+    """A symbol that has the value of a computed dimension."""
+    symbol, is_new = dims.name(dim, name)
+    if is_new:
+        named_sizes.bind(builder, symbol, int64(dim))
+    return symbol
 
 
 def restate(builder: relax.BlockBuilder, dims: Dims, x: relax.Expr, shape: Sequence[Dim]) -> relax.Expr | None:
