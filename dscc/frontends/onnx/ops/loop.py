@@ -3,7 +3,8 @@
 What is carried from one iteration to the next may change its shape. So the types of a body are found by trial: it is
 converted for the types of the initial values; dimensions that its results change become symbols of their own, and it
 is converted again, until nothing changes. A state that changes its rank has that of the first iteration's result in
-all others, as a rule; so where a Loop is known to begin, the first iteration goes before it.
+all others, as a rule; so where a Loop is known to begin, the first iteration goes before it. A short Loop that gathers
+a sequence has all of its iterations one after the other: then the tensors of the sequence stay known one by one.
 """
 
 from __future__ import annotations
@@ -20,12 +21,23 @@ from tvm import relax, tirx
 from dscc import library
 from dscc.elements import carrier
 from dscc.frontends.onnx import broadcast, regions
-from dscc.frontends.onnx.kinds import Container, OptionalKind, TensorKind, join, kind_of, restrict, result_type, wrap
+from dscc.frontends.onnx.kinds import (
+    Container,
+    OptionalKind,
+    SequenceKind,
+    TensorKind,
+    join,
+    kind_of,
+    restrict,
+    result_type,
+    wrap,
+)
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Dim, Value
 
+_UNROLLED = 16  # iterations at most that are written one after the other
 # Flags of the plan: see dscc/library/control.c.
 _TRIPS, _UNLIMITED, _CONDITION, _SIZES, _INDEX, _GOES_ON = 1, 2, 4, 8, 16, 32
 
@@ -64,6 +76,26 @@ class Iteration:
             self.trips is None or (self.trips.constant is not None and int(self.trips.constant.item()) > 0)
         )
 
+    def index_shape(self) -> tuple[int, ...]:
+        """A scalar, or one element where the body says so: as PyTorch's older exporter counts."""
+        declared = self.body.input[0].type.tensor_type.shape
+        return (1,) * (len(declared.dim) == 1)
+
+    def gathers(self) -> bool:
+        """Whether it is a short Loop that carries a sequence whose tensors are known one by one."""
+        short = self.trips is not None and self.trips.constant is not None and self.trips.constant.item() <= _UNROLLED
+        return bool(self.index) and short and any(_is_listed(value) for value in self.initial)
+
+    def ended(self) -> bool:
+        """Whether no iteration is left, and nothing was to be stacked."""
+        stacked = len(self.body.output) - len(self.states) - int(self.decides)
+        spent = self.trips is not None and self.trips.constant is not None and self.trips.constant.item() <= 0
+        return spent and not stacked
+
+
+def _is_listed(value: Value) -> bool:
+    return isinstance(value, Container) and isinstance(value.kind, SequenceKind) and value.items is not None
+
 
 @converter("Loop", patterns=True)
 def loop(node: Node, trips: Value | None, begins: Value | None, *initial: Value | None) -> list[Value]:
@@ -87,6 +119,10 @@ def _given(node: Node, value: Value | None, name: str) -> Value:
 
 def run(node: Node, it: Iteration) -> list[Value]:
     """Convert a loop; its results are what `loop` says."""
+    if it.ended():
+        return list(it.initial)
+    if it.enters() and it.gathers():
+        return _peeled(node, it)
     known = node.dims.names
     kept = _kept(it.body, it.states, 1 if it.decides else 0)
     carried = [i for i in range(len(it.states)) if i not in kept]
@@ -114,7 +150,7 @@ def _opens(before: Any, after: Any) -> bool:
 
 def _peeled(node: Node, it: Iteration) -> list[Value]:
     """A Loop whose first iteration goes before it; see the module."""
-    known = {it.index: np.array(0), it.condition: np.array(True)}
+    known = {it.index: np.full(it.index_shape(), it.first), it.condition: np.array(True)}
     given = {name: Value(name, node.bb, data=data) for name, data in known.items()}
     given |= dict(zip(it.states, it.initial, strict=True))
     goes_on, *made = node.importer.subgraph(node, it.body, {**node.scope, **given})
@@ -122,7 +158,7 @@ def _peeled(node: Node, it: Iteration) -> list[Value]:
     trips = None
     if it.trips is not None and it.trips.constant is not None:
         trips = Value(it.trips.name, node.bb, data=it.trips.constant - 1)
-    results = run(node, replace(it, trips=trips, begins=goes_on, initial=states, first=1))
+    results = run(node, replace(it, trips=trips, begins=goes_on, initial=states, first=it.first + 1))
     for at, value in enumerate(stacked, len(states)):
         begin = node.value(node.emit(relax.op.expand_dims(value.expr, 0)))
         results[at] = node.retype(broadcast.joined(node, [begin, results[at]], 0), value.element)
@@ -181,9 +217,10 @@ def _convert(node: Node, it: Iteration, kept: set[int], carried: list[int], kind
     given = {it.states[i]: captured.scope[it.states[i]] for i in kept}
     index, position = relax.Var("index", relax.TensorType([], "int64")), node.dims.symbol("i", 0)
     if it.index:
-        data = np.empty((), dtype=object)
-        data[()] = position + it.first if it.first else position
-        given[it.index] = Value(it.index, node.bb, data=data, element="int64", expr=None if it.first else index)
+        data = np.empty(it.index_shape(), dtype=object)
+        data[...] = position + it.first if it.first else position
+        expr = None if it.first or data.ndim else index
+        given[it.index] = Value(it.index, node.bb, data=data, element="int64", expr=expr)
     if it.condition:
         given[it.condition] = Value(it.condition, node.bb, data=np.array(True))
     params = []

@@ -247,6 +247,48 @@ def test_a_sequence_that_a_loop_fills() -> None:
     agree(model, *({"x": noise(9), "trips": np.array(t), "which": np.array(w)} for t, w in ((5, 2), (1, 0), (9, -1))))
 
 
+@pytest.mark.parametrize("trips", [0, 1, 3])
+def test_a_sequence_that_a_short_loop_fills_stays_known(trips: int) -> None:
+    """As tensor_split is exported, with an index of one dimension: the rank of its parts was unknown."""
+    held = [helper.make_value_info(n, helper.make_sequence_type_proto(helper.make_tensor_type_proto(F32, None)))
+            for n in ("in", "out")]  # fmt: skip
+    body = graph(
+        "body",
+        [N("Gather", ["bounds", "i"], ["begin"]), N("Add", ["i", "ones"], ["next"]),
+         N("Gather", ["bounds", "next"], ["end"]), N("Slice", ["x", "begin", "end", "axis"], ["part"]),
+         N("SequenceInsert", ["in", "part"], ["out"]), N("Identity", ["go"], ["on"])],
+        [info("i", I64, [1]), info("go", BOOL, []), held[0]], [info("on", BOOL, []), held[1]],
+    )  # fmt: skip
+    model = build(
+        [N("SequenceEmpty", [], ["none"], dtype=F32), N("Loop", ["trips", "yes", "none"], ["begun"], body=body),
+         N("Slice", ["x", "rest", "far", "axis"], ["tail"]), N("SequenceInsert", ["begun", "tail"], ["parts"]),
+         N("SequenceAt", ["parts", "zero"], ["first"]), N("Transpose", ["first"], ["y"], perm=[1, 0]),
+         N("SequenceAt", ["parts", "last"], ["end"]), N("Transpose", ["end"], ["z"], perm=[1, 0])],
+        {"x": ("f", ("n", 3))},
+        {"trips": np.array([trips]), "yes": np.array(True), "axis": np.array([0]), "ones": np.array([1]),
+         "bounds": np.arange(5),
+         "rest": np.array([trips]), "far": np.array([2**62]), "zero": np.array(0), "last": np.array(-1)},
+        outputs=["y", "z"],
+    )  # fmt: skip
+    agree(model, *({"x": noise(n, 3)} for n in (3, 4, 9)))
+
+
+def test_an_index_of_one_dimension() -> None:
+    """The index of an iteration has the rank that the body declares, here by its use in Slice and Concat."""
+    body = graph(
+        "body",
+        [N("Add", ["i", "ones"], ["end"]), N("Slice", ["x", "i", "end"], ["part"]), N("Cast", ["i"], ["f"], to=F32),
+         N("Concat", ["part", "f"], ["both"], axis=0), N("Identity", ["go"], ["on"])],
+        [info("i", I64, [1]), info("go", BOOL, [])], [info("on", BOOL, []), info("both", F32, [2])],
+    )  # fmt: skip
+    model = build(
+        [N("Loop", ["trips", ""], ["y"], body=body)],
+        {"x": ("f", ("n",)), "trips": ("i", (1,))},
+        {"ones": np.array([1])},
+    )
+    agree(model, *({"x": noise(9), "trips": np.array([t])} for t in (2, 5)))
+
+
 def test_a_sequence_in_and_out() -> None:
     kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(F32, [None, 2]))
     nodes = [N("SequenceErase", ["s", "at"], ["fewer"]), N("SequenceInsert", ["fewer", "x"], ["y"])]
