@@ -57,7 +57,7 @@ class Forms:
         """What `match_cast(R.shape([...]), R.Shape([...]))` checks when it runs is known to be so behind it."""
         if isinstance(node.value, relax.ShapeExpr) and isinstance(node.cast, relax.ShapeType) and node.cast.values:
             for found, wanted in zip(node.value.values, node.cast.values, strict=True):
-                if same_dim(dim(wanted), 1) and not same_dim(dim(found), 1):
+                if same_dim(dim(wanted), 1) and not same_dim(dim(found), 1) and not self._is_one(found):
                     self._ones.append(found)
 
     def known(self, value: relax.Expr) -> tuple[Dim, ...] | None:
@@ -65,7 +65,10 @@ class Forms:
         shape = dims(value)
         if shape is None or not self._ones:
             return shape
-        return tuple(1 if any(same_dim(d, one) for one in self._ones) else d for d in shape)
+        return tuple(1 if self._is_one(d) else d for d in shape)
+
+    def _is_one(self, size: Dim) -> bool:
+        return not isinstance(size, int) and any(same_dim(size, one) for one in self._ones)
 
     def at_hand(self, value: relax.Expr) -> dict[Order, relax.Expr]:
         """The forms of a variable or constant that exist, the one that was made first in front."""
