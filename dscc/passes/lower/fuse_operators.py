@@ -20,6 +20,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from dscc.passes import origins
 from dscc.passes.base import Pass, PassContext
+from dscc.passes.lower.argument_order import in_order
 from dscc.passes.lower.fusible import define_first, join_symbols, simplest_sizes, sizes_of_arguments
 from dscc.passes.mutate import mutated
 from dscc.schedule.math import is_chain
@@ -41,7 +42,9 @@ class FuseOperators(Pass):
         mod = relax.transform.AnnotateTIROpPattern()(simplest_sizes(mod))
         single = mutated(mod, _KeepApart(mod))
         fused = origins.of_groups(single, relax.transform.FuseOps(fuse_opt_level=2)(single))
-        kernels = relax.transform.FuseTIR()(define_first(sizes_of_arguments(join_symbols(fused))))
+        ready = define_first(sizes_of_arguments(join_symbols(fused)))
+        groups = {gvar.name_hint for gvar, func in ready.functions.items() if isinstance(func, relax.Function)}
+        kernels = in_order(relax.transform.FuseTIR()(ready), groups)
         return relax.transform.DeadCodeElimination()(with_views(kernels))
 
 
