@@ -42,7 +42,8 @@ class Product:
         columns: the columns of the result, in panels.
         left: (row, k) to a scalar.
         panels: the right side as a buffer [panel][depth][column]; or None, and
-        fill: (k, column) to an element of the right side, which is copied panel by panel.
+        fill: (k, column, panel, column within the panel) to an element of the right side, which is copied panel by
+        panel.
         store: (row, column, value) to the statement that stores an element.
         rolled: the epilogue is too long to be unrolled.
         parallel: the loop over tasks may be parallel.
@@ -54,20 +55,26 @@ class Product:
     columns: Columns
     left: Callable[[Expr, Expr], Expr]
     panels: Var | None
-    fill: Callable[[Expr, Expr], Expr] | None
+    fill: Callable[[Expr, Expr, Expr, Expr], Expr] | None
     store: Callable[[Expr, Expr, Expr], tirx.Stmt]
     rolled: bool
     parallel: bool = True
     terms: Callable[[Expr, Expr], Terms] | None = None
 
 
-def write_product(code: Code, product: Product, machine: Machine, decisions: Decisions) -> None:
+def write_product(
+    code: Code, product: Product, machine: Machine, decisions: Decisions, few: Callable[[], Product] | None = None
+) -> None:
     """Write the loops.
 
-    A symbolic number of rows gets two variants: tiles that overlap, and single rows if there are few.
+    A symbolic number of rows gets two variants: tiles that overlap, and single rows if there are few. `few` writes what
+    comes before the loops over single rows, and is then the product instead.
     """
     tile = product.columns.tile
     rows = constant(product.rows)
+    if rows is not None and few is not None and rows < tile.rows:
+        _write(code, few(), machine, decisions, tile.with_rows(1))
+        return
     if rows is not None:
         _write(code, product, machine, decisions, tile.with_rows(min(tile.rows, rows)))
         return
@@ -78,7 +85,7 @@ def write_product(code: Code, product: Product, machine: Machine, decisions: Dec
     with code.when(enough):
         _write(code, product, machine, decisions, tile)
     with code.when(tirx.Not(enough)):
-        _write(code, product, machine, decisions, tile.with_rows(1))
+        _write(code, product if few is None else few(), machine, decisions, tile.with_rows(1))
 
 
 def _write(code: Code, product: Product, machine: Machine, decisions: Decisions, tile: Tile) -> None:
@@ -234,7 +241,7 @@ def _fill(code: Code, product: Product, panel: Expr, part: _Part, scratch: Flat)
             column = base + vector_base(j, columns) + lane
             if columns.padded:
                 column = tirx.min(column, index(columns.count - 1))
-            value = fill(part.start + k, column)
+            value = fill(part.start + k, column, panel, j * tile.lanes + lane)
             code.add(tirx.BufferStore(scratch.buffer, value, [k * tile.width + j * tile.lanes + lane]))
     return lambda k, at: scratch.load(k * tile.width + at)
 

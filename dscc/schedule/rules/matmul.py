@@ -125,7 +125,7 @@ class Matmul(Rule):
         def write(batch: Sequence[Expr]) -> None:
             at = dict(zip(found.batch, batch, strict=True))
 
-            def fill(k: Expr, column: Expr) -> Expr:
+            def fill(k: Expr, column: Expr, panel: Expr, place: Expr) -> Expr:
                 return substitute(right, {**at, found.depth: k, found.column: column})
 
             write_product(

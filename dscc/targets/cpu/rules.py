@@ -13,6 +13,7 @@ from dscc.schedule.rules.experts import Experts
 from dscc.schedule.rules.fallback import Fallback
 from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.matmul_bytes import MatmulBytes
+from dscc.schedule.rules.matmul_codes import MatmulCodes
 from dscc.schedule.rules.matmul_words import MatmulWords
 from dscc.schedule.rules.narrow import Narrow
 from dscc.schedule.rules.pool import Pool
@@ -25,6 +26,7 @@ RULES: tuple[Rule, ...] = (
     Recurrent(),
     Experts(),
     Narrow(),
+    MatmulCodes(),
     Matmul(),
     MatmulWords(),
     MatmulBytes(),

@@ -23,7 +23,7 @@ from dscc.options import CompileOptions
 if cross.missing("aarch64"):
     pytest.skip("qemu-user and g++-aarch64-linux-gnu are needed", allow_module_level=True)
 
-HEADER = '<ir_version: 10, opset_import: ["": 17]>\n'
+HEADER = '<ir_version: 10, opset_import: ["": 17, "com.microsoft": 1]>\n'
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -129,6 +129,23 @@ def integers() -> tuple[onnx.ModelProto, list[Arrays]]:
     return model, [{"x": normal(n, n, 45) * 9} for n in (1, 2, 7, 37)]
 
 
+def coded() -> tuple[onnx.ModelProto, list[Arrays]]:
+    """Products of reals and codes of few bits."""
+    generator = np.random.default_rng(0)
+
+    def codes(*shape: int) -> np.ndarray[Any, Any]:
+        return generator.integers(0, 256, shape).astype("uint8")
+
+    model = build(
+        """coded (float[n, 72] x) => (float[n, 33] y, float[n, 33] z) {
+            y = com.microsoft.MatMulNBits <K = 72, N = 33, bits = 4, block_size = 16> (x, w, s, t)
+            z = com.microsoft.MatMulNBits <K = 72, N = 33, bits = 8, block_size = 16> (x, v, s)
+        }""",
+        w=codes(33, 5, 8), s=normal(1, 33, 5), t=codes(33, 3), v=codes(33, 5, 16),
+    )  # fmt: skip
+    return model, [{"x": normal(n, n, 72)} for n in (1, 2, 19)]
+
+
 def quantized() -> tuple[onnx.ModelProto, list[Arrays]]:
     """Convolutions of bytes."""
     generator = np.random.default_rng(0)
@@ -196,6 +213,8 @@ def compare(emulated: cross.Emulated, model: Any, target: str, cpu: str, feeds: 
         (integers, "arm:cortex-a72", "cortex-a72"),
         (integers, "arm:neoverse-n1", "neoverse-n1"),
         (integers, "arm:neoverse-v1", "max"),
+        (coded, "arm:cortex-a72", "cortex-a72"),
+        (coded, "arm:cortex-a76", "cortex-a76"),
         (quantized, "arm:cortex-a72", "cortex-a72"),
         (quantized, "arm:cortex-a76", "cortex-a76"),
         (quantized, "arm:neoverse-v2", "max"),
@@ -269,3 +288,9 @@ def test_an_artifact_says_what_it_asks_of_the_processor(monkeypatch: pytest.Monk
     assert host.unfit(manifest) == "it was compiled for arm:neoverse-v1, and this processor lacks i8mm"
     monkeypatch.setattr(host, "cpu_flags", lambda: frozenset(manifest.cpu_features))
     assert host.unfit(manifest) is None
+
+
+@pytest.mark.parametrize(("arch", "used"), [("cortex-a72", False), ("cortex-a76", True), ("neoverse-v2", True)])
+def test_products_of_codes_use_what_the_processor_has(arch: str, used: bool) -> None:
+    assembly = emit.emit(coded()[0], CompileOptions(target=f"arm:{arch}"), "asm")
+    assert ("sdot" in {line.split()[0] for line in assembly.splitlines() if line.strip()}) == used

@@ -11,9 +11,10 @@ from tvm.ir import Expr, Var
 
 from dscc.frontends.onnx.compose import Standard
 from dscc.frontends.onnx.microsoft import contrib
-from dscc.frontends.onnx.microsoft.packed import known, unpack
+from dscc.frontends.onnx.microsoft.nbits import known
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.values import Value
+from dscc.schedule.codes.define import unpack
 from dscc.schedule.experts import formula
 from dscc.schedule.experts.define import define
 from dscc.schedule.experts.mixture import Mixture, Storage

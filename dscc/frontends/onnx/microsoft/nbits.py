@@ -11,10 +11,10 @@ from tvm.relax import Expr
 from dscc.elements import coded
 from dscc.frontends.onnx.compose import Standard
 from dscc.frontends.onnx.microsoft import contrib
-from dscc.frontends.onnx.microsoft.packed import Packed, known, multiply, pack, unpack
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Array, Value
+from dscc.schedule.codes.define import Packed, compact, pack, unpack
 
 # The sixteen numbers of NormalFloat (Dettmers et al. 2023, arXiv:2305.14314) and of bitsandbytes' FP4.
 _NF4 = (
@@ -55,23 +55,40 @@ def matmul_nbits(
         _zeros(node, zeros, bits, columns, blocks),
         None if groups is None else known(node, groups, "the groups").astype(np.int32)[:depth],
     )
-    result = multiply(node, x, packed)
+    result = _multiply(node, x, packed)
     return result if bias is None else Standard(node).Add(result, bias)
 
 
+def _multiply(node: Node, x: Value, weight: Packed) -> Value:
+    """x (.., depth) @ weight, computed in float32: (.., columns)."""
+    op = Standard(node)
+    node.require_equal(x.shape[-1], weight.depth, "the last dimension of the first operand")
+    constants = [node.value(array).expr for array in weight.arrays]
+    product = node.te(weight.product(), op.cast(x, "float32").expr, *constants, name=f"matmul_of_{weight.bits}_bits")
+    return op.cast(node.value(product), x.dtype)
+
+
+def known(node: Node, value: Value, what: str) -> Array:
+    """The content of a weight, which has to be a constant."""
+    if value.constant is None:
+        raise node.unsupported(f"{what} ('{value.name}') is computed when the model runs, which is not supported")
+    return value.constant
+
+
 def _table(node: Node, value: Value, what: str, columns: int, blocks: int) -> Array:
-    """(columns, blocks) of any float as float32 (blocks, columns)."""
-    return np.ascontiguousarray(known(node, value, what).reshape(columns, blocks).T.astype(np.float32))
+    """(columns, blocks) of any float as float32 or float16 (blocks, columns)."""
+    table = known(node, value, what).reshape(columns, blocks).T
+    return np.ascontiguousarray(table if table.dtype == np.float16 else table.astype(np.float32))
 
 
-def _zeros(node: Node, zeros: Value | None, bits: int, columns: int, blocks: int) -> Array:
-    """The zero points as float32 (blocks, columns)."""
+def _zeros(node: Node, zeros: Value | None, bits: int, columns: int, blocks: int) -> Array | float:
+    """The zero points: (blocks, columns), or one number."""
     if zeros is None:
-        return np.full((blocks, columns), 2 ** (bits - 1), np.float32)
+        return float(2 ** (bits - 1))
     if zeros.dtype != "uint8":
-        return _table(node, zeros, "the zero points", columns, blocks)
+        return compact(_table(node, zeros, "the zero points", columns, blocks).astype(np.float32))
     codes = unpack(known(node, zeros, "the zero points").reshape(columns, -1), bits, blocks)
-    return np.ascontiguousarray(codes.T.astype(np.float32))
+    return compact(np.ascontiguousarray(codes.T).astype(np.float32))
 
 
 @contrib("MatMulBnb4")
@@ -92,7 +109,7 @@ def matmul_bnb4(node: Node, x: Value, weight: Value, scales: Value) -> Value:
         spread = np.repeat(each, block)[: n * k].reshape(n, k)
         factors, run = np.ascontiguousarray(spread.T if turned else spread), 1
     packed = Packed(depth, 4, run, pack(codes.T if turned else codes, 4), factors, table=table)
-    return multiply(node, x, packed)
+    return _multiply(node, x, packed)
 
 
 @contrib("GatherBlockQuantized", patterns=True)
