@@ -158,9 +158,14 @@ class Code:
     def bind(self, name: str, value: Expr) -> Expr:
         """Compute `value` here, once; constants and variables are returned as they are, and so is a vector of
         booleans, which TVM 0.27 cannot bind to a variable.
+
+        A choice goes by way of memory: of its product with a float TVM 0.27 wants the range, for which it makes a zero,
+        an integer of that type ("IntImm supports only int", `Analyzer().bind(r, Select(c, x, y) * x)`).
         """
         if isinstance(value, tirx.Var | tirx.IntImm | tirx.FloatImm) or str(value.ty.dtype).startswith("boolx"):
             return value
+        if isinstance(value, tirx.Select):
+            value = self.remembered(value)
         var = tirx.Var(name, value.ty)
         self.add(tirx.Bind(var, value))
         return var

@@ -38,6 +38,19 @@ def test_softmax_with_symbolic_rows(compile_any):
             close(run(x), softmax(x, -1))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_sum_of_choices_times_what_they_choose_from(compile_one, axis):
+    """A PRelu times its input, whose range TVM cannot tell."""
+
+    def body(bb, x, slope):
+        chosen = bb.emit(op.where(op.less(x, relax.const(0.0)), bb.emit(op.multiply(x, slope)), x))
+        return op.sum(bb.emit(op.multiply(chosen, x)), axis=axis)
+
+    x, slope = normal(33, 8), normal(8)
+    got = compile_one(RULE, {"x": (33, 8), "slope": (8,)}, body)(x, slope)
+    close(got, (np.where(x < 0, x * slope, x) * x).sum(axis))
+
+
 @pytest.mark.parametrize("size", [1, 5, 128, 197])
 def test_softmax_of_known_size(compile_one, size):
     run = compile_one(RULE, {"x": ("n", 3, size)}, lambda bb, x: op.nn.softmax(x, axis=-1))
