@@ -55,7 +55,7 @@ _FUSE = (
     "group-queries",  # where permutations are at their simplest
 )
 # Experts before the fusions, which would join parts of several of them; dead code is what they were made of.
-O2 = (*_CLEAN, "fuse-experts", "eliminate-dead-code", *_FUSE)
+O2 = (*_CLEAN, "fuse-experts", "eliminate-dead-code", "code-products", *_FUSE)
 O3 = O2  # for passes that take long or change results: there is none
 PRESETS = (O0, O1, O2, O3)
 

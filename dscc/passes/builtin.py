@@ -29,6 +29,7 @@ from dscc.passes.moe.fuse_experts import FuseExperts
 from dscc.passes.moe.moe_partition import MoePartition
 from dscc.passes.precision.lower_precision import LowerPrecision
 from dscc.passes.precision.multiply_halves import MultiplyHalves
+from dscc.passes.quantize.code_products import CodeProducts
 from dscc.passes.quantize.gather_stored import GatherStored
 from dscc.passes.quantize.integer_products import IntegerProducts
 from dscc.passes.quantize.sink_scale import SinkScale
@@ -51,6 +52,7 @@ PASSES: tuple[type[Pass], ...] = (
     FuseSilu,
     FuseAttention,
     IntegerProducts,
+    CodeProducts,
     GatherStored,
     SinkScale,
     FoldBatchNorm,
