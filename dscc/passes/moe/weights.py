@@ -188,7 +188,10 @@ def expanded(kernel: kernels.Kernel, constants: Sequence[Array | None]) -> Store
     try:
         codes = _integers(kernel, number, constants, [np.arange(extent) for extent in extents])
         scale = _spread(kernel, by, by, constants, extents)
-        zero = None if less is None else _spread(kernel, less, by, constants, extents)
+        if isinstance(less, tirx.FloatImm):
+            zero: Spread | None = Spread.over(np.array(less.value, np.float32), extents)
+        else:
+            zero = None if less is None else _spread(kernel, less, by, constants, extents)
     except scalars.Unknown:
         return None
     return Stored(codes, scale, zero)
