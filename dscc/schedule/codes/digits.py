@@ -43,7 +43,14 @@ class DigitRows:
     """
 
     def __init__(
-        self, code: Code, rows: Index, codes: Codes, element: Callable[[Expr, Expr], Expr], lanes: int, parallel: bool
+        self,
+        code: Code,
+        rows: Index,
+        codes: Codes,
+        element: Callable[[Expr, Expr], Expr],
+        lanes: int,
+        parallel: bool,
+        room: Index | None = None,
     ):
         """Write the code that makes them.
 
@@ -52,11 +59,13 @@ class DigitRows:
             element: (row, k) to a float32.
             lanes: elements of a vector; blocks are whole vectors.
             parallel: rows may be shared by threads.
+            room: for how many rows there is to be memory, if not for `rows`.
         """
         self._codes, self.pitch = codes, codes.reach
-        self._digits = code.heap("digits", index(rows) * (COUNT * codes.reach), "int8")
-        self._units = code.heap("units", index(rows) * codes.blocks)
-        self._sums = code.heap("row_sums", index(rows) * codes.blocks)
+        room = index(rows if room is None else room)
+        self._digits = code.heap("digits", room * (COUNT * codes.reach), "int8")
+        self._units = code.heap("units", room * codes.blocks)
+        self._sums = code.heap("row_sums", room * codes.blocks)
         lanes = min(lanes, codes.block)
         with code.loop(rows, "row", "parallel" if parallel else "serial") as row:
             copy = code.heap("row_copy", codes.reach)

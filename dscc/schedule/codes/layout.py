@@ -11,10 +11,13 @@ from tvm.ir import Expr
 
 from dscc.schedule.base import Packing
 from dscc.schedule.code import broadcast
+from dscc.schedule.codes.define import unpack
 from dscc.schedule.machine import Machine
 from dscc.schedule.tiling import Columns
 from dscc.schedule.words import INSTRUCTIONS, WORD_BYTES
 
+LONGEST_VECTOR = 16  # elements of it: those that share a unit are whole vectors
+MOST_PER_UNIT = 256  # elements that share one; of a longer block of codes the parts have units of their own
 _SIGN = 0x80  # the bit of a byte that tells int8 from uint8 less 128
 
 
@@ -76,6 +79,12 @@ def multiplier(machine: Machine, bits: int) -> Multiplier | None:
     return None
 
 
+def part_of(block: int, most: int) -> int:
+    """Elements that share a unit, `most` at most: whole vectors, and a part of a block; 0 if there is none."""
+    parts = range(min(block, most) // LONGEST_VECTOR * LONGEST_VECTOR, 0, -LONGEST_VECTOR)
+    return next((part for part in parts if block % part == 0), 0)
+
+
 @dataclass(frozen=True)
 class Codes:
     """Codes in words of 32 bits, as [panel][word][column].
@@ -128,6 +137,14 @@ class Codes:
         return tirx.bitwise_and(tirx.shift_right(word, shift), tirx.const(2**self.bits - 1, "int32"))
 
 
+def in_bytes(stored: np.ndarray, bits: int) -> np.ndarray:
+    """Words of four bytes along the last axis, whose codes are in order from the low bits on, as `Codes` has them."""
+    single = unpack(stored, bits, stored.shape[-1] * 8 // bits)
+    parts = single.reshape(*stored.shape[:-1], -1, 8 // bits, WORD_BYTES)
+    shifts = (np.arange(8 // bits, dtype=np.uint8) * np.uint8(bits))[:, None]
+    return np.bitwise_or.reduce(parts << shifts, axis=-2).reshape(stored.shape)
+
+
 @dataclass(frozen=True)
 class CodePacking(Packing):
     """Codes (ceil(depth * bits / 8), columns), of which neighbours along the first axis share a byte, as words."""
@@ -137,14 +154,8 @@ class CodePacking(Packing):
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         codes, bits = self.codes, self.codes.bits
-        stored = weight.view(np.uint8) ^ np.uint8(_SIGN if codes.flip else 0)
-        shifts = np.arange(0, 8, bits, dtype=np.uint8)[None, :, None]
-        single = (stored[:, None, :] >> shifts & np.uint8(2**bits - 1)).reshape(-1, weight.shape[1])[: codes.depth]
-        full = np.pad(single, ((0, codes.reach - codes.depth), (0, 0)))
-        cut = self.columns.cut(full)  # [element][panel][column]
-        parts = cut.reshape(-1, codes.per // WORD_BYTES, WORD_BYTES, *cut.shape[1:])
-        bytes_ = np.zeros((parts.shape[0], *parts.shape[2:]), np.uint8)
-        for number in range(parts.shape[1]):
-            bytes_ |= parts[:, number] << np.uint8(number * bits)
-        words = np.ascontiguousarray(bytes_.transpose(2, 0, 3, 1))  # [panel][word][column][byte]
-        return words.view("<i4")[..., 0]
+        stored = (weight.view(np.uint8) ^ np.uint8(_SIGN if codes.flip else 0)).T
+        whole = np.pad(stored, ((0, 0), (0, codes.reach * bits // 8 - stored.shape[1])))
+        cut = self.columns.cut(in_bytes(whole, bits).T)  # [byte][panel][column]
+        words = cut.reshape(-1, WORD_BYTES, *cut.shape[1:]).transpose(2, 0, 3, 1)  # [panel][word][column][byte]
+        return np.ascontiguousarray(words).view("<i4")[..., 0]

@@ -10,10 +10,8 @@ from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
 from tvm.sym import Analyzer
 
+from dscc.schedule.codes.layout import LONGEST_VECTOR, MOST_PER_UNIT, part_of
 from dscc.schedule.stages import is_zero
-
-_VECTOR = 16  # elements of the longest one: a block of digits is whole vectors
-_MOST = 256  # elements that share a unit; of a longer block of codes the parts have units of their own
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,7 @@ class Weight:
 
     def part(self, most: int) -> int:
         """Elements that share a unit, `most` at most: whole vectors, and a part of a block; 0 if there is none."""
-        parts = range(min(self.block, most, _MOST) // _VECTOR * _VECTOR, 0, -_VECTOR)
-        return next((part for part in parts if self.block % part == 0), 0)
+        return part_of(self.block, min(most, MOST_PER_UNIT))
 
     @staticmethod
     def of(element: Expr, depth: Var, column: Var, length: int) -> Weight | None:
@@ -63,7 +60,8 @@ class Weight:
             block = blocks.pop() if blocks else length
             if blocks or block <= 0:
                 continue
-            return Weight(*found, scales, zero, block if block < length else -(-length // _VECTOR) * _VECTOR)
+            whole = -(-length // LONGEST_VECTOR) * LONGEST_VECTOR
+            return Weight(*found, scales, zero, block if block < length else whole)
         return None
 
 

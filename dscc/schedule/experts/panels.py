@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dscc.schedule.base import Packing
+from dscc.schedule.codes.layout import in_bytes
 from dscc.schedule.machine import Machine
 
 _MOST_ROWS = 12
@@ -60,32 +61,41 @@ class Panels:
         return self.count * depth * self.width
 
 
-def choose(machine: Machine, parts: int, units: int) -> Panels:
-    """Two vectors across, and as many rows as there are registers for their sums, the weights and a scalar."""
+def choose(machine: Machine, parts: int, units: int, registers: int = 1) -> Panels:
+    """Two vectors across, and as many rows as there are registers for their sums, the weights and a scalar.
+
+    Args:
+        registers: that a sum takes.
+    """
     lanes = machine.lanes()
     while lanes > 4 and lanes > units:
         lanes //= 2
     vectors = 1 if parts == 2 or units <= lanes or -(-units // lanes) % 2 else 2
     across = parts * vectors
-    return Panels(
-        parts, units, vectors, lanes, max(1, min(_MOST_ROWS, (machine.vector_registers - across - 2) // across))
-    )
+    rows = (machine.vector_registers - across - 2) // across // registers
+    return Panels(parts, units, vectors, lanes, max(1, min(_MOST_ROWS, rows)))
 
 
 @dataclass(frozen=True)
 class ExpertPacking(Packing):
-    """(experts, parts * units, depth) to panels of `stored` along the depth, the rest zeros, in words of `dtype`."""
+    """(experts, parts * units, depth) to panels of `stored` along the depth, the rest zeros, in words of `dtype`.
+
+    Attributes:
+        bits: of codes, neighbours of which are to lie in bytes that are neighbours; 0 where they stay as they are.
+    """
 
     panels: Panels
     stored: int
     dtype: str
+    bits: int = 0
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         panels, depth = self.panels, self.stored
         experts, per = weight.shape[0], np.dtype(self.dtype).itemsize // weight.dtype.itemsize
         if weight.dtype != self.dtype:
             filled = np.pad(weight, [(0, 0), (0, 0), (0, -weight.shape[2] % per)])
-            weight = np.ascontiguousarray(filled).view(np.dtype(self.dtype).newbyteorder("<")).astype(self.dtype)
+            filled = in_bytes(filled, self.bits) if self.bits else np.ascontiguousarray(filled)
+            weight = filled.view(np.dtype(self.dtype).newbyteorder("<")).astype(self.dtype)
         parts = weight.reshape(experts, panels.parts, panels.units, -1)
         wider, longer = panels.pitch - panels.units, depth - weight.shape[2]
         if wider or longer:

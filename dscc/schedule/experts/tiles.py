@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from tvm import tirx
 from tvm.ir import Expr
 
-from dscc.schedule.code import Code, Flat, index, quotient
+from dscc.schedule.code import Code, Flat, broadcast, index, quotient
+from dscc.schedule.codes.digits import DigitRows, Digits
+from dscc.schedule.codes.layout import MOST_PER_UNIT, Codes, Multiplier, multiplier, part_of
 from dscc.schedule.experts.mixture import Storage
 from dscc.schedule.experts.panels import Panels
+from dscc.schedule.machine import Machine
 from dscc.schedule.microkernel import Ahead, Operands, accumulate
 from dscc.schedule.tiling import Tile
 
@@ -37,6 +40,7 @@ class Weight:
         depth: elements of a column.
         storage: how they are kept.
         codes, scales, zeros: flat; the latter two None where there are none. Codes are in words.
+        dot: what multiplies codes with digits of the rows; None where they are expanded.
     """
 
     panels: Panels
@@ -45,6 +49,7 @@ class Weight:
     codes: Flat
     scales: Flat | None = None
     zeros: Flat | None = None
+    dot: Multiplier | None = None
 
     @property
     def blocks(self) -> int:
@@ -59,6 +64,21 @@ class Weight:
     def per(self) -> int:
         """Elements in one of what is stored."""
         return per_word(self.storage, self.depth)
+
+    @property
+    def digits(self) -> Codes:
+        """The codes as digits are multiplied with them: blocks may be cut in parts."""
+        return Codes(self.storage.bits, self.reach, part_of(self.reach // self.blocks, MOST_PER_UNIT))
+
+
+def multiplied(machine: Machine, storage: Storage, depth: int) -> Multiplier | None:
+    """What multiplies a weight's codes with digits; None where they have to be expanded."""
+    if not storage.coded or word_bits(storage, depth) != 32:
+        return None
+    dot = multiplier(machine, storage.bits)
+    whole = part_of(reach(storage, depth) // storage.blocks(depth), MOST_PER_UNIT)
+    fits = storage.bits < 8 or dot is None or dot.codes == "uint8"
+    return dot if dot is not None and whole and fits and not dot.widen else None
 
 
 def word_bits(storage: Storage, depth: int) -> int:
@@ -105,11 +125,12 @@ def write_rows(
     count: Expr,
     number: Expr,
     following: Expr,
-    totals: Flat | None,
+    prepared: DigitRows | Flat | None,
     use: Callable[[Sums], None],
 ) -> None:
     """The products of rows `first` to before `first + count` with panel `number` of all experts', and `use` for every
-    tile. `totals` has the sums of every row over the weight's blocks, if `needs_totals`.
+    tile. `prepared` are the rows as digits, where the weight is multiplied with these; or the sums of every row over
+    the weight's blocks, if `needs_totals`.
 
     As few tiles as there can be, of sizes that differ by one at most: a tile of few rows reads the panel as a large one
     does, and waits for its own sums. There is code for every size. The first tile waits for memory, so the last one
@@ -126,8 +147,44 @@ def write_rows(
         wanted = code.opaque("wanted", tirx.Select(last, following, number))
         for rows_here in range(most, 0, -1):
             with code.when(tirx.EQ(size, index(rows_here))):
-                few = totals if rows_here <= _FEW else None
+                if isinstance(prepared, DigitRows):
+                    _write_digits(code, weight, prepared, row, rows_here, number, use)
+                    continue
+                few = prepared if rows_here <= _FEW else None
                 _write_tile(code, weight, rows, pitch, row, rows_here, number, wanted, few, use)
+
+
+def _write_digits(
+    code: Code, weight: Weight, digits: DigitRows, row: Expr, size: int, number: Expr, use: Callable[[Sums], None]
+) -> None:
+    """As `_write_tile`, from the digits of the rows."""
+    panels, codes, storage = weight.panels, weight.digits, weight.storage
+    width, lanes, dot = panels.width, panels.lanes, weight.dot
+    assert dot is not None  # there are digits
+    start = code.opaque("start", number * (weight.reach // weight.per * width))
+    group = code.opaque("group", number * (weight.blocks * width))
+    parts = codes.blocks // weight.blocks
+
+    def table(found: Flat, part: Expr, at: Expr) -> Expr:
+        block = part if parts == 1 else tirx.floordiv(part, index(parts))
+        return found.load(group + block * width + at, lanes)
+
+    scales, zeros = weight.scales, weight.zeros
+    zero: Callable[[Expr, Expr], Expr] | None = None
+    if zeros is not None:
+        zero = lambda part, at: table(zeros, part, at)  # noqa: E731
+    elif storage.zero:
+        zero = lambda part, at: broadcast(tirx.const(float(storage.zero), "float32"), lanes)  # noqa: E731
+    terms = Digits(
+        dot,
+        codes,
+        digits,
+        row,
+        lambda word, at: weight.codes.load(start + word * width + at, lanes),
+        None if scales is None else lambda part, at: table(scales, part, at),
+        zero,
+    )
+    _hand_over(code, weight, row, size, accumulate(code, Tile(size, width // lanes, lanes), terms), use, None)
 
 
 def _write_tile(
@@ -204,15 +261,27 @@ def _write_tile(
     )
     if storage.coded and weight.blocks == 1:
         operands = replace(operands, run=1 << 30)
-    tile = Tile(size, panels.parts * panels.vectors, lanes)
-    acc = accumulate(code, tile, operands)
+    acc = accumulate(code, Tile(size, panels.parts * panels.vectors, lanes), operands)
+    _hand_over(code, weight, row, size, acc, use, settle if storage.coded and weight.blocks == 1 else None)
+
+
+def _hand_over(
+    code: Code,
+    weight: Weight,
+    row: Expr,
+    size: int,
+    acc: tirx.Var,
+    use: Callable[[Sums], None],
+    settle: Callable[[Expr, Expr, Expr, Expr], Expr] | None,
+) -> None:
+    """`use` for the sums of a tile, after `settle`."""
+    panels, width, lanes = weight.panels, weight.panels.width, weight.panels.lanes
     copy = code.stack("sums", size * width)
-    with code.loop(size, "i", "unrolled") as i, code.loop(tile.vectors, "j", "unrolled") as j:
+    with code.loop(size, "i", "unrolled") as i, code.loop(width // lanes, "j", "unrolled") as j:
         with code.loop(lanes, "l", "vectorized") as lane:
             at = j * lanes + lane
             value = tirx.BufferLoad(acc, [i * width + at])
-            if storage.coded and weight.blocks == 1:
-                value = settle(i, index(0), at, value)
+            value = value if settle is None else settle(i, index(0), at, value)
             code.add(tirx.BufferStore(copy.buffer, value, [i * width + at]))
 
     def load(i: Expr, part: int, vector: Expr) -> Expr:
@@ -223,7 +292,7 @@ def _write_tile(
 
 def needs_totals(weight: Weight) -> bool:
     """Whether a tile of few rows is bound by the work of expanding codes, rather than by memory."""
-    return weight.storage.coded and weight.storage.bits < 8
+    return weight.dot is None and weight.storage.coded and weight.storage.bits < 8
 
 
 def write_totals(code: Code, weight: Weight, rows: Flat, pitch: int, row: Expr, totals: Flat) -> None:

@@ -23,6 +23,7 @@ from tvm import tirx
 from tvm.ir import Expr, Var
 
 from dscc.schedule.code import Code, Flat, broadcast, ceildiv, first_lanes, index, quotient
+from dscc.schedule.codes.digits import DigitRows
 from dscc.schedule.experts import formula
 from dscc.schedule.experts.mixture import Mixture
 from dscc.schedule.experts.routing import write_routes
@@ -75,14 +76,26 @@ class Writer:
         self.rows = code.heap("rows", slots * self.row_pitch + 1)
         self.hidden = code.heap("hidden", slots * self.hidden_pitch + 1)
         self._permute()
-        self._first(self._totals(self.first, self.rows, self.row_pitch))
+        self._first(self._prepared(self.first, self.rows, self.row_pitch))
         if self.second.reach > m.inner:
             with code.loop(self.routes.kept, "row") as row, code.loop(self.second.reach - m.inner, "i") as i:
                 self.hidden.store(code, row * self.hidden_pitch + m.inner + i, tirx.const(0.0, "float32"))
-        self._second(self._totals(self.second, self.hidden, self.hidden_pitch))
+        self._second(self._prepared(self.second, self.hidden, self.hidden_pitch))
 
-    def _totals(self, weight: Weight, rows: Flat, pitch: int) -> Flat | None:
-        """Sums of the rows over the weight's blocks, where tiles of few rows take them."""
+    def _prepared(self, weight: Weight, rows: Flat, pitch: int) -> DigitRows | Flat | None:
+        """The rows as digits, where the weight's codes are multiplied with these; or their sums over its blocks, where
+        tiles of few rows take them.
+        """
+        if weight.dot is not None:
+            return DigitRows(
+                self.code,
+                self.routes.kept,
+                weight.digits,
+                lambda row, k: rows.load(row * pitch + k),
+                weight.panels.lanes,
+                parallel=True,
+                room=self.tokens * self.mixture.top,
+            )
         if not needs_totals(weight):
             return None
         totals = self.code.heap("totals", self.tokens * self.mixture.top * weight.blocks + 1)
@@ -132,20 +145,20 @@ class Writer:
         group = self.code.opaque("group", tirx.min(index(count), tirx.max(worth, index(count // _TASKS))))
         return self.code.opaque("tasks", quotient(index(count) + group - 1, group)), group
 
-    def _first(self, totals: Flat | None) -> None:
+    def _first(self, prepared: DigitRows | Flat | None) -> None:
         code, panels = self.code, self.first.panels
         tasks, group = self._tasks(self.first)
         with code.loop(tasks, "task", "parallel") as task:
             begin = code.opaque("panels", task * group)
             here = tirx.min(group, index(panels.count) - begin)
-            self._products(self.first, self.rows, self.row_pitch, totals, begin, here, self._activate)
+            self._products(self.first, self.rows, self.row_pitch, prepared, begin, here, self._activate)
 
     def _products(
         self,
         weight: Weight,
         rows: Flat,
         pitch: int,
-        totals: Flat | None,
+        prepared: DigitRows | Flat | None,
         begin: Expr,
         here: Expr,
         use: Callable[[Sums, Expr, Expr], None],
@@ -164,7 +177,7 @@ class Writer:
                     use(sums, expert, panel)
 
                 read = _numbers(code, weight.panels.count, expert, panel, begin, p + 1 < here)
-                write_rows(code, weight, rows, pitch, first, count, *read, totals, used)
+                write_rows(code, weight, rows, pitch, first, count, *read, prepared, used)
 
     def _activate(self, sums: Sums, expert: Expr, panel: Expr) -> None:
         """hidden = middle(sums)"""
@@ -188,7 +201,7 @@ class Writer:
             return broadcast(tirx.const(0.0, "float32"), lanes)
         return self.code.bind("b", self.at[name].load(place, lanes, mask=mask))
 
-    def _second(self, totals: Flat | None) -> None:
+    def _second(self, prepared: DigitRows | Flat | None) -> None:
         code, panels, m = self.code, self.second.panels, self.mixture
         tasks, group = self._tasks(self.second)
         y = self.at["y"]
@@ -199,7 +212,7 @@ class Writer:
                 column = code.bind("column", (begin + p) * panels.step + v * panels.lanes)
                 zero = broadcast(tirx.const(0.0, "float32"), panels.lanes)
                 y.store(code, t * m.out + column, zero, mask=self._columns(column))
-            self._products(self.second, self.hidden, self.hidden_pitch, totals, begin, here, self._gather)
+            self._products(self.second, self.hidden, self.hidden_pitch, prepared, begin, here, self._gather)
 
     def _columns(self, column: Expr) -> Expr | None:
         panels = self.second.panels

@@ -11,10 +11,11 @@ from tvm import tirx
 
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, Flat, index
+from dscc.schedule.codes.digits import COUNT
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.experts.mixture import ATTRIBUTE, Mixture, Storage
 from dscc.schedule.experts.panels import ExpertPacking, Panels, choose
-from dscc.schedule.experts.tiles import Weight, word_bits
+from dscc.schedule.experts.tiles import Weight, multiplied, word_bits
 from dscc.schedule.experts.writer import Plan, Writer
 from dscc.schedule.machine import Machine
 
@@ -46,6 +47,7 @@ class Experts(Rule):
         def weight(number: int, panels: Panels, depth: int, storage: Storage) -> Weight:
             made = Weight(panels, depth, storage, given["x"])
             word = f"int{word_bits(storage, depth)}" if storage.coded else storage.dtype
+            dot = multiplied(machine, storage, depth)
             views: dict[str, Flat | None] = {}
             for kind, stored in (("w", made.reach // made.per), ("s", made.blocks), ("z", made.blocks)):
                 name = f"{kind}{number}"
@@ -55,14 +57,20 @@ class Experts(Rule):
                 shape = (mixture.experts, panels.count, stored, panels.width)
                 dtype = word if kind == "w" else "float32"
                 params[name] = tirx.decl_buffer([index(n) for n in shape], dtype, name)
-                packings[names.index(name)] = ExpertPacking(panels, stored, dtype)
+                bits = storage.bits if kind == "w" and dot is not None else 0
+                packings[names.index(name)] = ExpertPacking(panels, stored, dtype, bits)
                 views[kind] = code.view(params[name])
             codes = views["w"]
             assert codes is not None  # a mixture has both weights
-            return Weight(panels, depth, storage, codes, views["s"], views["z"])
+            return Weight(panels, depth, storage, codes, views["s"], views["z"], dot)
 
-        first = weight(1, choose(machine, mixture.parts, mixture.inner), mixture.hidden, mixture.first)
-        second = weight(2, choose(machine, 1, mixture.out), mixture.inner, mixture.second)
+        def panels(parts: int, units: int, depth: int, storage: Storage) -> Panels:
+            registers = 1 if multiplied(machine, storage, depth) is None else COUNT + 1
+            return choose(machine, parts, units, registers)
+
+        sides = (mixture.hidden, mixture.first), (mixture.inner, mixture.second)
+        first = weight(1, panels(mixture.parts, mixture.inner, *sides[0]), *sides[0])
+        second = weight(2, panels(1, mixture.out, *sides[1]), *sides[1])
         plan = Plan(decisions.pick("task_flops", _TASK_FLOPS))
         Writer(code, mixture, given, first, second, tokens, plan).write()
         scheduled = tirx.PrimFunc(list(params.values()), code.stmt(), func.ret_type, func.attrs)

@@ -70,6 +70,7 @@ class _Writer:
         self._code = code = Code()
         extents = fused.anchor.extents
         self._merge = Merge(found.rows, [extents[var] for var in found.rows], code)
+        self._element, self._view = self._merge.expr(found.left), self._merge.fused(fused)
         count, rows = int(extents[found.column]), constant(self._merge.extent)
         depth = int(extents[found.depth])
         expanded = choose(decisions, machine, count, rows, 4 * depth, depth) if dot.widen else None
@@ -96,19 +97,18 @@ class _Writer:
 
     def _product(self, depth: int, **right: Any) -> Product:
         """The product, whose right side is given by `panels` and `terms`, or by `fill`."""
-        view = self._merge.fused(self._fused)
         return Product(
             rows=self._merge.extent,
             depth=depth,
             columns=self._columns,
             left=self._left,
-            store=lambda row, column, value: view.store([row, column], value),
+            store=lambda row, column, value: self._view.store([row, column], value),
             rolled=has_long_functions(self._fused),
             **{"panels": None, "fill": None, **right},
         )
 
     def _left(self, row: Expr, k: Expr) -> Expr:
-        return substitute(self._merge.expr(self._found.left), {self._merge.row: row, self._found.depth: k})
+        return substitute(self._element, {self._merge.row: row, self._found.depth: k})
 
     def _digits(self, panels: Var, scale: Table | None, zero: Table | None) -> Product:
         """Write the rows as digits; the product of these with the codes."""

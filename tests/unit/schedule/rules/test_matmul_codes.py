@@ -109,6 +109,14 @@ def test_known_rows_and_scales_in_halves(machine: Machine, rows: tuple[int, ...]
     check(run(x, *weight.arrays), x, numbers)
 
 
+def test_rows_of_two_axes(machine: Machine) -> None:
+    weight, numbers = random(4, 96, 40, 32, "bytes")
+    run = compiled(product(weight, [te.var("n", "int64"), te.var("s", "int64")]), len(weight.arrays), machine)
+    for rows in ((1, 1), (1, 3), (2, 9)):
+        x = RNG.standard_normal((*rows, 96)).astype("float32")
+        check(run(x, *weight.arrays), x, numbers)
+
+
 @pytest.mark.parametrize("kind", ["int8", "uint8"])
 def test_bytes_without_a_scale(kind: str) -> None:
     machine = HOST.machine
