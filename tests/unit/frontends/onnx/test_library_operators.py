@@ -47,6 +47,16 @@ def test_boxes_that_overlap_are_dropped(same: Callable[..., Any], centred: int) 
         }
         for n, k, most in ((1, 40, 5), (2, 7, 100), (1, 1, 0))
     ]
+    # Some scores are equal, of either sign or both zeros; boxes are far from each other, as those of several classes
+    # are, tall or wide, as large as all others together, as small as nothing, or turned inside out.
+    for k, apart, most, overlap in ((700, (0, 0), 900, 0.4), (333, (500, 0), 99, 0), (90, (0, 9e18), 50, 0.1)):
+        place = RNG.random((2, k, 2)) * 10 + RNG.integers(0, 9, (2, k, 1)) * np.array(apart)
+        size = RNG.choice([-2.0, 0.0, 1e-20, 0.5, 3.0, 4000.0], (2, k, 2), p=[0.1, 0.1, 0.1, 0.3, 0.3, 0.1])
+        boxes = np.concatenate([place, size if centred else place + size], -1)
+        scores = RNG.integers(-3, 9, (2, 3, k)).astype("f") * np.float32(0.1)
+        scores[:, :, ::5] *= np.float32(-0.0)
+        feed = {"b": boxes.astype("f"), "s": scores, "m": np.array([most])}
+        feeds += [feed | {"t": np.array([overlap], "f"), "l": np.array([least], "f")} for least in (-0.2, 0.25)]
     same(model, *feeds, want=_onnxruntime(model))
 
 
