@@ -88,6 +88,9 @@ def _lrn(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
 def _pool(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
     apart = any(stride > size for stride, size in zip(at.get("strides", ()), at.get("kernel_shape", ()), strict=False))
     same = at.get("auto_pad", b"").startswith(b"SAME")
+    ones = all(each == 1 for name in ("strides", "dilations") for each in at.get(name, ()))
+    if node.op_type == "MaxPool" and ones and any(at.get("pads", ())) and len(at.get("kernel_shape", ())) != 2:
+        return "takes half of the padding of what is no image"
     if at.get("ceil_mode") and node.op_type != "MaxPool":
         return "has half of what ceil_mode adds before the data"
     return "begins inside of the data where auto_pad has nothing to add" if apart and same else ""

@@ -139,7 +139,7 @@ def interpret(
     weights = {t.name: weigh(onnx.numpy_helper.to_array(t)) for t in model.graph.initializer}
     values: dict[str, Any] = weights | dict(feeds)
     for node in model.graph.node:
-        used = [name for name in values if name in node.input or any(a.HasField("g") for a in node.attribute)]
+        used = [name for name in values if name in _read(node)]
         made = [name for name in node.output if name]
         given = [{name: values[name] for name in used}]
         try:
@@ -158,6 +158,13 @@ def interpret(
                 array = touch(array + lost) - lost if lost else touch(array)
             values[name] = array
     return values
+
+
+def _read(node: onnx.NodeProto) -> set[str]:
+    """The names that a node reads, or one in its graphs."""
+    inner = (each for attribute in node.attribute for each in attribute.g.node)
+    outputs = {value.name for attribute in node.attribute for value in attribute.g.output}
+    return set(node.input).union(outputs, *(_read(each) for each in inner))
 
 
 def _types(node: onnx.NodeProto, model: onnx.ModelProto, values: Mapping[str, Array]) -> dict[str, np.dtype[Any]]:

@@ -117,7 +117,9 @@ def _is_one(scale: Spread) -> bool:
 
 def _reshape(weights: Weights, node: Node, source: Stored) -> Stored | None:
     shape = dims(node.var)
-    return None if shape is None else source.reshaped([int(dim) for dim in shape])
+    if shape is None or not all(isinstance(dim, int) for dim in shape):
+        return None
+    return source.reshaped(list(shape))
 
 
 def _permute(weights: Weights, node: Node, source: Stored) -> Stored | None:

@@ -93,6 +93,31 @@ def test_a_sum_of_bfloat16_is_right() -> None:
     assert abs(float(total) / float(x.astype(np.float64).sum()) - 1) < 2**-8
 
 
+def test_padding_that_the_evaluator_takes_half_of() -> None:
+    """Of a pool of one axis, where it is followed by what onnxruntime does not have."""
+    text = "f (double[1, 1, 3] x) => (double[a, b, c] y) { y = MaxPool <kernel_shape = [3], pads = [1, 1]> (x) }"
+    case = _case(text, x=np.array([[[3.0, 1.0, 2.0]]]))
+    with pytest.raises(engines.Refused, match="half of the padding"):
+        engines.by_evaluator(case.model.graph.node, case.model.opset_import, case.feeds, ["y"])
+    assert judge.judge(case).kind == "agrees"
+
+
+def test_a_graph_inside_a_node_gets_what_it_reads() -> None:
+    """bfloat16, which onnxruntime takes from nobody, is none of that."""
+    case = _case(
+        """f (bool d, float[2] x, float[2] z) => (float[2] y) {
+            b = Cast <to = 16> (z)
+            y = If (d) <
+                then_branch = t () => (float[2] u) { u = Exp (x) },
+                else_branch = e () => (float[2] v) { v = Neg (x) }
+            >
+        }"""
+    )
+    names = {node.op_type: judge._read(node) for node in case.model.graph.node}
+    assert names["If"] >= {"d", "x"}
+    assert "b" not in names["If"]
+
+
 def test_an_input_that_is_refused_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(*_: object) -> None:
         raise InputError("no")

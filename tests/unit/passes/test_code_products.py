@@ -136,3 +136,23 @@ def test_halves() -> None:
     (got,) = dscc.compile(built, jobs=1, fallback=False).load().run(None, {"x": x})
     assert got.dtype == np.float16
     np.testing.assert_allclose(got.astype(np.float64), x.astype(np.float64) @ weight, rtol=3e-3, atol=0.05)
+
+
+def test_a_constant_in_a_shape_of_open_sizes() -> None:
+    """It is no weight that can be read, and none of a product of codes."""
+    w = numpy_helper.from_array(RNG.standard_normal((6, 8)).astype(np.float32), "w")
+    one = numpy_helper.from_array(np.array([-1]), "one")
+    nodes = [
+        node("Shape", ["x"], ["columns"], start=1),
+        node("Concat", ["columns", "one"], ["shape"], axis=0),
+        node("Reshape", ["w", "shape"], ["d"]),
+        node("MatMul", ["x", "d"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", 1, ["n", "k"])
+    graph = helper.make_graph(nodes, "g", [x], [helper.make_tensor_value_info("y", 1, None)], [w, one])
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    loaded = dscc.compile(built, jobs=1).load()
+    for k in (4, 16):
+        data = RNG.standard_normal((3, k)).astype(np.float32)
+        (got,) = loaded.run(None, {"x": data})
+        np.testing.assert_allclose(got, data @ numpy_helper.to_array(w).reshape(k, -1), atol=1e-5)
