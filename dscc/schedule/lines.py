@@ -11,6 +11,7 @@ from tvm.ir import Expr, Var
 from dscc.schedule.code import Code, Index, constant, index, product, quotient
 from dscc.schedule.convolution import Convolution
 from dscc.schedule.stages import substitute
+from dscc.schedule.taps import Taps
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,24 @@ class Window:
     buffer with the padding in place, and with room to the right so that the last tile of a row may be a whole one.
     """
 
-    def __init__(self, code: Code, conv: Convolution, lanes: int, pixels: Index, form: Form | None = None):
-        """`pixels`: output columns that are computed, of which those beyond the width are not stored."""
+    def __init__(
+        self,
+        code: Code,
+        conv: Convolution,
+        lanes: int,
+        pixels: Index,
+        form: Form | None = None,
+        taps: tuple[Taps, Taps] | None = None,
+    ):
+        """`pixels`: output columns that are computed, of which those beyond the width are not stored; `taps`: those
+        that are read, down and along.
+        """
         self._code, self._conv, self._lanes = code, conv, lanes
         self._form = form or Form(conv.channels, "float32", conv.data, tirx.const(0.0, "float32"))
+        self._down, self._along = taps or (Taps.every(conv.height), Taps.every(conv.width))
         width = conv.width
         self.copies = form is not None or conv.height.padded or conv.source is None or constant(width.out) is None
-        pitch = (pixels - 1) * width.stride + width.reach if self.copies else width.size
+        pitch = (pixels - 1) * width.stride + self._along.reach if self.copies else width.size
         self.pitch: Index = pitch if isinstance(pitch, int) else code.opaque("pitch", pitch)
         self._flat = None if conv.source is None or form is not None else code.view(conv.source).buffer
 
@@ -85,16 +97,16 @@ class Window:
         code, height, width = self._code, self._conv.height, self._conv.width
         form = self._form
         pitch = product([self.pitch, form.channels])
-        size = product([pitch, (block.most - 1) * height.stride + height.reach])
+        size = product([pitch, (block.most - 1) * height.stride + self._down.reach])
         buffer = code.heap("lines", size, form.dtype).buffer
-        left = width.before * form.channels
-        room, known = self.pitch - width.before, constant(width.size)
+        left = self._along.before * form.channels
+        room, known = self.pitch - self._along.before, constant(width.size)
         if known is not None and isinstance(room, int):
             middle: Index = min(known, room) * form.channels
         else:
             middle = code.opaque("middle", tirx.min(index(width.size), index(room)) * form.channels)
-        with code.loop((block.rows - 1) * height.stride + height.reach, "r") as r:
-            line = code.opaque("line", block.first * height.stride - height.before + r)
+        with code.loop((block.rows - 1) * height.stride + self._down.reach, "r") as r:
+            line = code.opaque("line", block.first * height.stride - self._down.before + r)
             to = code.opaque("to", r * pitch)
             inside = tirx.And(tirx.LE(index(0), line), tirx.LT(line, height.size)) if height.padded else True
             with code.when(inside):

@@ -255,9 +255,7 @@ def _blocks(operands: Operands) -> tuple[Depth, Depth]:
     depth = operands.depth
     for cut in range(len(depth)):
         length = constant(product([extent for _, extent in depth[cut:]]))
-        if length is None:
-            break
-        if length <= operands.run or cut == len(depth) - 1:
+        if (length is not None and length <= operands.run) or cut == len(depth) - 1:
             return depth[:cut], depth[cut:]
     return (), depth
 

@@ -27,6 +27,7 @@ from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.microkernel import UNROLL, Depth, Operands, Partial, Terms, has_long_functions, write_tile
+from dscc.schedule.taps import Taps
 from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of, vector_base
 
 _TASKS = 8  # this many keep threads busy, if a block of rows then has at least
@@ -124,13 +125,19 @@ class Writer:
         self._across_rows = self._wide is None and steps >= _DIVISION_STEPS
         rounded = self._wide is None and not self._across_rows
         pixels = index(self._tiles) * columns.tile.rows if rounded else conv.width.out
+        self._down, self._along = self._reached()
         self._window = self._make_window(pixels if self._wide is None else self._wide)
         self._rolled = has_long_functions(fused)
         weights = 4 * depth * conv.groups * columns.panels * columns.tile.width
         self._large_weights = weights > machine.l2_bytes // 2
 
+    def _reached(self) -> tuple[Taps, Taps]:
+        """The taps that are multiplied, down and along."""
+        return Taps.reached(self._code, self._conv.height), Taps.reached(self._code, self._conv.width)
+
     def _make_window(self, pixels: Index) -> Window:
-        return Window(self._code, self._conv, self._machine.lanes(), pixels)
+        taps = (self._down, self._along)
+        return Window(self._code, self._conv, self._machine.lanes(), pixels, taps=taps)
 
     def write(self) -> tirx.Stmt:
         """The body of the function."""
@@ -165,20 +172,22 @@ class Writer:
         conv, height = self._conv, self._conv.height
         budget = self._machine.l2_bytes // self._decisions.pick("l2_parts", _L2_PARTS)  # elements
         # What a window reaches beyond its block is copied for every block: at most twice as much as the block itself.
-        half = height.reach // 2 // height.stride
-        least = max(_LEAST_ROWS, half)
-        pitch, tall = constant(self._window.pitch), constant(height.out)
-        if pitch is not None and tall is not None:
-            fit = (budget // (pitch * conv.channels) - height.reach) // height.stride + 1
-            flops = 2 * conv.outputs * height.kernel * conv.width.kernel * conv.channels * (self._wide or 1)
+        pitch, tall, reach = constant(self._window.pitch), constant(height.out), constant(self._down.reach)
+        taps = constant(product([self._down.count, self._along.count]))
+        if pitch is not None and tall is not None and reach is not None and taps is not None:
+            half = reach // 2 // height.stride
+            least = max(_LEAST_ROWS, half)
+            fit = (budget // (pitch * conv.channels) - reach) // height.stride + 1
+            flops = 2 * conv.outputs * taps * conv.channels * (self._wide or 1)
             fair = max(least, -(-tall // _TASKS), -(-_TASK_FLOPS // flops))
             rows = max(1, min(max(fit, half), fair, tall))
             even = -(-tall // -(-tall // rows))
             others = [max(1, even // 2), min(tall, 2 * even), tall]
             return self._decisions.pick("rows", list(dict.fromkeys([even, *others])))
-        lines = quotient(budget, index(self._window.pitch) * conv.channels) - height.reach
+        around = quotient(quotient(self._down.reach, 2), height.stride)
+        lines = quotient(budget, index(self._window.pitch) * conv.channels) - self._down.reach
         fit = quotient(lines, height.stride) + 1  # less than 1 is made 1 below
-        fair = tirx.max(index(least), index(ceildiv(height.out, _TASKS)))
+        fair = tirx.max(tirx.max(index(_LEAST_ROWS), around), index(ceildiv(height.out, _TASKS)))
         if self._large_weights:
             # Every block reads all of them, from beyond the L2 cache: few blocks, of pixels enough.
             panels = conv.groups * self._columns.panels
@@ -186,7 +195,7 @@ class Writer:
             wanted = -(-_TASKS // (parts * (constant(conv.batch) or 1)))
             fewest = ceildiv(_LEAST_PIXELS, tirx.max(index(1), index(conv.width.out)))
             fair = tirx.max(index(fewest), index(ceildiv(height.out, wanted)))
-        return self._code.opaque("most", tirx.max(index(1), tirx.min(tirx.max(fit, index(half)), fair)))
+        return self._code.opaque("most", tirx.max(index(1), tirx.min(tirx.max(fit, around), fair)))
 
     def _panels_of_task(self, blocks: int | None, panels: int) -> int:
         """All of them, unless there are too few blocks to keep threads busy: every task copies its data anew."""
@@ -209,15 +218,15 @@ class Writer:
             within, group = (index(0), panel) if columns.panels == 1 else _divide(panel, columns.panels)
         base = code.opaque("base", group * conv.outputs + panel_base(within, columns))
         depth = conv.width.kernel * conv.inputs
-        blocks = 1
+        blocks: Index = 1
         panel_bytes = conv.height.kernel * depth * columns.tile.width * 4
         if self._unit == 1 and conv.height.kernel > 1 and panel_bytes > self._machine.l2_bytes // 4:
-            blocks = conv.height.kernel  # of the reduction: the weights of one do not leave the L2 cache
+            blocks = self._down.count  # of the reduction: the weights of one do not leave the L2 cache
         tiles = self._tiles
         if self._across_rows:
             tiles = code.opaque("tiles", ceildiv(block.rows * conv.width.out, columns.tile.rows))
         sums = None
-        if blocks > 1:
+        if constant(blocks) != 1:
             size = product([block.most, self._tiles, columns.tile.rows * columns.tile.width])
             sums = code.heap("sums", size).buffer
         with (
@@ -262,9 +271,11 @@ class Writer:
         tile, height, width = columns.tile, conv.height, conv.width
         joined = conv.groups == 1 and width.dilation == 1
         inputs = self._channels // conv.groups // self._unit
-        run = width.kernel * inputs
-        depth: list[tuple[str, Index]] = [("ry", height.kernel)]
-        depth += [("k", run)] if joined else [("rx", width.kernel), ("rc", inputs)]
+        run, (down_taps, along_taps) = width.kernel * inputs, (self._down, self._along)
+        depth: list[tuple[str, Index]] = [("ry", down_taps.count)]
+        along = product([along_taps.count, inputs])
+        depth += [("k", along)] if joined else [("rx", along_taps.count), ("rc", inputs)]
+        first = down_taps.first * run + along_taps.first * inputs
         if sums is not None:
             depth[0] = ("ry", 1)
 
@@ -272,9 +283,9 @@ class Writer:
             ry = ks[0] if sums is None else sums[1]
             down = ry * height.dilation * lines.pitch
             if joined:
-                return down + ks[1] * self._unit, ry * run + ks[1]
+                return down + ks[1] * self._unit, first + ry * run + ks[1]
             along = ks[1] * (width.dilation * self._channels) + ks[2] * self._unit
-            return down + along, ry * run + ks[1] * inputs + ks[2]
+            return down + along, first + ry * run + ks[1] * inputs + ks[2]
 
         partial = None
         if sums is not None:
@@ -285,7 +296,7 @@ class Writer:
 
             partial = Partial(
                 sums[1],
-                height.kernel - 1,
+                down_taps.count - 1,
                 lambda i, within: tirx.BufferLoad(sums[0], place(i, within)),
                 lambda i, within, value: tirx.BufferStore(sums[0], value, place(i, within)),
             )

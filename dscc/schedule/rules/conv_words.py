@@ -21,6 +21,7 @@ from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.microkernel import Depth, Terms
 from dscc.schedule.rules.conv import Position, Writer
+from dscc.schedule.taps import Taps
 from dscc.schedule.tiling import Columns, choose
 from dscc.schedule.words import Instruction, Integers, WordPacking, Words, right_of
 from dscc.schedule.words import choose as choose_instruction
@@ -81,6 +82,10 @@ class _Writer(Writer):
         self._dot, self._data, self._padded = dot, data, channels
         super().__init__(fused, conv, turned, columns, panels, machine, decisions)
         self._channels, self._unit = channels, dot.group
+
+    def _reached(self) -> tuple[Taps, Taps]:
+        # All: what the sums start with stands for padding too.
+        return Taps.every(self._conv.height), Taps.every(self._conv.width)
 
     def _make_window(self, pixels: Index) -> Window:
         data, dot = self._data, self._dot

@@ -51,6 +51,10 @@ CASES = {
     "large window": {"channels": 16, "outputs": 96, "kernel": 5, "stride": 2, "pads": (2, 2, 2, 2)},
     "groups of one channel": {"channels": 4, "outputs": 8, "kernel": 3, "pads": (1, 1, 1, 1), "groups": 4},
     "no padding": {"channels": 6, "outputs": 20, "kernel": 2},
+    "taps far apart": {"channels": 8, "outputs": 24, "kernel": 3, "pads": (12, 12, 12, 12), "dilation": 12},
+    "taps before": {"channels": 5, "outputs": 7, "kernel": 5, "pads": (40, 23, 1, 20), "dilation": 10, "stride": 2},
+    "taps behind": {"channels": 4, "outputs": 6, "kernel": 3, "pads": (1, 4, 37, 30), "dilation": 17, "groups": 2},
+    "taps around": {"channels": 3, "outputs": 9, "kernel": 2, "pads": (20, 20, 20, 20), "dilation": 40},
 }
 
 
@@ -79,7 +83,10 @@ def test_symbolic_extents(compile_packed, case):
     run_case(compile_packed, ("n", "h", "w"), sizes, **CASES[case])
 
 
-@pytest.mark.parametrize("case", ["first layer", "uneven padding", "dilated groups", "no padding"])
+KNOWN = ["first layer", "uneven padding", "dilated groups", "no padding", *(case for case in CASES if "taps" in case)]
+
+
+@pytest.mark.parametrize("case", KNOWN)
 def test_known_extents(compile_packed, case):
     run_case(compile_packed, ("n", 13, 19), [(1, 13, 19), (3, 13, 19)], **CASES[case])
 
@@ -93,6 +100,8 @@ def test_weights_larger_than_the_cache_are_taken_in_parts(compile_packed):
     large = {"channels": 512, "outputs": 40, "kernel": 3, "pads": (1, 1, 1, 1)}
     run_case(compile_packed, (1, 7, 7), [(1, 7, 7)], **large)
     run_case(compile_packed, ("n", "h", "w"), [(1, 17, 7), (2, 3, 20)], **large)
+    far = large | {"pads": (12, 12, 12, 12), "dilation": 12}
+    run_case(compile_packed, ("n", "h", "w"), [(1, 17, 7), (2, 3, 20), (1, 14, 13)], **far)
 
 
 @pytest.mark.parametrize("case", CASES)
