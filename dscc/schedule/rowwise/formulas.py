@@ -34,6 +34,8 @@ def without_ones(stage: Stage) -> Stage:
 def operand(stage: Stage) -> tuple[str, Expr]:
     """("Max", x) of `acc = max(acc, x)`; see COMBINE."""
     combine, value = type(stage.value).__name__, stage.value
+    if combine == "Mul" and str(stage.buffer.dtype).startswith("float"):
+        raise NotRowwise  # the product of every sixteenth factor may be infinite where that of all of them is not
     if combine in COMBINE:
         for own, other in ((value.a, value.b), (value.b, value.a)):
             if isinstance(own, Load) and own.source.same_as(stage.buffer):

@@ -2,15 +2,16 @@
 
     C[.., m, n] = epilogue(sum_k A[.., m, k] * W[k, n])
 
-The weight is packed as [panel][k][column] at compile time if it is constant, else panel by panel at run time. Tiles of
-rows overlap where the number of rows is no multiple of the tile, so that no predicate is needed; fewer rows than one
-tile have code of their own.
+The weight is packed as [panel][k][column] at compile time if it is constant, else panel by panel at run time. One that
+is converted on the way, as from halves, is packed as it is stored: it is expanded panel by panel, or, where rows are
+few, in registers. Tiles of rows overlap where the number of rows is no multiple of the tile, so that no predicate is
+needed; fewer rows than one tile have code of their own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm import tirx
 from tvm.ir import Expr, Var
@@ -24,10 +25,12 @@ from dscc.schedule.epilogue import Fused
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
 from dscc.schedule.merge import Merge
-from dscc.schedule.microkernel import has_long_functions
+from dscc.schedule.microkernel import Operands, has_long_functions
 from dscc.schedule.product import Product, write_product
 from dscc.schedule.stages import is_one, product, product_of, substitute, unravel, variables
 from dscc.schedule.tiling import Columns, PanelPacking, choose
+
+_STEPS, _CHAINS = 4, 2  # of rows that are expanded in registers: the sums of one step would wait for one another
 
 
 @dataclass(frozen=True)
@@ -111,39 +114,52 @@ class Matmul(Rule):
         params = list(func.params)
         packings: dict[int, Packing] = {}
         panels = None
-        plain = isinstance(right, Load) and right.source in params and not found.batch
-        which = params.index(right.source) if plain else -1
+        stored = right.value if isinstance(right, tirx.Cast) else right
+        plain = isinstance(stored, Load) and stored.source in params and not found.batch
+        which = params.index(stored.source) if plain else -1
         if which in constants:
-            axes = packed_axes(right, found.depth, found.column)
+            axes = packed_axes(stored, found.depth, found.column)
             if axes is not None:
                 packings[which] = PanelPacking(columns, axes)
-                packed_shape = (columns.panels, depth, columns.tile.width)
-                panels = tirx.decl_buffer([index(extent) for extent in packed_shape], "float32", right.source.name)
+                packed_shape = [index(extent) for extent in (columns.panels, depth, columns.tile.width)]
+                panels = tirx.decl_buffer(packed_shape, str(stored.source.dtype), stored.source.name)
                 params[which] = panels
+        converted = panels is not None and isinstance(right, tirx.Cast)
         view = merge.fused(fused)
 
         def write(batch: Sequence[Expr]) -> None:
             at = dict(zip(found.batch, batch, strict=True))
 
             def fill(k: Expr, column: Expr, panel: Expr, place: Expr) -> Expr:
-                return substitute(right, {**at, found.depth: k, found.column: column})
+                if panels is None:
+                    return substitute(right, {**at, found.depth: k, found.column: column})
+                return tirx.Cast("float32", tirx.BufferLoad(panels, [panel, k, place]))
 
-            write_product(
-                code,
-                Product(
-                    rows=merge.extent,
-                    depth=depth,
-                    columns=columns,
-                    left=lambda row, k: substitute(left, {**at, merge.row: row, found.depth: k}),
-                    panels=panels,
-                    fill=fill if panels is None else None,
-                    store=lambda row, column, value: view.store([*batch, row, column], value),
-                    rolled=has_long_functions(fused),
-                    parallel=not found.batch,
-                ),
-                machine,
-                decisions,
+            def left_of(row: Expr, k: Expr) -> Expr:
+                return substitute(left, {**at, merge.row: row, found.depth: k})
+
+            def in_registers(row: Expr, panel: Expr) -> Operands:
+                return Operands(
+                    [("k", depth)],
+                    lambda i, ks: left_of(row + i, ks[0]),
+                    lambda ks, column: fill(ks[0], column, panel, column),
+                    unroll=_STEPS,
+                    chains=_CHAINS if depth % _STEPS == 0 and depth > _STEPS else 1,
+                )
+
+            made = Product(
+                rows=merge.extent,
+                depth=depth,
+                columns=columns,
+                left=left_of,
+                panels=None if converted else panels,
+                fill=fill if converted or panels is None else None,
+                store=lambda row, column, value: view.store([*batch, row, column], value),
+                rolled=has_long_functions(fused),
+                parallel=not found.batch,
             )
+            few = replace(made, panels=panels, fill=None, terms=in_registers)
+            write_product(code, made, machine, decisions, (lambda: few) if converted else None)
 
         if found.batch:
             shape = [extents[var] for var in found.batch]

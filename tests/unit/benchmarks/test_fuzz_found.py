@@ -10,6 +10,18 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # Every sixteenth factor was multiplied first: 4 ** 160 is infinite.
+    "a product of large and small numbers in turn": (
+        """(float[160, 2] x) => (float[1, 1] y) <float[1, 2] w = {4.0, 0.25}> {
+        a = Erf(x) z = Mul(a, a) e = Exp(z) d = Div(e, e) p = Mul(d, w) y = ReduceProd(p) }""",
+        {"x": (160, 2)},
+    ),
+    # A choice times what it chooses from, in a variable: TVM made an integer of the type float.
+    "a sum of what is chosen times what it is chosen from": (
+        """(float[33, 8] x, float[8] s) => (float[1, 8] y) <int64[1] axis = {-2}> {
+        p = PRelu(x, s) m = Mul(p, x) a = Abs(m) y = ReduceSum(a, axis) }""",
+        {"x": (33, 8), "s": (8,)},
+    ),
     # TVM's simplifier went through the place that is read some hundred times.
     "a power that is turned around": (
         "(float[n, m, k] x) => (float[k, m, n] y) <float e = {2.5}> { a = Abs(x) p = Pow(a, e) y = Transpose(p) }",

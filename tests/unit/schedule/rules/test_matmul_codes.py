@@ -11,12 +11,14 @@ from tvm import te, tirx
 
 from dscc import targets
 from dscc.passes.lower import fuse_weight_casts
+from dscc.schedule.base import Rule
 from dscc.schedule.codes.define import Packed, compact, pack
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
+from dscc.schedule.rules.matmul import Matmul
 from dscc.schedule.rules.matmul_codes import MatmulCodes
 
-HOST = targets.resolve(None)
+HOST, RULE = targets.resolve(None), MatmulCodes()
 MACHINES = {
     "ssse3": Machine(features=frozenset({"sse3", "ssse3"})),
     "avx2": Machine(256, 16, features=frozenset({"sse3", "ssse3", "avx2"})),
@@ -41,9 +43,9 @@ def placeholder(shape: Sequence, dtype: str, name: str) -> te.Tensor:
     return te.placeholder([tirx.const(d, "int64") if isinstance(d, int) else d for d in shape], dtype, name)
 
 
-def compiled(func: tirx.PrimFunc, constants: int, machine: Machine) -> Callable[..., np.ndarray]:
+def compiled(func: tirx.PrimFunc, constants: int, machine: Machine, rule: Rule = RULE) -> Callable[..., np.ndarray]:
     """`run(data, *constants)` of a function of float32."""
-    plan = MatmulCodes().apply(func, frozenset(range(1, 1 + constants)), machine, Decisions())
+    plan = rule.apply(func, frozenset(range(1, 1 + constants)), machine, Decisions())
     assert plan is not None, f"refused:\n{func.script()}"
     ready = plan.func.with_attr("tirx.is_scheduled", True).with_attr("global_symbol", "kernel")
     library = tvm.compile(tvm.IRModule({"kernel": ready}), HOST.tvm_target)
@@ -130,6 +132,21 @@ def test_bytes_without_a_scale(kind: str) -> None:
         check(run(x, stored), x, stored.astype("float64"))
 
 
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+@pytest.mark.parametrize(("depth", "columns"), [(1, 1), (7, 17), (64, 48), (131, 33), (300, 70)])
+def test_weights_that_are_converted_on_the_way(machine: Machine, kind: str, depth: int, columns: int) -> None:
+    """By the rule for products of reals: packed as they are stored, whatever the number of rows."""
+    stored = (RNG.standard_normal((depth, columns)) * 40).astype(kind)
+    weight = placeholder(stored.shape, kind, "w")
+    for given, counts in ((te.var("n", "int64"), (1, 2, 6, 40)), (3, (3,)), (29, (29,))):
+        data = placeholder([given, depth], "float32", "x")
+        func = te.create_prim_func([data, weight, fuse_weight_casts._product(data, weight)])
+        run = compiled(func, 1, machine, Matmul())
+        for rows in counts:
+            x = RNG.standard_normal((rows, depth)).astype("float32")
+            check(run(x, stored), x, stored.astype("float64"))
+
+
 def test_numbers_of_all_sizes_side_by_side(machine: Machine) -> None:
     """Each row keeps the precision of its own largest element; zeros, the smallest and the largest floats included."""
     weight, numbers = random(4, 64, 40, 32, "same")
@@ -168,4 +185,4 @@ def test_a_table_of_numbers_is_left_to_others() -> None:
         32, 4, 32, np.zeros((16, 8), np.uint8), np.ones((1, 8), "float32"), table=np.arange(16, dtype="float32")
     )
     func = product(weight, [te.var("n", "int64")])
-    assert MatmulCodes().apply(func, frozenset({1, 2, 3}), MACHINES["vnni"], Decisions()) is None
+    assert RULE.apply(func, frozenset({1, 2, 3}), MACHINES["vnni"], Decisions()) is None

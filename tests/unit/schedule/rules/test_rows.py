@@ -142,12 +142,12 @@ def test_mean_over_the_image(compile_any, channels):
 
 
 @pytest.mark.parametrize("axis", [1, 2, [0, 2], None])
-@pytest.mark.parametrize("name", ["sum", "max", "min", "mean", "prod", "variance"])
+@pytest.mark.parametrize("name", ["sum", "max", "min", "mean", "variance"])
 def test_reductions(name, axis, compile_one):
     run = compile_one(RULE, {"x": ("a", "b", "c")}, lambda bb, x: getattr(op, name)(x, axis=axis))
-    reference = {"variance": np.var, "prod": np.prod}.get(name) or getattr(np, name)
+    reference = {"variance": np.var}.get(name) or getattr(np, name)
     for shape in ((3, 5, 35), (1, 1, 1), (2, 17, 16)):
-        x = normal(*shape) if name != "prod" else (1 + 0.1 * normal(*shape)).astype("float32")
+        x = normal(*shape)
         want = np.asarray(reference(x.astype("float64"), axis=tuple(axis) if isinstance(axis, list) else axis))
         # Each factor of a product adds a rounding of half a unit; those of a sum are small beside its terms.
         close(run(x), want, 2e-6 if name != "prod" else max(2e-6, x.size / want.size * 2**-24))
@@ -240,7 +240,14 @@ def guarded(a, b):
     return te.create_prim_func([a, te.compute(a.shape[:1], lambda i: te.sum(safe[i, k], axis=k), name="sum")])
 
 
-@pytest.mark.parametrize("make", [elementwise, matrix_product_then_sum, guarded])
+def product_of_floats(a, b):
+    """In any other order the product of some may be infinite."""
+    k = te.reduce_axis((0, a.shape[1]), name="k")
+    times = te.comm_reducer(lambda x, y: x * y, lambda t: tirx.const(1, t), name="prod")
+    return te.create_prim_func([a, te.compute(a.shape[:1], lambda i: times(a[i, k], axis=k), name="product")])
+
+
+@pytest.mark.parametrize("make", [elementwise, matrix_product_then_sum, guarded, product_of_floats])
 def test_what_has_no_rows_is_refused(make):
     func = make(te.placeholder(i64(8, 8), name="a"), te.placeholder(i64(8, 8), name="b"))
     assert RULE.apply(func, frozenset(), Machine(), Decisions()) is None
