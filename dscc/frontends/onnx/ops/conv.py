@@ -34,7 +34,10 @@ def convolve(node: Node, x: Expr, weight: Value) -> Expr:
     groups = node.attr("group", 1)
     if len(kernel) not in _CONV:
         raise node.unsupported(f"a convolution over {len(kernel)} spatial dimensions is not supported; 1 to 3 are")
-    node.require_equal(shape[1], weight.shape[1] * groups, "the number of channels")
+    channels = weight.shape[1] * groups
+    if static(shape[1]) is None:  # kernels want to know it
+        x = node.restate(x, [shape[0], channels, *shape[2:]], "the data of the convolution")
+    node.require_equal(x.ty.shape.values[1], channels, "the number of channels")
     over = windows(node, kernel, tuple(shape[2:]))
     padding = over.padding
     if padding is None:

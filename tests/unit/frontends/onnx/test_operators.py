@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from onnx import helper
 
+import dscc
+
 from .conftest import build, noise
 
 N = helper.make_node
@@ -39,6 +41,17 @@ def _conv(**attributes: Any) -> Any:
 )
 def test_convolution(agree: Callable[..., Any], attributes: dict[str, Any]) -> None:
     agree(build([_conv(**attributes)], IMAGE, {"w": noise(6, 4, 3, 3), "b": noise(6)}), *IMAGES, tolerance=1e-4)
+
+
+def test_convolution_of_as_many_channels_as_the_weight_has(agree: Callable[..., Any]) -> None:
+    inputs = {"x": ("f", ("n", "c", "h", "w")), "p": ("i", (8,))}
+    weights = {"w": noise(6, 4, 3, 3), "b": noise(6)}
+    agree(build([_conv(strides=[2, 2])], {"x": inputs["x"]}, weights), *IMAGES, tolerance=1e-4)
+    model = build([N("Pad", ["x", "p"], ["q"]), N("Conv", ["q", "w", "b"], ["y"], strides=[2, 2])], inputs, weights)
+    pads = np.array([0, 0, 0, 0, 0, 0, 3, 1])
+    agree(model, *({**image, "p": pads} for image in IMAGES), tolerance=1e-4)
+    functions = dscc.compile(model).manifest.kernels["functions"]
+    assert [kernel["rule"] for name, kernel in functions.items() if "conv" in name] == ["conv"]
 
 
 def test_grouped_convolution(agree: Callable[..., Any]) -> None:
