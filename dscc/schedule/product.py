@@ -48,6 +48,7 @@ class Product:
         rolled: the epilogue is too long to be unrolled.
         parallel: the loop over tasks may be parallel.
         terms: (first row of a tile, panel) to what the tile sums up, instead of products of `left` and the right side.
+        work: multiply-adds that take as long as one step of the depth.
     """
 
     rows: Index
@@ -60,6 +61,7 @@ class Product:
     rolled: bool
     parallel: bool = True
     terms: Callable[[Expr, Expr], Terms] | None = None
+    work: int = 1
 
 
 def write_product(
@@ -95,7 +97,7 @@ def _write(code: Code, product: Product, machine: Machine, decisions: Decisions,
     if not isinstance(tiles, int):
         tiles = code.opaque("tiles", tiles)
     right_bytes = panels * depth * tile.width * 4
-    tile_flops = 2 * tile.rows * depth * tile.width
+    tile_flops = 2 * tile.rows * depth * tile.width * product.work
     share = machine.l2_bytes * decisions.pick("l2_percent", _L2_PERCENT) // 100
     task_flops = decisions.pick("task_flops", _TASK_FLOPS)
     unroll = decisions.pick("unroll", UNROLL)

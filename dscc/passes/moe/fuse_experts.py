@@ -64,7 +64,7 @@ class FuseExperts(Pass):
                 try:
                     if elsewhere:
                         raise Refused(f"target '{ctx.target.name}' has no rule for it, and would run it on the host")
-                    experts = build(mixed, found.leaves, Weights(graph, mod))
+                    experts = build(mixed, found.leaves, Weights(graph, mod, products=True))
                 except Refused as why:
                     ctx.remark(f"{self.name}: refused at {mixed.node}: {why}")
                     continue

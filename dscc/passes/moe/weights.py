@@ -25,10 +25,14 @@ Array = np.ndarray
 
 
 class Weights:
-    """Reads weights of one function, each once."""
+    """Reads weights of one function, each once.
 
-    def __init__(self, graph: Graph, mod: tvm.IRModule):
-        self._graph, self._mod = graph, mod
+    Args:
+        products: a product of rows with a matrix stands for the matrix that is in it.
+    """
+
+    def __init__(self, graph: Graph, mod: tvm.IRModule, products: bool = False):
+        self._graph, self._mod, self._products = graph, mod, products
         self._found: dict[relax.Expr, Stored | None] = {}
 
     def read(self, expr: relax.Expr) -> Stored | None:
@@ -50,8 +54,9 @@ class Weights:
             return self._part(node)
         if node.op == "relax.call_tir":
             kernel = kernels.read(node.value, self._mod)
-            if kernel is None and (product := kernels.multiplied(node.value, self._mod)) is not None:
-                kernel = product[1]  # a product stands for the matrix that is in it
+            if kernel is None and self._products:
+                product = kernels.multiplied(node.value, self._mod)
+                kernel = None if product is None else product[1]
             return None if kernel is None else expanded(kernel, [self.known(arg) for arg in kernel.args])
         if node.op not in _RULES:
             return None

@@ -32,6 +32,7 @@ from dscc.schedule.product import Product, write_product
 from dscc.schedule.rules.matmul import Roles, roles
 from dscc.schedule.stages import substitute
 from dscc.schedule.tiling import Columns, PanelPacking, Tile, choose
+from dscc.schedule.words import WORD_BYTES
 
 _MOST_VECTORS = 4
 Table = Callable[[Expr, Expr, Expr, int], Expr]
@@ -125,7 +126,8 @@ class _Writer:
 
             return Digits(self._dot, codes, digits, row, words, table(scale), table(zero))
 
-        return self._product(codes.blocks * codes.words, panels=panels, terms=terms)
+        work = COUNT * codes.per // WORD_BYTES
+        return self._product(codes.blocks * codes.words, panels=panels, terms=terms, work=work)
 
     def _expand(self, panels: Var, scale: Table | None, zero: Table | None) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
         """Elements of the weight, from the words of their codes."""

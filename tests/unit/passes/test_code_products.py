@@ -156,3 +156,21 @@ def test_a_constant_in_a_shape_of_open_sizes() -> None:
         data = RNG.standard_normal((3, k)).astype(np.float32)
         (got,) = loaded.run(None, {"x": data})
         np.testing.assert_allclose(got, data @ numpy_helper.to_array(w).reshape(k, -1), atol=1e-5)
+
+
+def test_a_product_of_codes_is_no_weight_of_the_next_product() -> None:
+    """Though it is known which matrix is in it, as experts are read."""
+    codes = numpy_helper.from_array(RNG.integers(0, 256, (8, 1, 8)).astype(np.uint8), "w")
+    scales = numpy_helper.from_array((RNG.random((8, 1)) + 0.5).astype(np.float32), "s")
+    inputs = [helper.make_tensor_value_info(name, 1, shape) for name, shape in (("x", [3, 8]), ("v", [8, 3]))]
+    nodes = [
+        node("MatMulNBits", ["x", "w", "s"], ["p"], domain="com.microsoft", K=8, N=8, bits=4, block_size=16),
+        node("MatMul", ["v", "p"], ["y"]),
+    ]
+    outputs = [helper.make_tensor_value_info(name, 1, None) for name in ("p", "y")]
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("com.microsoft", 1)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [codes, scales])
+    loaded = dscc.compile(helper.make_model(graph, opset_imports=opsets, ir_version=10), jobs=1).load()
+    x, v = RNG.standard_normal((3, 8)).astype(np.float32), RNG.standard_normal((8, 3)).astype(np.float32)
+    product, result = loaded.run(None, {"x": x, "v": v})
+    np.testing.assert_allclose(result, v @ product, rtol=1e-4, atol=1e-4)
