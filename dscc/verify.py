@@ -160,13 +160,39 @@ def _onnxruntime(model: Path) -> Reference:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    # onnxruntime 1.32 rounds the rows of products with weights of few bits to 8 bits, unless told not to: 0.6% off.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", _REAL_ROWS)
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(model.parent))
+    session = onnxruntime.InferenceSession(_with_real_rows(model), options, providers=["CPUExecutionProvider"])
     return Reference(
         f"onnxruntime {onnxruntime.__version__}",
         lambda names, feeds: session.run(names, dict(feeds)),
         session.get_inputs(),
         [info.name for info in session.get_outputs()],
     )
+
+
+_REAL_ROWS = "1"  # the accuracy level at which rows stay float32
+
+
+def _with_real_rows(model: Path) -> str | bytes:
+    """The model for onnxruntime: without the leave to round rows, where a MatMulNBits gives it."""
+    import onnx
+
+    try:
+        proto = onnx.load(model, load_external_data=False)
+    except Exception:  # noqa: BLE001  as in `_plain`
+        return str(model)
+    given = [
+        attribute
+        for graph in (proto.graph, *proto.functions)
+        for node in graph.node
+        for attribute in node.attribute
+        if node.op_type == "MatMulNBits" and attribute.name == "accuracy_level"
+    ]
+    for attribute in given:
+        attribute.i = int(_REAL_ROWS)
+    return proto.SerializeToString() if given else str(model)
 
 
 @dataclass(frozen=True)

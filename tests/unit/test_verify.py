@@ -150,3 +150,32 @@ def test_first_departure_that_only_fusion_brings_out(model: Path) -> None:
     found = verify.first_departure(model, feeds, lambda path: Engine(path, {"b", "y"}, only_alone=True))
     assert found is not None
     assert (found.node, found.fused) == ("b", True)
+
+
+def test_onnxruntime_does_not_round_the_rows_of_products_with_few_bits(tmp_path: Path) -> None:
+    """Of its own accord, or since the model gives it leave; weights in a file of their own."""
+    rng = np.random.default_rng(0)
+    k = n = 256
+    codes = rng.integers(0, 16, (n, k)).astype(np.uint8)
+    scales = (rng.random((n, k // 32)) + 0.5).astype(np.float32)
+    weight = (codes.astype(np.float64) - 8) * np.repeat(scales, 32, 1)
+    packed = (codes[:, ::2] | codes[:, 1::2] << 4).reshape(n, k // 32, 16)
+    numbers = helper.make_tensor("c", TensorProto.INT4, (n, k), (codes.astype(np.int8) - 8).reshape(-1))
+    tensors = [onnx.numpy_helper.from_array(packed, "w"), onnx.numpy_helper.from_array(scales, "s"), numbers]
+    attributes = {"K": k, "N": n, "bits": 4, "block_size": 32, "accuracy_level": 4}
+    nodes = [
+        helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", **attributes),
+        helper.make_node("DequantizeLinear", ["c", "s"], ["d"], axis=1, block_size=32),
+        helper.make_node("Transpose", ["d"], ["t"]),
+        helper.make_node("MatMul", ["x", "t"], ["z"]),
+    ]
+    x = helper.make_tensor_value_info("x", 1, ["m", k])
+    outputs = [helper.make_tensor_value_info(name, 1, ["m", n]) for name in "yz"]
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(helper.make_graph(nodes, "g", [x], outputs, tensors), opset_imports=opsets, ir_version=10)
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, size_threshold=0)
+    given = rng.standard_normal((3, k)).astype(np.float32)
+    found = verify.reference(tmp_path / "m.onnx", "onnxruntime").run(["y", "z"], {"x": given})
+    for got in found:
+        want = given @ weight.T
+        assert np.abs(got - want).max() < 1e-5 * np.abs(want).max()
