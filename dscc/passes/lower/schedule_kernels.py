@@ -3,7 +3,7 @@
     R.call_tir(cls.fused_conv2d_relu, (x, const_OHWI))  ->  R.call_tir(cls.fused_conv2d_relu, (x, const_packed))
 
 Functions that are alike but for their name are scheduled and compiled once. Rules that enlarge the constants may double
-what the module holds of them, or add 1 MiB: those that add the least come first.
+what the module holds of them, or add 1 MiB: those that add the least for a call come first.
 """
 
 from __future__ import annotations
@@ -64,13 +64,18 @@ class ScheduleKernels(Pass):
 
         for name in arguments:
             schedule(name, self.small)
-        added = {name: _growth(mod[name], plan) * arguments[name].count for name, plan in plans.items()}
+        added = {name: _growth(mod[name], plan, arguments[name]) for name, plan in plans.items()}
+        counted: dict[tuple[int, Packing], int] = {}
         total = 0
-        for name in sorted((name for name in plans if added[name] > 0), key=added.__getitem__):
-            if total + added[name] > budget:
+        for name in sorted(added, key=lambda name: sum(added[name].values()) / arguments[name].count):
+            if sum(added[name].values()) <= 0:
+                continue
+            more = sum(size for key, size in added[name].items() if key not in counted)
+            if total + more > budget:
                 schedule(name, True)
             else:
-                total += added[name]
+                total += more
+                counted |= added[name]
         if total:
             ctx.facts["bytes_added_by_packing"] = total
         for name, rule in rules.items():
@@ -110,11 +115,13 @@ class _Arguments:
     Attributes:
         constants: the parameters that are constants at all of its call sites.
         sizes: bytes of every constant that it is given, by identity.
+        given: the constants by parameter, by identity.
         count: number of calls.
     """
 
     constants: frozenset[int]
     sizes: dict[int, int] = field(default_factory=dict)
+    given: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
     count: int = 0
 
 
@@ -129,6 +136,8 @@ def _constant_arguments(mod: tvm.IRModule, representatives: Mapping[str, str]) -
             entry = found.setdefault(name, _Arguments(frozenset(constants)))
             entry.constants &= frozenset(constants)
             entry.count += 1
+            for i, value in constants.items():
+                entry.given[i].add(hash(value))
             entry.sizes |= {hash(value): _bytes(value.shape, str(value.dtype)) for value in constants.values()}
 
     for func in mod.functions.values():
@@ -137,10 +146,16 @@ def _constant_arguments(mod: tvm.IRModule, representatives: Mapping[str, str]) -
     return found
 
 
-def _growth(func: tirx.PrimFunc, plan: Scheduled) -> int:
-    """Bytes by which the packed constants of one call are larger than the constants."""
-    pairs = [(func.params[which], plan.func.params[which]) for which in plan.packings]
-    return sum(_bytes(new.shape, str(new.dtype)) - _bytes(old.shape, str(old.dtype)) for old, new in pairs)
+def _growth(func: tirx.PrimFunc, plan: Scheduled, arguments: _Arguments) -> dict[tuple[int, Packing], int]:
+    """Bytes by which packed constants are larger than the constants, by the constant and its packing: what several
+    calls share, as the heads of a detector do on every level, is there once.
+    """
+    found = {}
+    for which, packing in plan.packings.items():
+        old, new = func.params[which], plan.func.params[which]
+        more = _bytes(new.shape, str(new.dtype)) - _bytes(old.shape, str(old.dtype))
+        found.update({(constant, packing): more for constant in arguments.given[which]})
+    return found
 
 
 def _bytes(shape: Iterable[Any], dtype: str) -> int:

@@ -127,16 +127,17 @@ def test_constants_become_parameters_behind_the_inputs() -> None:
     assert list(lifted.weights) == ["weight_0", "weight_1"]
 
 
-def windows(channels: int) -> tvm.IRModule:
-    """A 3x3 convolution with `channels` inputs and outputs."""
+def windows(channels: int, *levels: tuple[str, str]) -> tvm.IRModule:
+    """3x3 convolutions with `channels` inputs and outputs and one weight, of images of 56 x 56 or of open sizes."""
     builder = relax.BlockBuilder()
-    x = relax.Var("x", relax.TensorType((1, 56, 56, channels), "float32"))
-    weight = np.random.default_rng(0).standard_normal((channels, 3, 3, channels)).astype("float32")
+    dims = [[tirx.Var(name, "int64") for name in level] for level in levels] or [[56, 56]]
+    images = [relax.Var(f"x{i}", relax.TensorType((1, *dim, channels), "float32")) for i, dim in enumerate(dims)]
+    weight = relax.const(np.random.default_rng(0).standard_normal((channels, 3, 3, channels)).astype("float32"))
     layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_layout": "NHWC"}
-    with builder.function("main", [x]):
+    with builder.function("main", images):
         with builder.dataflow():
-            out = relax.op.nn.conv2d(x, relax.const(weight), padding=(1, 1, 1, 1), **layouts)
-            out = builder.emit_output(relax.Tuple([builder.emit(out)]))
+            made = [builder.emit(relax.op.nn.conv2d(x, weight, padding=(1, 1, 1, 1), **layouts)) for x in images]
+            out = builder.emit_output(relax.Tuple(made))
         builder.emit_func_output(out)
     return builder.finalize()
 
@@ -152,3 +153,14 @@ def test_larger_weights_are_stored_within_a_budget(channels: int, small: bool, g
     (weight,) = lift_constants(mod).weights.values()
     assert weight.nbytes == growth * 4 * 9 * channels**2
     assert ctx.facts.get("bytes_added_by_packing", 0) == (growth - 1) * 4 * 9 * channels**2
+
+
+def test_a_larger_weight_that_several_calls_share_is_stored_once() -> None:
+    """As that of a detector's head, on levels of several sizes: its growth counts once."""
+    ctx = PassContext(targets.resolve(None))
+    mod = windows(64, ("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"))
+    for each in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
+        mod = each.run(mod, ctx)
+    (weight,) = lift_constants(mod).weights.values()
+    assert weight.nbytes == 4 * 4 * 9 * 64**2
+    assert ctx.facts["bytes_added_by_packing"] == 3 * 4 * 9 * 64**2
