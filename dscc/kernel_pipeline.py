@@ -7,11 +7,13 @@ Functions with blocks, which rules left as they were, take the default one.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import tvm
 import tvm_ffi
 from tvm import s_tir, sym, tirx
+from tvm.ir import TensorLoad as Load
 from tvm.tirx import compilation_pipeline
 
 NAME = "dscc"
@@ -78,6 +80,45 @@ def _vector_conditions() -> Any:
         for node in (tirx.And, tirx.Or):
             func = tvm_ffi.structural_map(func, (node, bitwise))
         return func
+
+    return rewrite
+
+
+def _stored_conditions() -> Any:
+    """Temporaries of booleans are bytes.
+
+    StorageRewrite of TVM 0.27 makes vectors of int8 of those that are only read and written in vectors, and then stores
+    these in what is bool: "dtype mismatch on BufferStore", as in a Split of a Concat of three times the same booleans.
+    """
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="dscc.stored_conditions")
+    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        known: dict[type, list[Any]] = {tirx.AllocBuffer: [], Load: [], tirx.BufferStore: [], tirx.Var: []}
+        for kind, found in known.items():
+            tvm_ffi.structural_walk(func.body, (kind, found.append))
+        uses = Counter([node.source for node in known[Load]])
+        uses.update(node.buffer for node in (*known[tirx.AllocBuffer], *known[tirx.BufferStore]))
+        mentioned = Counter(known[tirx.Var])  # one that is seen through another, or in a call, stays as it is
+        old = [node.buffer for node in known[tirx.AllocBuffer] if str(node.buffer.dtype) == "bool"]
+        old = [buffer for buffer in old if uses[buffer] == mentioned[buffer]]
+        bytes_ = {b: tirx.decl_buffer(b.shape, "int8", b.name, scope=b.scope()) for b in old}
+
+        def load(node: tirx.BufferLoad) -> Any:
+            new = bytes_.get(node.source)
+            return node if new is None else tirx.Cast(node.ty.dtype, tirx.BufferLoad(new, node.indices))
+
+        def store(node: tirx.BufferStore) -> Any:
+            new, kind = bytes_.get(node.buffer), str(node.value.ty.dtype).replace("bool", "int8")
+            return node if new is None else tirx.BufferStore(new, tirx.Cast(kind, node.value), node.indices)
+
+        def allocate(node: tirx.AllocBuffer) -> Any:
+            return tirx.AllocBuffer(bytes_[node.buffer]) if node.buffer in bytes_ else node
+
+        if not bytes_:
+            return func
+        body = tvm_ffi.structural_map(func.body, (Load, load))
+        body = tvm_ffi.structural_map(body, (tirx.BufferStore, store))
+        return func.with_body(tvm_ffi.structural_map(body, (tirx.AllocBuffer, allocate)))
 
     return rewrite
 
@@ -205,6 +246,7 @@ def _pipeline(
         *(() if bfloat16 else (tirx.transform.BF16ComputeLegalize(),)),
         tirx.transform.NarrowDataType(32),
         tirx.transform.VectorizeLoop(True),
+        _stored_conditions(),
         tirx.transform.StorageRewrite(),
         _on_the_stack(),
         tirx.transform.UnrollLoop(),

@@ -10,6 +10,12 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # Booleans in a temporary that is read and written in vectors alone: TVM made int8 of them, and stored that.
+    "a split of three times the same booleans": (
+        """(float[16, 3] x) => (bool[a, b] y, bool[c, d] z) <float zero = {0.0}> {
+        p = Greater(x, zero) c = Concat<axis = 0>(p, p, p) y, z, w = Split<num_outputs = 3>(c) }""",
+        {"x": (16, 3)},
+    ),
     # Every sixteenth factor was multiplied first: 4 ** 160 is infinite.
     "a product of large and small numbers in turn": (
         """(float[160, 2] x) => (float[1, 1] y) <float[1, 2] w = {4.0, 0.25}> {
