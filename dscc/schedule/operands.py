@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tvm import ir, tirx
 from tvm.ir import Expr
-from tvm.ir.prim.expr import BinaryOpExpr, CmpExpr
+from tvm.ir.prim.expr import BinaryOpExpr, BitwiseNot, CmpExpr
 
 from dscc.schedule.code import broadcast, lanes_of
 
@@ -15,7 +15,7 @@ def with_parts(expr: Expr, parts: Sequence[Expr]) -> Expr:
     """`expr` with other operands, which may be vectors; leaves are returned as they are."""
     if not parts:
         return expr
-    if isinstance(expr, BinaryOpExpr | CmpExpr | tirx.And | tirx.Or | tirx.Not | tirx.Select):
+    if isinstance(expr, BinaryOpExpr | CmpExpr | tirx.And | tirx.Or | tirx.Not | BitwiseNot | tirx.Select):
         return type(expr)(*parts)
     lanes = lanes_of(parts[0])
     dtype = f"{expr.ty.dtype}x{lanes}" if lanes > 1 else str(expr.ty.dtype)
@@ -34,7 +34,7 @@ def parts_of(expr: Expr) -> tuple[Expr, ...]:
         return (expr.a, expr.b)
     if isinstance(expr, tirx.Cast):
         return (expr.value,)
-    if isinstance(expr, tirx.Not):
+    if isinstance(expr, tirx.Not | BitwiseNot):
         return (expr.a,)
     if isinstance(expr, tirx.Select):
         return (expr.condition, expr.true_value, expr.false_value)

@@ -10,6 +10,11 @@ from benchmarks.fuzz import judge
 from benchmarks.fuzz.build import Case
 
 FOUND = {
+    # `~` was taken for something without operands.
+    "the other bits of a place": (
+        "(float[8, 24] x) => (int64[a, b] y) { p = ArgMax<select_last_index = 1>(x) y = BitwiseNot(p) }",
+        {"x": (8, 24)},
+    ),
     # Booleans in a temporary that is read and written in vectors alone: TVM made int8 of them, and stored that.
     "a split of three times the same booleans": (
         """(float[16, 3] x) => (bool[a, b] y, bool[c, d] z) <float zero = {0.0}> {

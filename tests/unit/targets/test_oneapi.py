@@ -202,7 +202,7 @@ def test_convolutions(data, weight, attributes, rule):
         ("Softmax", {"axis": 1}, ["n", "k", "m"], [(3, 50, 70), (3, 7, 1)]),
         ("GlobalAveragePool", {}, ["n", 20, "h", "w"], [(3, 20, 17, 9)]),
         ("ReduceMax", {"keepdims": 0}, ["n", 20], [(300, 20)]),
-        ("ReduceProd", {"keepdims": 0}, [9, "n"], [(9, 4)]),
+        ("ReduceL2", {"keepdims": 0}, [9, "n"], [(9, 4)]),
     ],
 )
 def test_rows(operator, attributes, shape, sizes):
