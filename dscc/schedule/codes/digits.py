@@ -1,13 +1,16 @@
 """Real numbers times codes of few bits, by an instruction for bytes, without loss of precision.
 
-    sum_k x[k] * (code[k] - zero) * scale = scale * unit * (sum_k q[k] * code[k] - zero * sum_k q[k])
+    sum_k x[k] * (code[k] - zero) * scale = scale * unit * sum_k q[k] * (code[k] - zero)
 
 Within a block of k, x is `unit` times whole numbers q of 23 bits, unit a power of 2 that fits the largest of them: what
 is lost is half of a unit, as much as float32 loses of that element. A whole number is three digits in base 256, each a
 signed byte, so that one instruction multiplies four of them with the codes of four k, for a vector of columns, exactly:
 
     q = 65536 * d2 + 256 * d1 + d0
-    sum_k q[k] * code[k] = 65536 * sum d2[k] * code[k] + 256 * sum d1[k] * code[k] + sum d0[k] * code[k]
+    sum_k d[k] * (code[k] - zero) = sum_k d[k] * code[k] - zero * sum_k d[k]       for each of d2, d1, d0
+
+Both sums of a digit are below 2^24, so that their difference in float32 is exact: it is small beside them where x is of
+one sign and bytes with one are stored with 128 added, and rounding would be all that is left.
 
 That is three instructions for four products, and none to make a float of a code: more than twice as fast as expanding
 where rows are few, and no slower where they are many.
@@ -65,7 +68,7 @@ class DigitRows:
         room = index(rows if room is None else room)
         self._digits = code.heap("digits", room * (COUNT * codes.reach), "int8")
         self._units = code.heap("units", room * codes.blocks)
-        self._sums = code.heap("row_sums", room * codes.blocks)
+        self._sums = code.heap("row_sums", room * (COUNT * codes.blocks))
         lanes = min(lanes, codes.block)
         with code.loop(rows, "row", "parallel" if parallel else "serial") as row:
             copy = code.heap("row_copy", codes.reach)
@@ -105,19 +108,23 @@ class DigitRows:
         # Infinity and NaN have the exponent 255: their rows are NaN.
         unit = tirx.Select(exponent > 254, tirx.const(float("nan"), "float32"), unit)
         self._units.store(code, number, unit)
-        total = code.stack("total", lanes)
-        total.store(code, 0, broadcast(tirx.const(0.0, "float32"), lanes))
+        totals = code.stack("totals", COUNT * lanes, "int32")
+        for digit in range(COUNT):
+            totals.store(code, digit * lanes, constant(0))
         with code.loop(size // lanes, "v") as v:
             at = block * size + v * lanes
             rounded = copy.load(at, lanes) * broadcast(inverse, lanes) + broadcast(tirx.const(_ROUND, "float32"), lanes)
             rounded = code.bind("r", rounded)
             whole = code.bind("q", bits(rounded) - constant(_ROUND_BITS))
-            total.store(code, 0, total.load(0, lanes) + tirx.Cast(f"float32x{lanes}", whole))
             for digit in range(COUNT):
-                to = (row * COUNT + digit) * self.pitch + at
+                to, place = (row * COUNT + digit) * self.pitch + at, digit * lanes
+                more = code.bind("more", tirx.shift_right(whole + constant(128), constant(8)))
+                totals.store(code, place, totals.load(place, lanes) + (whole - more * constant(256)))
                 self._digits.store(code, to, tirx.Cast(f"int8x{lanes}", whole))
-                whole = code.bind("q", tirx.shift_right(whole + constant(128), constant(8)))
-        self._sums.store(code, number, code.fold(total.load(0, lanes), lambda a, b: a + b))
+                whole = more
+        for digit in range(COUNT):
+            total = code.fold(totals.load(digit * lanes, lanes), lambda a, b: a + b)
+            self._sums.store(code, number * COUNT + digit, tirx.Cast("float32", total))
 
     def word(self, row: Expr, digit: int, at: Expr, number: int) -> Expr:
         """The digits of four elements, from `at + 4 * number` on, as an int32."""
@@ -128,9 +135,9 @@ class DigitRows:
         """What the whole numbers of a block are multiples of."""
         return self._units.load(row * self._codes.blocks + block)
 
-    def sum(self, row: Expr, block: Expr) -> Expr:
-        """The sum of the whole numbers of a block."""
-        return self._sums.load(row * self._codes.blocks + block)
+    def sum(self, row: Expr, block: Expr, digit: int) -> Expr:
+        """The sum of one digit of a block."""
+        return self._sums.load((row * self._codes.blocks + block) * COUNT + digit)
 
 
 @dataclass(frozen=True)
@@ -193,9 +200,9 @@ class Digits:
         for digit in reversed(range(COUNT)):
             whole = self.dot.total(sums.load(self._place(tile, digit, i, j), self._width(lanes)), lanes)
             real = tirx.Cast(f"float32x{lanes}", whole)
+            if self.zero is not None:
+                real = real - self.zero(block, at) * broadcast(self.rows.sum(row, block, digit), lanes)
             found = real if digit == COUNT - 1 else found * base + real
-        if self.zero is not None:
-            found = found - self.zero(block, at) * broadcast(self.rows.sum(row, block), lanes)
         factor = broadcast(self.rows.unit(row, block), lanes)
         if self.scale is not None:
             factor = factor * self.scale(block, at)

@@ -132,6 +132,19 @@ def test_bytes_without_a_scale(kind: str) -> None:
         check(run(x, stored), x, stored.astype("float64"))
 
 
+def test_rows_of_one_sign_keep_their_precision() -> None:
+    """Where bytes are stored with 128 added, what that adds is a hundred times the result."""
+    machine = HOST.machine
+    if not {"avx512vnni", "avxvnni", "dotprod"} & machine.features:
+        pytest.skip("this machine has no instruction for them")
+    stored = RNG.integers(-40, 41, (512, 48)).astype("int8")
+    data, weight = placeholder([te.var("n", "int64"), 512], "float32", "x"), placeholder(stored.shape, "int8", "w")
+    run = compiled(te.create_prim_func([data, weight, fuse_weight_casts._product(data, weight)]), 1, machine)
+    x = RNG.random((5, 512)).astype("float32") + 1
+    want = x.astype("float64") @ stored
+    assert np.abs(run(x, stored) - want).max() < 3e-7 * np.abs(want).max()
+
+
 @pytest.mark.parametrize("kind", ["float16", "int8"])
 @pytest.mark.parametrize(("depth", "columns"), [(1, 1), (7, 17), (64, 48), (131, 33), (300, 70)])
 def test_weights_that_are_converted_on_the_way(machine: Machine, kind: str, depth: int, columns: int) -> None:
