@@ -131,7 +131,7 @@ def joined(node: Node, parts: Sequence[Value], axis: int) -> relax.Expr:
         stated.append(node.restate(part.expr, wanted, "an input"))
     # The place of each part is a sum of all lengths before it. Many open ones are joined in groups, whose lengths get a
     # symbol each.
-    while sum(not isinstance(part.shape[axis], int) for part in parts) > LONG and len(stated) > LONG:
+    while sum(not isinstance(part.shape[axis], int | tirx.Var) for part in parts) > LONG and len(stated) > LONG:
         groups = [stated[first : first + LONG] for first in range(0, len(stated), LONG)]
         stated = [node.emit(relax.op.concat(group, axis)) for group in groups]
     return relax.op.concat(stated, axis)

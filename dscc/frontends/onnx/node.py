@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import onnx
-from tvm import relax
+from tvm import relax, tirx
 
 from dscc.errors import FrontendError, UnsupportedError
 from dscc.frontends.onnx.shapes import Dims, named, require_equal, reshaped, restate, shape_expr, symbols
@@ -15,6 +15,18 @@ from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtyp
 
 if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
+
+def _is_plain_sum(dim: Dim) -> bool:
+    """Whether it is a sum of symbols: the rows of experts side by side, which `fuse-experts` knows by that."""
+    waiting = [dim]
+    while waiting:
+        term = waiting.pop()
+        if isinstance(term, tirx.Add):
+            waiting += [term.a, term.b]
+        elif not isinstance(term, tirx.Var | int | tirx.IntImm):
+            return False
+    return True
+
 
 T = TypeVar("T")
 LONG = 16  # a dimension with as many mentions of symbols gets a symbol of its own
@@ -149,7 +161,7 @@ class Node:
     def _in_short(self, x: relax.Var, name: str) -> relax.Var:
         """x with a symbol for each dimension that is a long expression: all that follow would carry it."""
         shape = x.ty.shape if isinstance(x.ty, relax.TensorType) else ()
-        long = [len(symbols(dim)) >= LONG for dim in shape]
+        long = [len(symbols(dim)) >= LONG and not _is_plain_sum(dim) for dim in shape]
         if not any(long):
             return x
         short = [self.name_dim(dim, "size") if is_long else dim for dim, is_long in zip(shape, long, strict=True)]
