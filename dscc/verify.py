@@ -142,17 +142,26 @@ def reference(model: Path, engine: str | None = None) -> Reference:
         raise FrontendError(f"{engine} cannot read '{model}': {said}") from err
 
 
+def _without_weights(model: Path) -> onnx.ModelProto | None:
+    """The model less what lies in other files; None where the file is damaged: the engine then says what is wrong."""
+    import onnx
+
+    try:
+        return onnx.load(model, load_external_data=False)
+    except Exception as err:  # noqa: BLE001  whatever a damaged file raises
+        _LOG.debug("'%s' cannot be looked into: %s", model, first_line(err))
+        return None
+
+
 def _plain(model: Path) -> bool:
     """Whether NumPy itself has the types of all inputs and outputs: onnxruntime's Python takes no others."""
     import onnx
 
-    try:
-        graph = onnx.load(model, load_external_data=False).graph
-    except Exception as err:  # noqa: BLE001  whatever a damaged file raises; the engine then says what is wrong with it
-        _LOG.debug("the types of '%s' are not known: %s", model, first_line(err))
+    proto = _without_weights(model)
+    if proto is None:
         return True
     last = onnx.TensorProto.COMPLEX128
-    return all(value.type.tensor_type.elem_type <= last for value in (*graph.input, *graph.output))
+    return all(value.type.tensor_type.elem_type <= last for value in (*proto.graph.input, *proto.graph.output))
 
 
 def _onnxruntime(model: Path) -> Reference:
@@ -177,11 +186,8 @@ _REAL_ROWS = "1"  # the accuracy level at which rows stay float32
 
 def _with_real_rows(model: Path) -> str | bytes:
     """The model for onnxruntime: without the leave to round rows, where a MatMulNBits gives it."""
-    import onnx
-
-    try:
-        proto = onnx.load(model, load_external_data=False)
-    except Exception:  # noqa: BLE001  as in `_plain`
+    proto = _without_weights(model)
+    if proto is None:
         return str(model)
     given = [
         attribute

@@ -16,18 +16,6 @@ from dscc.frontends.onnx.values import Array, Dim, Value, identifier, numpy_dtyp
 if TYPE_CHECKING:
     from dscc.frontends.onnx.convert import Importer
 
-def _is_plain_sum(dim: Dim) -> bool:
-    """Whether it is a sum of symbols: the rows of experts side by side, which `fuse-experts` knows by that."""
-    waiting = [dim]
-    while waiting:
-        term = waiting.pop()
-        if isinstance(term, tirx.Add):
-            waiting += [term.a, term.b]
-        elif not isinstance(term, tirx.Var | int | tirx.IntImm):
-            return False
-    return True
-
-
 T = TypeVar("T")
 LONG = 16  # a dimension with as many mentions of symbols gets a symbol of its own
 _KINDS = {int: "INT", bool: "INT", float: "FLOAT", str: "STRING", list: "INTS or FLOATS", tuple: "INTS or FLOATS"}
@@ -252,3 +240,15 @@ def _sums_nothing(expr: relax.Expr) -> bool:
     """Whether this is a convolution over no channels, or with kernels of no elements."""
     is_conv = isinstance(expr, relax.Call) and getattr(expr.op, "name", "").startswith("relax.nn.conv")
     return is_conv and any(_is_empty(arg.ty) for arg in expr.args)
+
+
+def _is_plain_sum(dim: Dim) -> bool:
+    """Whether it is a sum of symbols: the rows of experts side by side, which `fuse-experts` knows by that."""
+    waiting = [dim]
+    while waiting:
+        term = waiting.pop()
+        if isinstance(term, tirx.Add):
+            waiting += [term.a, term.b]
+        elif not isinstance(term, tirx.Var | int | tirx.IntImm):
+            return False
+    return True

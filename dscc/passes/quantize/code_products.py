@@ -20,7 +20,7 @@ from dscc.passes.graph import Graph, Node, edit_functions
 from dscc.passes.moe.stored import Spread, Stored
 from dscc.passes.moe.weights import Weights
 from dscc.passes.values import const, dtype, rank
-from dscc.schedule.codes.define import Packed, compact, pack
+from dscc.schedule.codes.define import Packed, compact, pack, reals
 
 _SHORTEST = 16  # elements of a block, below which its scales are most of what is read
 
@@ -78,7 +78,7 @@ def _packed(weight: Stored) -> Packed | str:
     zeros = np.full((1, 1), offset, np.float32)
     if weight.zero is not None:
         zeros = _blocks(weight.zero, weight, block).astype(np.float32) + np.float32(offset)
-    return Packed(depth, bits, block, codes, _reals(_blocks(weight.scale, weight, block)), compact(zeros))
+    return Packed(depth, bits, block, codes, reals(_blocks(weight.scale, weight, block)), compact(zeros))
 
 
 def _blocks(spread: Spread, weight: Stored, block: int) -> np.ndarray:
@@ -86,10 +86,6 @@ def _blocks(spread: Spread, weight: Stored, block: int) -> np.ndarray:
     depth, columns = weight.codes.shape
     numbers = spread.narrowed(0, block, depth).narrowed(1, 1, columns).numbers
     return np.broadcast_to(numbers, (-(-depth // block), columns))
-
-
-def _reals(scales: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(scales if scales.dtype == np.float16 else scales.astype(np.float32))
 
 
 def _product(node: Node, weight: Packed, graph: Graph, builder: relax.BlockBuilder) -> relax.Expr:

@@ -76,6 +76,11 @@ def _real(table: te.Tensor, *at: Any) -> Any:
     return table[at] if table.dtype == "float32" else tirx.Cast("float32", table[at])
 
 
+def reals(scales: Array) -> Array:
+    """Scales of any float as float16, if that is what they are, else as float32."""
+    return np.ascontiguousarray(scales if scales.dtype == np.float16 else scales.astype(np.float32))
+
+
 def compact(zeros: Array) -> Array | float:
     """Zeros of float32 as what takes the least memory: one number if they are all the same, bytes if they fit."""
     if zeros.size and (zeros == zeros.flat[0]).all():

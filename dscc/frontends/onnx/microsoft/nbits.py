@@ -14,7 +14,7 @@ from dscc.frontends.onnx.microsoft import contrib
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Array, Value
-from dscc.schedule.codes.define import Packed, compact, pack, unpack
+from dscc.schedule.codes.define import Packed, compact, pack, reals, unpack
 
 # The sixteen numbers of NormalFloat (Dettmers et al. 2023, arXiv:2305.14314) and of bitsandbytes' FP4.
 _NF4 = (
@@ -77,8 +77,7 @@ def known(node: Node, value: Value, what: str) -> Array:
 
 def _table(node: Node, value: Value, what: str, columns: int, blocks: int) -> Array:
     """(columns, blocks) of any float as float32 or float16 (blocks, columns)."""
-    table = known(node, value, what).reshape(columns, blocks).T
-    return np.ascontiguousarray(table if table.dtype == np.float16 else table.astype(np.float32))
+    return reals(known(node, value, what).reshape(columns, blocks).T)
 
 
 def _zeros(node: Node, zeros: Value | None, bits: int, columns: int, blocks: int) -> Array | float:
