@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
 import tvm
 from tvm import relax, tirx
+
+from dscc import targets
+from dscc.schedule.machine import Machine
 
 
 def main(shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Expr]) -> tvm.IRModule:
@@ -22,3 +26,10 @@ def main(shapes: dict[str, tuple[int | str, ...]], body: Callable[..., relax.Exp
             out = bb.emit_output(body(bb, *params))
         bb.emit_func_output(out)
     return bb.finalize()
+
+
+def on_this_machine(machine: Machine) -> Machine:
+    """`machine`, whose code is run here; the test is skipped where an instruction set of it is missing."""
+    if missing := machine.features - targets.resolve(None).machine.features:
+        pytest.skip(f"this machine has no {', '.join(sorted(missing))}")
+    return machine

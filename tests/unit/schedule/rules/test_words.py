@@ -17,6 +17,8 @@ from dscc.schedule.machine import Machine
 from dscc.schedule.rules.conv_words import ConvWords
 from dscc.schedule.rules.matmul_words import MatmulWords
 
+from ..modules import on_this_machine
+
 HOST = targets.resolve(None)
 MACHINES = {
     "plain": Machine(),
@@ -30,10 +32,7 @@ RNG = np.random.default_rng(5)
 
 @pytest.fixture(params=MACHINES)
 def machine(request) -> Machine:
-    found = MACHINES[request.param]
-    if missing := found.features - HOST.machine.features:
-        pytest.skip(f"this machine has no {', '.join(sorted(missing))}")
-    return found
+    return on_this_machine(MACHINES[request.param])
 
 
 def compiled(rule: Rule, func: tirx.PrimFunc, machine: Machine) -> Callable[..., np.ndarray]:
