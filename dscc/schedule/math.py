@@ -8,6 +8,7 @@ approximations.py for float32, and in elementary.py for float64 and for what has
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import tvm_ffi
@@ -16,6 +17,7 @@ from tvm.ir import Expr
 
 from dscc.schedule import approximations, elementary
 from dscc.schedule.arithmetic import Lets, closed, dtype_of, is_nan, like, plain
+from dscc.schedule.operands import parts_of
 from dscc.schedule.turns import in_turns
 
 BELOW_ONE = "dscc.below_one"  # attribute of a call of exp whose argument is known not to be positive
@@ -56,7 +58,7 @@ def vector_call(call: ir.Call) -> Expr:
 
 def vector_math(func: tirx.PrimFunc) -> tirx.PrimFunc:
     """`func` with elementary functions of float32 and float16 (computed in float32) replaced by arithmetic."""
-    return tvm_ffi.structural_map(in_turns(func, is_chain), [(ir.Call, vector_call), ((tirx.EQ, tirx.NE), _compared)])
+    return tvm_ffi.structural_map(in_turns(func, _size), [(ir.Call, vector_call), ((tirx.EQ, tirx.NE), _compared)])
 
 
 def _compared(node: Expr) -> Expr:
@@ -70,6 +72,26 @@ def is_chain(call: ir.Call) -> bool:
     """Whether `vector_call` writes more than a step for a call."""
     name = call.op.name if isinstance(call.op, ir.Op) else ""
     return name in _VECTOR or (name in _OTHERS and name.removeprefix("tirx.") not in elementary.ONCE)
+
+
+def _size(call: ir.Call) -> int:
+    """How many leaves the arithmetic of a call has once its names are replaced by what they stand for."""
+    return _size_of(call.op.name, dtype_of(call).partition("x")[0], len(call.args)) if is_chain(call) else 1
+
+
+@functools.cache
+def _size_of(name: str, code: str, operands: int) -> int:
+    known: dict[tirx.Var, int] = {}
+
+    def leaves(expr: Expr) -> int:
+        if isinstance(expr, tirx.Let):
+            known[expr.var] = leaves(expr.value)
+            return leaves(expr.body)
+        return known.get(expr, 1) if isinstance(expr, tirx.Var) else sum(map(leaves, parts_of(expr)))
+
+    operation = ir.Op.get(name)
+    args = [tirx.Var("x", code) for _ in range(operands)]
+    return max(1, leaves(vector_call(ir.Call(operation, args, None, [], None, code))))
 
 
 def scalar_math(func: tirx.PrimFunc) -> tirx.PrimFunc:

@@ -1,9 +1,11 @@
-"""Functions of functions of functions, computed one after the other: what they are of is put into memory before.
+"""Functions of functions, computed one after the other where both together are too much for TVM.
 
-    y[l] = cosh(sin(exp(x[l])))  ->  inner[l] = sin(exp(x[l])); y[l] = cosh(inner[l])
+    y[l] = asinh(pow(x[l], 1 / 3))  ->  inner[l] = pow(x[l], 1 / 3); y[l] = asinh(inner[l])
 
-TVM 0.27's LowerIntrin takes minutes over three chains of Lets within one another, which the arithmetic of such
-functions is. It does not look through memory, which LLVM keeps in registers.
+The arithmetic of a function is a chain of Lets. TVM 0.27 puts the value of each into the next ones, where it lowers
+intrinsics and again where it generates code for LLVM, so that the time grows with the size of an expression that has no
+names left: the product of the sizes of functions within one another, minutes for one of a million. It does not look
+through memory, which LLVM keeps in registers.
 """
 
 from __future__ import annotations
@@ -16,47 +18,68 @@ from tvm.ir import Expr, Var
 
 from dscc.schedule.code import Code, lanes_of
 from dscc.schedule.domain import is_if_then_else
+from dscc.schedule.operands import with_parts
 from dscc.schedule.stages import substitute
 
-_DEEP = 2  # functions within one another that stay where they are
+MOST = 10_000
+"""Of the sizes of functions within one another, multiplied: a quarter of a second."""
+
+Size = Callable[[ir.Call], int]
 
 
-def in_turns(func: tirx.PrimFunc, is_function: Callable[[ir.Call], bool]) -> tirx.PrimFunc:
-    """`func` with arguments that are more than functions of functions in memory; `is_function` knows the functions."""
+def in_turns(func: tirx.PrimFunc, size: Size) -> tirx.PrimFunc:
+    """`func` with arguments in memory, of functions that would be too much with them.
+
+    Args:
+        size: of the arithmetic that a call becomes, without names; 1 for what is no function.
+    """
 
     def of_loop(loop: tirx.For) -> tirx.Stmt:
         if loop.kind != tirx.ForKind.VECTORIZED or not isinstance(loop.body, tirx.BufferStore):
             return loop
-        return _Turns(is_function, loop.body, loop).stmt()
+        return _Turns(size, loop.body, loop).stmt()
 
     def of_store(store: tirx.BufferStore) -> tirx.Stmt:
-        return _Turns(is_function, store, None).stmt()
+        return _Turns(size, store, None).stmt()
 
-    calls: list[ir.Call] = []
-    tvm_ffi.structural_walk(func.body, (ir.Call, calls.append))
-    if sum(map(is_function, calls)) <= _DEEP:
+    if sum(size(call) > 1 for call in _calls(func.body)) < 2:
         return func
     body = tvm_ffi.structural_map(func.body, (tirx.For, of_loop))
     return func.with_body(tvm_ffi.structural_map(body, (tirx.BufferStore, of_store)))
 
 
+def _calls(body: Expr | tirx.Stmt) -> list[ir.Call]:
+    calls: list[ir.Call] = []
+    tvm_ffi.structural_walk(body, (ir.Call, calls.append))
+    return calls
+
+
 class _Turns:
     """One statement, perhaps in a vectorized loop of its own."""
 
-    def __init__(self, is_function: Callable[[ir.Call], bool], store: tirx.BufferStore, loop: tirx.For | None):
-        self._is_function = is_function
+    def __init__(self, size: Size, store: tirx.BufferStore, loop: tirx.For | None):
+        self._size = size
         self._store, self._loop = store, loop
         self._code = Code()
 
     def stmt(self) -> tirx.Stmt:
-        if self._stays() or not self._reaches(self._store.value, _DEEP + 1):
+        value = self._value(self._store.value)
+        if value.same_as(self._store.value):
             return self._store if self._loop is None else self._loop
-        value = tvm_ffi.structural_map(self._store.value, (ir.Call, self._call))
         store = tirx.BufferStore(self._store.buffer, value, self._store.indices)
         self._code.add(store if self._loop is None else _with_lane(self._loop, store, self._loop.loop_var))
         return self._code.stmt()
 
-    def _stays(self) -> bool:
+    def _value(self, value: Expr) -> Expr:
+        """`value`, with parts of it computed before."""
+        if isinstance(value, tirx.Let) and self._exceeds(value, MOST):
+            inner = self._in_memory(self._value(value.value))
+            return self._value(substitute(value.body, {value.var: inner}))
+        if self._stays(value) or not self._exceeds(value, MOST):
+            return value
+        return tvm_ffi.structural_map(value, (ir.Call, self._call))
+
+    def _stays(self, value: Expr) -> bool:
         """Whether a part of the value may not be computed before it: what has a name inside, or what is read only under
         a condition.
         """
@@ -69,30 +92,37 @@ class _Turns:
         def select(node: tirx.Select) -> None:
             chosen.extend((node.true_value, node.false_value))
 
-        callbacks = [(tirx.Let, names.append), (tirx.Select, select), (ir.Call, call)]
-        tvm_ffi.structural_walk(self._store.value, callbacks)
-        return bool(names) or any(self._reaches(arm, _DEEP) for arm in chosen)
+        tvm_ffi.structural_walk(value, [(tirx.Let, names.append), (tirx.Select, select), (ir.Call, call)])
+        return bool(names) or any(self._exceeds(arm, MOST) for arm in chosen)
 
-    def _reaches(self, value: Expr, depth: int) -> bool:
-        """Whether there are `depth` functions within one another in `value`."""
-        if depth == 0:
-            return True
-        calls: list[ir.Call] = []
-        tvm_ffi.structural_walk(value, (ir.Call, calls.append))
-        return any(self._reaches(arg, depth - 1) for call in calls if self._is_function(call) for arg in call.args)
+    def _exceeds(self, value: Expr, room: int) -> bool:
+        """Whether the sizes of functions within one another in `value`, multiplied, are more than `room`."""
+        if isinstance(value, tirx.Let):  # more than that only if its functions meet in the body
+            inner = max(map(self._size, _calls(value.value)), default=1)
+            return self._exceeds(value.value, room) or self._exceeds(value.body, room // inner)
+        return any(
+            any(self._exceeds(arg, room // size) or room < size for arg in call.args)
+            for call in _calls(value)
+            if (size := self._size(call)) > 1
+        )
 
     def _call(self, call: ir.Call) -> Expr:
         """Called from the inside to the outside."""
-        if not self._is_function(call) or not self._reaches(call, _DEEP):
+        if self._size(call) == 1 or not self._exceeds(call, MOST):
             return call
-        lanes = lanes_of(call)
+        args = [self._in_memory(arg) if any(self._size(c) > 1 for c in _calls(arg)) else arg for arg in call.args]
+        return with_parts(call, args)
+
+    def _in_memory(self, value: Expr) -> Expr:
+        """What a place in memory holds that `value` is written to before."""
+        lanes = lanes_of(value)
         steps = 1 if self._loop is None else int(self._loop.extent.value)
-        memory = self._code.stack("inner", lanes * steps, str(call.ty.dtype).partition("x")[0])
+        memory = self._code.stack("inner", lanes * steps, str(value.ty.dtype).partition("x")[0])
         if self._loop is None:
-            memory.store(self._code, 0, call)
+            memory.store(self._code, 0, value)
             return memory.load(0, lanes)
         lane = tirx.Var("l", self._loop.loop_var.ty.dtype)
-        value = substitute(call, {self._loop.loop_var: lane})
+        value = substitute(value, {self._loop.loop_var: lane})
         self._code.add(_with_lane(self._loop, tirx.BufferStore(memory.buffer, value, [lane]), lane))
         return tirx.BufferLoad(memory.buffer, [self._loop.loop_var])
 

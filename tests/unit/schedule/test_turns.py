@@ -10,6 +10,7 @@ from tvm import tirx
 from tvm.ir import Expr
 
 from dscc.schedule.domain import is_if_then_else
+from dscc.schedule.math import vector_math
 from dscc.schedule.turns import in_turns
 
 
@@ -24,7 +25,7 @@ def kernel(value: Callable[[Expr, Expr], Expr], kind: tirx.ForKind) -> tirx.Prim
 def memories(func: tirx.PrimFunc) -> int:
     found: list[tirx.AllocBuffer] = []
     tvm_ffi.structural_walk(
-        in_turns(func, lambda call: not is_if_then_else(call)).body, (tirx.AllocBuffer, found.append)
+        in_turns(func, lambda call: 1 if is_if_then_else(call) else 100).body, (tirx.AllocBuffer, found.append)
     )
     return len(found)
 
@@ -55,3 +56,33 @@ def test_what_is_read_under_a_condition_stays_there(kind: tirx.ForKind) -> None:
     assert memories(kernel(lambda x, i: tirx.Select(i > 0, deep(x, i), zero), kind)) == 0
     shallow = kernel(lambda x, i: tirx.exp(tirx.sin(tirx.cos(tirx.Select(i > 0, read(x, i - 1), zero)))), kind)
     assert memories(shallow) == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_for_a_function_of_which_there_is_another_becomes_memory(kind: tirx.ForKind) -> None:
+    """As the epilogue of a product has them, where a value is used twice."""
+
+    def named(x: Expr, i: Expr, functions: int) -> Expr:
+        var = tirx.Var("t", "float32")
+        body = var + var
+        for _ in range(functions):
+            body = tirx.exp(body)
+        return tirx.Let(var, tirx.sin(read(x, i)), body)
+
+    assert memories(kernel(lambda x, i: named(x, i, 1), kind)) == 0
+    assert memories(kernel(lambda x, i: named(x, i, 2), kind)) == 1
+
+
+@pytest.mark.parametrize(("outer", "inner"), [("asinh", "pow"), ("pow", "asinh"), ("pow", "pow"), ("asinh", "exp10")])
+def test_two_functions_with_long_arithmetic_compile_in_time(outer: str, inner: str) -> None:
+    """Found by `python -m benchmarks.fuzz --seed 26001 --only 1098`: minutes."""
+
+    def of(name: str, x: Expr) -> Expr:
+        return tirx.pow(x, tirx.const(1 / 3, "float32")) if name == "pow" else getattr(tirx, name)(x)
+
+    func = vector_math(kernel(lambda x, i: of(outer, of(inner, read(x, i))), tirx.ForKind.VECTORIZED))
+    found: list[tirx.AllocBuffer] = []
+    tvm_ffi.structural_walk(func.body, (tirx.AllocBuffer, found.append))
+    assert len(found) == 1
+    single = vector_math(kernel(lambda x, i: of(outer, read(x, i)), tirx.ForKind.VECTORIZED))
+    assert not isinstance(single.body, tirx.SeqStmt)
