@@ -29,6 +29,8 @@ _L2_PERCENT = (50, 25, 75)  # that the side of a product which is read again may
 _TASKS = 16  # enough to keep many threads busy
 _FILLED = 64  # rows at least for which a panel is filled
 _PIECE = 6  # part of the L2 cache that a piece of a panel takes, one in so many
+_TICKS = 100  # of a cycle
+_L2_BYTES = 32  # of the L2 cache in a cycle
 _DEEP = 4  # a packed panel that takes more than one such part of it is read in pieces
 
 
@@ -69,8 +71,9 @@ def write_product(
 ) -> None:
     """Write the loops.
 
-    A symbolic number of rows gets two variants: tiles that overlap, and single rows if there are few. `few` writes what
-    comes before the loops over single rows, and is then the product instead.
+    A symbolic number of rows gets variants: for many rows tiles that overlap, for a few the height of tiles that covers
+    them in the least time. `few` writes what comes before the loops over single rows, and is then the product instead;
+    there are no heights between then.
     """
     tile = product.columns.tile
     rows = constant(product.rows)
@@ -80,14 +83,39 @@ def write_product(
     if rows is not None:
         _write(code, product, machine, decisions, tile.with_rows(min(tile.rows, rows)))
         return
-    # Through memory, or TVM 0.27 concludes from 13 * w < 6 that w is 0, and then refuses to divide by w.
-    memory = code.stack("rows", 1, "int64")
-    memory.store(code, 0, index(product.rows))
-    enough = tirx.GE(memory.load(0), index(tile.rows))
-    with code.when(enough):
-        _write(code, product, machine, decisions, tile)
-    with code.when(tirx.Not(enough)):
-        _write(code, product if few is None else few(), machine, decisions, tile.with_rows(1))
+    tiles = [tile.with_rows(height) for height in ((tile.rows, 1) if few is not None else _heights(tile.rows))]
+    which = _cheapest(code, index(product.rows), tiles)
+    for number, one in enumerate(tiles):
+        with code.when(tirx.EQ(which, index(number))):
+            made = product if few is None or one.rows > 1 else few()
+            _write(code, made, machine, decisions, one)
+
+
+def _heights(most: int) -> list[int]:
+    """Rows of the tiles that there is code for, the most first."""
+    return sorted({most, *(-(-most * quarters // 4) for quarters in (3, 2, 1)), 1}, reverse=True)
+
+
+def _cheapest(code: Code, rows: Expr, tiles: list[Tile]) -> Expr:
+    """The number of the tile that covers `rows` in the least time; a tile is no choice for fewer rows than it has."""
+    # Through memory, or TVM 0.27 concludes from 13 * w < 6 that w is 0, and then refuses to divide by w; and it would
+    # put each of these expressions into the next one, twice.
+    memory = code.stack("rows", 3, "int64")
+    memory.store(code, 0, rows)
+    count, which, least = (memory.load(at) for at in range(3))
+    memory.store(code, 1, index(len(tiles) - 1))
+    memory.store(code, 2, count * _ticks(tiles[-1]))
+    for number, tile in reversed(list(enumerate(tiles[:-1]))):
+        ticks = index(ceildiv(count, tile.rows)) * _ticks(tile)
+        with code.when(tirx.And(tirx.GE(count, index(tile.rows)), tirx.LE(ticks, least))):
+            memory.store(code, 1, index(number))
+            memory.store(code, 2, ticks)
+    return which
+
+
+def _ticks(tile: Tile) -> int:
+    """Of a step of the sum, for which the panel comes from the L2 cache."""
+    return round(_TICKS * max(tile.cycles, 4 * tile.width / _L2_BYTES))
 
 
 def _write(code: Code, product: Product, machine: Machine, decisions: Decisions, tile: Tile) -> None:

@@ -35,6 +35,13 @@ class Tile:
         """Columns that a tile covers."""
         return self.vectors * self.lanes
 
+    @property
+    def cycles(self) -> float:
+        """Of a step of the sum: of its multiply-adds, or its loads where those take longer, or the latency of one."""
+        each = _SHORT if self.lanes < 16 else 1.0
+        loads = self.rows + self.vectors
+        return max(self.rows * self.vectors * each, _LOAD * loads, _LATENCY) + 0.05 * loads
+
     def with_rows(self, rows: int) -> Tile:
         """The same columns, other rows."""
         return Tile(rows, self.vectors, self.lanes)
@@ -142,16 +149,14 @@ def choose(
     costs: dict[Tile, float] = {}
     for across, lanes in _panels(machine, columns):
         panels = -(-columns // (across * lanes))
-        each = _SHORT if lanes < 16 else 1.0
         if across > 1 and 4 * depth * across * lanes > machine.l2_bytes * 5 // 8:
             continue
         broadcasts = 0 if across == 1 and machine.embedded_broadcast else 1
         most = min((machine.vector_registers - spare - across - broadcasts) // across, limit)
         for down in range(1, most + 1 if rows is None else min(most, rows) + 1):
-            step = max(down * across * each, _LOAD * (down + across), _LATENCY) + 0.05 * (down + across)
+            tile = Tile(down, across, lanes)
             tiles_down = -(-rows // down) if rows is not None else _TYPICAL_ROWS / down + 0.5
-            cost = step * tiles_down * panels
-            costs[Tile(down, across, lanes)] = cost
+            costs[tile] = tile.cycles * tiles_down * panels
     ranked = sorted(costs, key=costs.__getitem__)  # one row of one vector always fits
     return Tile(*decisions.pick("tile", [(tile.rows, tile.vectors, tile.lanes) for tile in ranked[:_CANDIDATES]]))
 

@@ -48,6 +48,14 @@ def test_known_rows(compile_packed, rows):
     close(run(x, w, shape=(rows, 72)), x @ w)
 
 
+def test_every_number_of_rows_around_a_few_tiles(compile_packed):
+    run = compile_packed(RULE, {"x": ("n", 40), "w": (40, 72)}, lambda bb, x, w: op.matmul(x, w), ["w"])
+    w = normal(40, 72)
+    for rows in range(1, 61):
+        x = normal(rows, 40)
+        close(run(x, w, shape=(rows, 72)), x @ w)
+
+
 def test_weights_larger_than_the_cache(compile_packed):
     run = compile_packed(RULE, {"x": ("n", 700), "w": (700, 450)}, lambda bb, x, w: op.matmul(x, w), ["w"])
     w = normal(700, 450)
