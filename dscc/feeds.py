@@ -42,13 +42,15 @@ class InputInfo(Protocol):
 def random_feeds(inputs: Iterable[InputInfo], dims: Mapping[str, int], seed: int = 0) -> Feeds:
     """Random inputs: floats from a standard normal distribution, bytes over their range, other integers 0 or 1.
 
-    Integers are mostly indices into tables, masks or token types; 0 and 1 are valid for all of them. The float type
-    that has powers of two only gets those from 1/8 to 8.
+    Integers are mostly indices into tables, masks or token types; 0 and 1 are valid for all of them. The mask of a
+    decoder with a cache is 1: all that the cache holds is of the text. The float type that has powers of two only gets
+    those from 1/8 to 8.
 
     Args:
         inputs: what the model takes.
         dims: sizes of symbolic dimensions; those left out are 1 for the first of an input, 224 for the last two of
-            four, else 64. One name is one size everywhere.
+            four unless their name says that they are a length, else 64. One name is one size everywhere; what is named
+            as a sum (`past_sequence_length + 1`, or `total_sequence_length`) is that sum.
         seed: same seed, same inputs.
 
     Raises:
@@ -59,19 +61,40 @@ def random_feeds(inputs: Iterable[InputInfo], dims: Mapping[str, int], seed: int
     for name in dims:
         if name not in symbols:
             raise InputError(unknown("dimension", name, symbols))
-    sizes = dict(dims)
+    sizes = _sizes(inputs, dims)
+    cached = any(info.name.startswith("past") for info in inputs)
     rng = np.random.default_rng(seed)
     feeds: Feeds = {}
     for info in inputs:
-        shape = []
-        for axis, dim in enumerate(info.shape):
-            if isinstance(dim, int):
-                shape.append(dim)
-            else:
-                size = default_size(axis, len(info.shape))
-                shape.append(sizes.setdefault(dim, size) if dim else size)
-        feeds[info.name] = _random(rng, info, tuple(shape))
+        rank = len(info.shape)
+        shape = [
+            dim if isinstance(dim, int) else sizes[dim] if dim else default_size(axis, rank)
+            for axis, dim in enumerate(info.shape)
+        ]
+        made = _random(rng, info, tuple(shape))
+        feeds[info.name] = np.ones_like(made) if cached and info.name == "attention_mask" else made
     return feeds
+
+
+_TOTAL = ("total_sequence_length", "past_sequence_length + sequence_length")  # as onnxruntime-genai names it
+
+
+def _sizes(inputs: Sequence[InputInfo], dims: Mapping[str, int]) -> dict[str, int]:
+    """The size of every symbolic dimension."""
+    sizes = dict(dims)
+    sums: list[str] = []
+    for info in inputs:
+        for axis, dim in enumerate(info.shape):
+            if not isinstance(dim, str) or dim in sizes:
+                continue
+            if "+" in dim or dim == _TOTAL[0]:
+                sums.append(dim)
+            sizes[dim] = LENGTH if "length" in dim and axis else default_size(axis, len(info.shape))
+    for name in sums:
+        parts = [part.strip() for part in (_TOTAL[1] if name == _TOTAL[0] else name).split("+")]
+        if all(part.isdecimal() or part in sizes for part in parts):
+            sizes[name] = sum(int(part) if part.isdecimal() else sizes[part] for part in parts)
+    return sizes
 
 
 def default_size(axis: int, rank: int) -> int:

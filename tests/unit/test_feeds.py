@@ -45,6 +45,23 @@ def test_one_symbol_is_one_size_and_one_seed_is_one_result() -> None:
     assert not np.array_equal(made["a"], feeds.random_feeds(infos, {"n": 5}, seed=4)["a"])
 
 
+@pytest.mark.parametrize("total", ["total_sequence_length", "past_sequence_length + sequence_length"])
+def test_a_decoder_gets_sizes_that_fit_each_other_and_a_mask_of_its_whole_cache(total: str) -> None:
+    infos = [
+        Info("input_ids", "tensor(int64)", ["batch", "sequence_length"]),
+        Info("attention_mask", "tensor(int64)", ["batch", total]),
+        Info("past_key_values.0.key", shape=["batch", 2, "past_sequence_length", 8]),
+        Info("shift", shape=["batch", "past_sequence_length + 1", "height", "width"]),
+    ]
+    made = feeds.random_feeds(infos, {"sequence_length": 3})
+    assert made["attention_mask"].shape == (1, 67)
+    assert made["attention_mask"].all()
+    assert made["past_key_values.0.key"].shape == (1, 2, 64, 8)
+    assert made["shift"].shape == (1, 65, 224, 224)
+    assert feeds.random_feeds(infos, {total: 9})["attention_mask"].shape == (1, 9)
+    assert not feeds.random_feeds(infos[:2], {"batch": 9})["attention_mask"].all()
+
+
 def test_random_feeds_refuse() -> None:
     with pytest.raises(InputError, match="unknown dimension 'hight'; did you mean 'height'"):
         feeds.random_feeds([Info("a", shape=["height"])], {"hight": 3})
