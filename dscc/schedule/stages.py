@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import tvm_ffi
 from tvm import s_tir, tirx
@@ -24,6 +25,7 @@ class Stage:
         init: the value that a reduction starts from, or None.
         spatial, reduce: the iteration variables, in the order of the block.
         extents: the extent of every iteration variable.
+        annotations: what the block was annotated with.
     """
 
     buffer: Var
@@ -33,6 +35,7 @@ class Stage:
     spatial: tuple[Var, ...]
     reduce: tuple[Var, ...]
     extents: dict[Var, Expr]
+    annotations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def is_reduction(self) -> bool:
@@ -76,6 +79,7 @@ def stage_of(statement: tirx.Stmt) -> Stage | None:
         spatial=tuple(axis.var for axis in block.iter_vars if axis.iter_type == tirx.IterVar.DataPar),
         reduce=tuple(axis.var for axis in block.iter_vars if axis.iter_type == tirx.IterVar.CommReduce),
         extents={axis.var: axis.dom.extent for axis in block.iter_vars},
+        annotations={str(name): value for name, value in block.annotations.items()},
     )
 
 

@@ -20,7 +20,7 @@ from dscc.passes.graph import Graph, Node, edit_functions
 from dscc.passes.moe.stored import Spread, Stored
 from dscc.passes.moe.weights import Weights
 from dscc.passes.values import const, dtype, rank
-from dscc.schedule.codes.define import Packed, compact, pack, reals
+from dscc.schedule.codes.define import Packed, bits_of, compact, pack, reals
 
 _SHORTEST = 16  # elements of a block, below which its scales are most of what is read
 
@@ -92,5 +92,7 @@ def _product(node: Node, weight: Packed, graph: Graph, builder: relax.BlockBuild
     x, kind = node.value.args[0], dtype(node.var)
     real = x if dtype(x) == "float32" else graph.emit(node, relax.op.astype(x, "float32"))
     given = [const(array) for array in weight.arrays]
-    product = builder.call_te(weight.product(), real, *given, primfunc_name_hint=f"matmul_of_{weight.bits}_bits")
+    product = builder.call_te(
+        weight.product(bits_of(dtype(x))), real, *given, primfunc_name_hint=f"matmul_of_{weight.bits}_bits"
+    )
     return product if kind == "float32" else relax.op.astype(graph.emit(node, product), kind)

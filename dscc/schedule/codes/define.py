@@ -15,6 +15,10 @@ from tvm import te, tirx
 
 Array = np.ndarray
 
+ROW_BITS = "dscc.row_bits"
+"""Annotation of a product: see `Packed.product`."""
+FLOAT_BITS, HALF_BITS = 24, 11
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -43,8 +47,12 @@ class Packed:
         optional = (self.zeros if isinstance(self.zeros, np.ndarray) else None, self.groups, self.table)
         return [self.codes, self.scales, *(array for array in optional if array is not None)]
 
-    def product(self) -> Callable[..., te.Tensor]:
-        """x (.., depth) and `arrays` to x @ weight, (.., columns), in float32."""
+    def product(self, row_bits: int = FLOAT_BITS) -> Callable[..., te.Tensor]:
+        """x (.., depth) and `arrays` to x @ weight, (.., columns), in float32.
+
+        Args:
+            row_bits: of the numbers in x, that a schedule has to keep of the largest of a block.
+        """
         optional = {"zeros": isinstance(self.zeros, np.ndarray), "groups": self.groups is not None}
         names = [*(name for name, is_there in optional.items() if is_there), *(["table"] * (self.table is not None))]
         per = 8 // self.bits
@@ -67,9 +75,15 @@ class Packed:
                     number = number - tirx.const(self.zeros, "float32")
                 return te.sum(data[(*rows, k)] * (number * _real(scales, block, n)), axis=k)
 
-            return te.compute((*data.shape[:-1], codes.shape[1]), element, name="matmul")
+            shape = (*data.shape[:-1], codes.shape[1])
+            return te.compute(shape, element, name="matmul", attrs={ROW_BITS: row_bits})
 
         return compute
+
+
+def bits_of(dtype: str) -> int:
+    """Of the numbers of a type, as ROW_BITS: of halves less than of float32."""
+    return HALF_BITS if dtype in ("float16", "bfloat16") else FLOAT_BITS
 
 
 def _real(table: te.Tensor, *at: Any) -> Any:

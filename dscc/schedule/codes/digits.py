@@ -12,6 +12,9 @@ signed byte, so that one instruction multiplies four of them with the codes of f
 Both sums of a digit are below 2^24, so that their difference in float32 is exact: it is small beside them where x is of
 one sign and bytes with one are stored with 128 added, and rounding would be all that is left.
 
+Where a model asks for less precision than float32's (ROW_BITS), two digits do: q is below 127 * 256, of units that are
+the largest number of the block by that.
+
 That is three instructions for four products, and none to make a float of a code: more than twice as fast as expanding
 where rows are few, and no slower where they are many.
 """
@@ -30,8 +33,9 @@ from dscc.schedule.codes.layout import Codes, Multiplier
 from dscc.schedule.tiling import Tile
 from dscc.schedule.words import WORD_BYTES
 
-COUNT = 3
-_BITS = 22  # of a whole number, without the sign: the largest of a block is below 2^22
+COUNT, FEW = 3, 2
+_BITS = 22  # of a whole number of three digits, without the sign: the largest of a block is below 2^22
+_LARGEST = 127 * 256  # of two digits
 _BIAS, _MANTISSA, _SIGN = 127, 23, 0x7FFFFFFF
 _ROUND = 1.5 * 2**23  # added to a number below 2^22, leaves it as a whole one in the lowest bits
 _ROUND_BITS = 0x4B400000
@@ -43,6 +47,7 @@ class DigitRows:
 
     Attributes:
         pitch: elements of a row.
+        count: digits of a number.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class DigitRows:
         lanes: int,
         parallel: bool,
         room: Index | None = None,
+        count: int = COUNT,
     ):
         """Write the code that makes them.
 
@@ -63,12 +69,13 @@ class DigitRows:
             lanes: elements of a vector; blocks are whole vectors.
             parallel: rows may be shared by threads.
             room: for how many rows there is to be memory, if not for `rows`.
+            count: digits of a number, COUNT or FEW.
         """
-        self._codes, self.pitch = codes, codes.reach
+        self._codes, self.pitch, self.count = codes, codes.reach, count
         room = index(rows if room is None else room)
-        self._digits = code.heap("digits", room * (COUNT * codes.reach), "int8")
+        self._digits = code.heap("digits", room * (count * codes.reach), "int8")
         self._units = code.heap("units", room * codes.blocks)
-        self._sums = code.heap("row_sums", room * (COUNT * codes.blocks))
+        self._sums = code.heap("row_sums", room * (count * codes.blocks))
         lanes = min(lanes, codes.block)
         with code.loop(rows, "row", "parallel" if parallel else "serial") as row:
             copy = code.heap("row_copy", codes.reach)
@@ -103,32 +110,38 @@ class DigitRows:
         def power(biased: Expr) -> Expr:
             return tirx.reinterpret("float32", biased << tirx.const(_MANTISSA, "int32"))
 
-        inverse = code.bind("inverse", power(tirx.const(2 * _BIAS + _BITS - 1, "int32") - exponent))
-        unit = power(exponent - tirx.const(_BITS - 1, "int32"))
+        if self.count == COUNT:
+            inverse = code.bind("inverse", power(tirx.const(2 * _BIAS + _BITS - 1, "int32") - exponent))
+            unit = power(exponent - tirx.const(_BITS - 1, "int32"))
+        else:  # nothing is exact then, and this unit is smaller
+            peak = tirx.max(tirx.reinterpret("float32", largest), power(tirx.const(_LEAST, "int32")))
+            peak = code.bind("peak", peak)
+            inverse = code.bind("inverse", tirx.const(float(_LARGEST), "float32") / peak)
+            unit = peak * tirx.const(1.0 / _LARGEST, "float32")
         # Infinity and NaN have the exponent 255: their rows are NaN.
         unit = tirx.Select(exponent > 254, tirx.const(float("nan"), "float32"), unit)
         self._units.store(code, number, unit)
-        totals = code.stack("totals", COUNT * lanes, "int32")
-        for digit in range(COUNT):
+        totals = code.stack("totals", self.count * lanes, "int32")
+        for digit in range(self.count):
             totals.store(code, digit * lanes, constant(0))
         with code.loop(size // lanes, "v") as v:
             at = block * size + v * lanes
             rounded = copy.load(at, lanes) * broadcast(inverse, lanes) + broadcast(tirx.const(_ROUND, "float32"), lanes)
             rounded = code.bind("r", rounded)
             whole = code.bind("q", bits(rounded) - constant(_ROUND_BITS))
-            for digit in range(COUNT):
-                to, place = (row * COUNT + digit) * self.pitch + at, digit * lanes
+            for digit in range(self.count):
+                to, place = (row * self.count + digit) * self.pitch + at, digit * lanes
                 more = code.bind("more", tirx.shift_right(whole + constant(128), constant(8)))
                 totals.store(code, place, totals.load(place, lanes) + (whole - more * constant(256)))
                 self._digits.store(code, to, tirx.Cast(f"int8x{lanes}", whole))
                 whole = more
-        for digit in range(COUNT):
+        for digit in range(self.count):
             total = code.fold(totals.load(digit * lanes, lanes), lambda a, b: a + b)
-            self._sums.store(code, number * COUNT + digit, tirx.Cast("float32", total))
+            self._sums.store(code, number * self.count + digit, tirx.Cast("float32", total))
 
     def word(self, row: Expr, digit: int, at: Expr, number: int) -> Expr:
         """The digits of four elements, from `at + 4 * number` on, as an int32."""
-        start = (row * COUNT + digit) * self.pitch + at + WORD_BYTES * number
+        start = (row * self.count + digit) * self.pitch + at + WORD_BYTES * number
         return tirx.reinterpret("int32", self._digits.load(start, WORD_BYTES))
 
     def unit(self, row: Expr, block: Expr) -> Expr:
@@ -137,7 +150,7 @@ class DigitRows:
 
     def sum(self, row: Expr, block: Expr, digit: int) -> Expr:
         """The sum of one digit of a block."""
-        return self._sums.load((row * self._codes.blocks + block) * COUNT + digit)
+        return self._sums.load((row * self._codes.blocks + block) * self.count + digit)
 
 
 @dataclass(frozen=True)
@@ -166,12 +179,12 @@ class Digits:
         """Write the sums into `acc`."""
         codes, lanes = self.codes, tile.lanes
         places = [(i, j) for i in range(tile.rows) for j in range(tile.vectors)]
-        sums = code.stack("sums", COUNT * len(places) * self._width(lanes), self.dot.sums)
+        sums = code.stack("sums", self.rows.count * len(places) * self._width(lanes), self.dot.sums)
         total = Flat(acc)
         for i, j in places:
             total.store(code, i * tile.width + j * lanes, broadcast(tirx.const(0.0, "float32"), lanes))
         with code.loop(codes.blocks, "block") as block:
-            for number in range(COUNT * len(places)):
+            for number in range(self.rows.count * len(places)):
                 sums.store(code, number * self._width(lanes), self.dot.zeros(lanes))
             with code.loop(codes.words, "word") as word:
                 self._step(code, tile, sums, block * codes.words + word)
@@ -184,7 +197,7 @@ class Digits:
         for number in range(per // WORD_BYTES):
             parts = [code.bind("c", self.codes.part(words, number, lanes, self.dot)) for words in stored]
             for i in range(tile.rows):
-                for digit in range(COUNT):
+                for digit in range(self.rows.count):
                     four = code.bind("d", broadcast(self.rows.word(self.row + i, digit, word * per, number), lanes))
                     four = tirx.reinterpret(f"int8x{WORD_BYTES * lanes}", four)
                     for j, part in enumerate(parts):
@@ -197,12 +210,12 @@ class Digits:
         lanes, row, at = tile.lanes, self.row + i, index(j * tile.lanes)
         base = broadcast(tirx.const(256.0, "float32"), lanes)
         found = broadcast(tirx.const(0.0, "float32"), lanes)
-        for digit in reversed(range(COUNT)):
+        for digit in reversed(range(self.rows.count)):
             whole = self.dot.total(sums.load(self._place(tile, digit, i, j), self._width(lanes)), lanes)
             real = tirx.Cast(f"float32x{lanes}", whole)
             if self.zero is not None:
                 real = real - self.zero(block, at) * broadcast(self.rows.sum(row, block, digit), lanes)
-            found = real if digit == COUNT - 1 else found * base + real
+            found = real if digit == self.rows.count - 1 else found * base + real
         factor = broadcast(self.rows.unit(row, block), lanes)
         if self.scale is not None:
             factor = factor * self.scale(block, at)

@@ -19,7 +19,8 @@ from tvm.ir import TensorLoad as Load
 
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, broadcast, constant, index
-from dscc.schedule.codes.digits import COUNT, DigitRows, Digits
+from dscc.schedule.codes.define import FLOAT_BITS, HALF_BITS, ROW_BITS
+from dscc.schedule.codes.digits import COUNT, FEW, DigitRows, Digits
 from dscc.schedule.codes.layout import CodePacking, Codes, Multiplier, multiplier
 from dscc.schedule.codes.weight import Weight
 from dscc.schedule.decisions import Decisions
@@ -72,10 +73,11 @@ class _Writer:
         extents = fused.anchor.extents
         self._merge = Merge(found.rows, [extents[var] for var in found.rows], code)
         self._element, self._view = self._merge.expr(found.left), self._merge.fused(fused)
+        self._count = FEW if fused.anchor.annotations.get(ROW_BITS, FLOAT_BITS) <= HALF_BITS else COUNT
         count, rows = int(extents[found.column]), constant(self._merge.extent)
         depth = int(extents[found.depth])
         expanded = choose(decisions, machine, count, rows, 4 * depth, depth) if dot.widen else None
-        self._columns = Columns(count, expanded or _tile(decisions, machine, count, rows))
+        self._columns = Columns(count, expanded or _tile(decisions, machine, count, rows, self._count))
         part, stored = weight.part(dot.elements(weight.bits)), str(weight.codes.source.dtype)
         flip = weight.bits == 8 and stored != dot.codes
         self._codes = Codes(weight.bits, depth, part, flip)
@@ -115,7 +117,7 @@ class _Writer:
         """Write the rows as digits; the product of these with the codes."""
         codes, extent, lanes = self._codes, self._merge.extent, self._columns.tile.lanes
         several = constant(extent) is None or extent > 1
-        digits = DigitRows(self._code, extent, codes, self._left, self._machine.lanes(), several)
+        digits = DigitRows(self._code, extent, codes, self._left, self._machine.lanes(), several, count=self._count)
 
         def terms(row: Expr, panel: Expr) -> Digits:
             def table(read: Table | None) -> Callable[[Expr, Expr], Expr] | None:
@@ -126,7 +128,7 @@ class _Writer:
 
             return Digits(self._dot, codes, digits, row, words, table(scale), table(zero))
 
-        work = COUNT * codes.per // WORD_BYTES
+        work = self._count * codes.per // WORD_BYTES
         return self._product(codes.blocks * codes.words, panels=panels, terms=terms, work=work)
 
     def _expand(self, panels: Var, scale: Table | None, zero: Table | None) -> Callable[[Expr, Expr, Expr, Expr], Expr]:
@@ -180,12 +182,12 @@ def _floats(lanes: int) -> str:
     return "float32" if lanes == 1 else f"float32x{lanes}"
 
 
-def _tile(decisions: Decisions, machine: Machine, columns: int, rows: int | None) -> Tile:
+def _tile(decisions: Decisions, machine: Machine, columns: int, rows: int | None, digits: int) -> Tile:
     """The tile: every element has a register for its sum, and one for each digit of the block's."""
     lanes = machine.lanes()
     while lanes > 4 and lanes > columns:
         lanes //= 2
-    room = (machine.vector_registers - 4) // (COUNT + 1)
+    room = (machine.vector_registers - 4) // (digits + 1)
     wanted = _MOST_VECTORS if rows == 1 else 2 if room >= 6 else 1
     most = min(room, _MOST_VECTORS, -(-columns // lanes))
     across = sorted(range(1, most + 1), key=lambda vectors: abs(vectors - wanted))

@@ -14,7 +14,7 @@ from dscc.frontends.onnx.microsoft import contrib
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.shapes import shape_expr
 from dscc.frontends.onnx.values import Array, Value
-from dscc.schedule.codes.define import Packed, compact, pack, reals, unpack
+from dscc.schedule.codes.define import FLOAT_BITS, HALF_BITS, Packed, bits_of, compact, pack, reals, unpack
 
 # The sixteen numbers of NormalFloat (Dettmers et al. 2023, arXiv:2305.14314) and of bitsandbytes' FP4.
 _NF4 = (
@@ -55,16 +55,20 @@ def matmul_nbits(
         _zeros(node, zeros, bits, columns, blocks),
         None if groups is None else known(node, groups, "the groups").astype(np.int32)[:depth],
     )
-    result = _multiply(node, x, packed)
+    # 2, 3 and 4 are float16, bfloat16 and int8: rows of two digits are more precise than either.
+    result = _multiply(node, x, packed, HALF_BITS if node.attr("accuracy_level", 0) >= 2 else FLOAT_BITS)
     return result if bias is None else Standard(node).Add(result, bias)
 
 
-def _multiply(node: Node, x: Value, weight: Packed) -> Value:
+def _multiply(node: Node, x: Value, weight: Packed, row_bits: int = FLOAT_BITS) -> Value:
     """x (.., depth) @ weight, computed in float32: (.., columns)."""
     op = Standard(node)
     node.require_equal(x.shape[-1], weight.depth, "the last dimension of the first operand")
     constants = [node.value(array).expr for array in weight.arrays]
-    product = node.te(weight.product(), op.cast(x, "float32").expr, *constants, name=f"matmul_of_{weight.bits}_bits")
+    row_bits = min(row_bits, bits_of(x.dtype))
+    product = node.te(
+        weight.product(row_bits), op.cast(x, "float32").expr, *constants, name=f"matmul_of_{weight.bits}_bits"
+    )
     return op.cast(node.value(product), x.dtype)
 
 

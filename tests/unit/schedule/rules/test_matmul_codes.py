@@ -12,7 +12,7 @@ from tvm import te, tirx
 from dscc import targets
 from dscc.passes.lower import fuse_weight_casts
 from dscc.schedule.base import Rule
-from dscc.schedule.codes.define import Packed, compact, pack
+from dscc.schedule.codes.define import FLOAT_BITS, HALF_BITS, Packed, compact, pack
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.machine import Machine
 from dscc.schedule.rules.matmul import Matmul
@@ -59,10 +59,10 @@ def compiled(func: tirx.PrimFunc, constants: int, machine: Machine, rule: Rule =
     return run
 
 
-def product(weight: Packed, rows: Sequence) -> tirx.PrimFunc:
+def product(weight: Packed, rows: Sequence, row_bits: int = FLOAT_BITS) -> tirx.PrimFunc:
     data = placeholder([*rows, weight.depth], "float32", "x")
     given = [placeholder(array.shape, str(array.dtype), f"w{i}") for i, array in enumerate(weight.arrays)]
-    return te.create_prim_func([data, *given, weight.product()(data, *given)])
+    return te.create_prim_func([data, *given, weight.product(row_bits)(data, *given)])
 
 
 def random(bits: int, depth: int, columns: int, block: int, zeros: str, scales: str = "float32") -> tuple:
@@ -82,10 +82,10 @@ def random(bits: int, depth: int, columns: int, block: int, zeros: str, scales: 
     ) * whole[1].astype("float64")
 
 
-def check(got: np.ndarray, x: np.ndarray, weight: np.ndarray) -> None:
+def check(got: np.ndarray, x: np.ndarray, weight: np.ndarray, tolerance: float = TOLERANCE) -> None:
     wide = x.astype("float64")
     largest = (np.abs(wide) @ np.abs(weight)).max(initial=0)
-    np.testing.assert_allclose(got, wide @ weight, atol=TOLERANCE * largest, rtol=0)
+    np.testing.assert_allclose(got, wide @ weight, atol=tolerance * largest, rtol=0)
 
 
 @pytest.mark.parametrize(("bits", "zeros"), [(4, "same"), (4, "bytes"), (4, "floats"), (2, "none"), (8, "bytes")])
@@ -97,9 +97,23 @@ def test_products_with_symbolic_rows(
         pytest.skip("pairs of products with bytes do not fit 16 bits")
     weight, numbers = random(bits, depth, columns, block, zeros)
     run = compiled(product(weight, [te.var("n", "int64")]), len(weight.arrays), machine)
-    for rows in (1, 2, 3, 7, 13):
+    for rows in (1, 2, 3, 4, 5, 7, 13):
         x = RNG.standard_normal((rows, depth)).astype("float32")
         check(run(x, *weight.arrays), x, numbers)
+
+
+@pytest.mark.parametrize(("depth", "columns", "block"), [(16, 1, 16), (200, 47, 64), (1030, 20, 512)])
+def test_rows_of_fewer_bits(machine: Machine, depth: int, columns: int, block: int) -> None:
+    """More precise than halves, of numbers of any size; what is no number stays none."""
+    weight, numbers = random(4, depth, columns, block, "bytes")
+    run = compiled(product(weight, [te.var("n", "int64")], HALF_BITS), len(weight.arrays), machine)
+    for rows in (1, 2, 3, 4, 5, 9):
+        for factor in (1.0, 1e30, 1e-30):
+            x = (RNG.standard_normal((rows, depth)) * factor).astype("float32")
+            check(run(x, *weight.arrays), x, numbers, 2.0**-HALF_BITS / 20)
+        x[0, depth // 2], x[rows // 2, 0] = np.nan, -np.inf
+        assert not np.isfinite(run(x, *weight.arrays)[[0, rows // 2]]).any()
+    assert not run(np.zeros((2, depth), "float32"), *weight.arrays).any()
 
 
 @pytest.mark.parametrize("rows", [(1,), (2, 3), (5,)])
