@@ -16,6 +16,8 @@ from tvm import s_tir, sym, tirx
 from tvm.ir import TensorLoad as Load
 from tvm.tirx import compilation_pipeline
 
+from dscc.frames import aligned_frames
+
 NAME = "dscc"
 ALIGN = 16  # bytes; what malloc and NumPy give
 _LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
@@ -230,7 +232,11 @@ def _is_of_integers(quotient: tirx.Div) -> bool:
 
 
 def _pipeline(
-    name: str, for_device: tuple[Any, ...] = (), conditions: tuple[Any, ...] = (), bfloat16: bool = False
+    name: str,
+    for_device: tuple[Any, ...] = (),
+    conditions: tuple[Any, ...] = (),
+    frames: tuple[Any, ...] = (),
+    bfloat16: bool = False,
 ) -> tuple[Any, Any, Any]:
     """TVM's passes, with those that only kernels of one kind need.
 
@@ -238,6 +244,7 @@ def _pipeline(
         name: of the pass, in TVM's messages.
         bfloat16: what runs the code computes in it.
         for_device: what comes before host and device are split.
+        frames: what the frame of a function begins with.
         conditions: what makes conditions of vectors into something that is generated code for.
     """
     passes = [
@@ -249,6 +256,7 @@ def _pipeline(
         _stored_conditions(),
         tirx.transform.StorageRewrite(),
         _on_the_stack(),
+        *frames,
         tirx.transform.UnrollLoop(),
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),
@@ -272,7 +280,7 @@ def _pipeline(
 
 
 def _without_blocks() -> tuple[Any, Any, Any]:
-    return _pipeline("dscc.kernels", conditions=(_vector_conditions(),))
+    return _pipeline("dscc.kernels", conditions=(_vector_conditions(),), frames=(aligned_frames(),))
 
 
 def for_devices(bfloat16: bool) -> tuple[Any, Any, Any]:
