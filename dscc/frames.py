@@ -48,4 +48,5 @@ def aligned_frames() -> Any:
 def _has_vectors(body: tirx.Stmt) -> bool:
     found: list[tirx.Ramp] = []
     tvm_ffi.structural_walk(body, (tirx.Ramp, found.append))
-    return any(int(ramp.lanes) > _LANES for ramp in found)
+    # Of vectors whose length the processor decides on, the lanes are an expression; their places are not in lines.
+    return any(isinstance(ramp.lanes, tirx.IntImm | int) and int(ramp.lanes) > _LANES for ramp in found)
