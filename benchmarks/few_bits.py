@@ -2,7 +2,8 @@
 
 One product in every way that such weights are written, and a small decoder as onnxruntime-genai's builder writes it,
 with a cache. onnxruntime rounds rows to 8 bits, of its own accord for DequantizeLinear, and for MatMulNBits where
-`accuracy_level` is 4; there it also runs with rows in float32, as dscc computes. With --save the page is written.
+`accuracy_level` is 4, where dscc keeps 16 bits; there both also run with rows in float32. With --save the page is
+written.
 """
 
 from __future__ import annotations
@@ -105,23 +106,23 @@ def measure(
         files = {level: Path(folder) / f"{level}.onnx" for level in levels}
         for level, file in files.items():
             onnx.save(make(level), file)
-        artifact, first = Path(folder) / "model.dscc", next(iter(files.values()))
-        command = [sys.executable, "-m", "dscc.cli", "compile", str(first), "-o", str(artifact)]
-        subprocess.run(command, check=True, capture_output=True)
-        exact = reference(first, "onnxruntime")
+            command = [sys.executable, "-m", "dscc.cli", "compile", str(file), "-o", str(file.with_suffix(".dscc"))]
+            subprocess.run(command, check=True, capture_output=True)
+        exact = reference(next(iter(files.values())), "onnxruntime")
         for threads, (tokens, feed) in product(args.threads, feeds.items()):
             print(f"  {what}, {tokens} tokens, {threads} threads", file=sys.stderr, flush=True)
+            ours = [Contestant("dscc", file.with_suffix(".dscc"), threads) for file in files.values()]
             peers = [Contestant("onnxruntime", file, threads) for file in files.values()]
-            found = race([Contestant("dscc", artifact, threads), *peers], feed, args.rounds, turn_ms=args.turn_ms)
+            found = race([*ours, *peers], feed, args.rounds, turn_ms=args.turn_ms)
             for result in found:
                 if result.error:
                     raise SystemExit(f"{what}: {result.contestant.engine}: {result.error}")
             want = exact.run(None, feed)
-            ours, *theirs = (entry(result, want) for result in found)
-            for peer, name in zip(theirs, levels.values(), strict=True):
-                speed = 1 / ratio(ours, peer, 0).median
-                errors = ours.error or 0.0, peer.error or 0.0
-                rows.append(Row(what, tokens, threads, ours.wall_ms, name, peer.wall_ms, speed, *errors))
+            entries = [entry(result, want) for result in found]
+            for own, peer, name in zip(entries[: len(levels)], entries[len(levels) :], levels.values(), strict=True):
+                speed = 1 / ratio(own, peer, 0).median
+                errors = own.error or 0.0, peer.error or 0.0
+                rows.append(Row(what, tokens, threads, own.wall_ms, name, peer.wall_ms, speed, *errors))
     return rows
 
 
