@@ -23,13 +23,14 @@ _LANES = 4  # more than so many lanes may be a vector longer than 16 bytes
 
 
 def aligned_frames() -> Any:
-    """The pass; parallel loops become functions of their own, so each has its array."""
+    """The pass; parallel loops become functions of their own, so each has its array. It comes before what keeps local
+    arrays on the stack, and after StorageRewrite, which would join them.
+    """
 
     def with_array(body: tirx.Stmt) -> tirx.Stmt:
         array = tirx.decl_buffer((1,), _LINE, "line", scope="local")
         here = prefetch(tirx.BufferLoad(array, [tirx.const(0, "int32")]), 1)
-        mark = {"disable_lower_builtin": tirx.IntImm("int32", 1)}  # else it would be on the heap
-        return tirx.SeqStmt([tirx.AllocBuffer(array, mark), tirx.Evaluate(here), body])
+        return tirx.SeqStmt([tirx.AllocBuffer(array), tirx.Evaluate(here), body])
 
     def of_loop(loop: tirx.For) -> tirx.For:
         if loop.kind != tirx.ForKind.PARALLEL:
