@@ -76,7 +76,7 @@ def random_feeds(inputs: Iterable[InputInfo], dims: Mapping[str, int], seed: int
     return feeds
 
 
-_TOTAL = ("total_sequence_length", "past_sequence_length + sequence_length")  # as onnxruntime-genai names it
+_SUMS = {"total_sequence_length": "past_sequence_length + sequence_length"}  # as onnxruntime-genai names it
 
 
 def _sizes(inputs: Sequence[InputInfo], dims: Mapping[str, int]) -> dict[str, int]:
@@ -87,11 +87,11 @@ def _sizes(inputs: Sequence[InputInfo], dims: Mapping[str, int]) -> dict[str, in
         for axis, dim in enumerate(info.shape):
             if not isinstance(dim, str) or dim in sizes:
                 continue
-            if "+" in dim or dim == _TOTAL[0]:
+            if "+" in _SUMS.get(dim, dim):
                 sums.append(dim)
             sizes[dim] = LENGTH if "length" in dim and axis else default_size(axis, len(info.shape))
     for name in sums:
-        parts = [part.strip() for part in (_TOTAL[1] if name == _TOTAL[0] else name).split("+")]
+        parts = [part.strip() for part in _SUMS.get(name, name).split("+")]
         if all(part.isdecimal() or part in sizes for part in parts):
             sizes[name] = sum(int(part) if part.isdecimal() else sizes[part] for part in parts)
     return sizes

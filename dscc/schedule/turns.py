@@ -101,7 +101,7 @@ class _Turns:
             inner = max(map(self._size, _calls(value.value)), default=1)
             return self._exceeds(value.value, room) or self._exceeds(value.body, room // inner)
         return any(
-            any(self._exceeds(arg, room // size) or room < size for arg in call.args)
+            room < size or any(self._exceeds(arg, room // size) for arg in call.args)
             for call in _calls(value)
             if (size := self._size(call)) > 1
         )

@@ -12,11 +12,9 @@ signed byte, so that one instruction multiplies four of them with the codes of f
 Both sums of a digit are below 2^24, so that their difference in float32 is exact: it is small beside them where x is of
 one sign and bytes with one are stored with 128 added, and rounding would be all that is left.
 
-Where a model asks for less precision than float32's (ROW_BITS), two digits do: q is below 127 * 256, of units that are
-the largest number of the block by that.
-
 That is three instructions for four products, and none to make a float of a code: more than twice as fast as expanding
-where rows are few, and no slower where they are many.
+where rows are few, and no slower where they are many. Where a model asks for less precision than
+float32's (ROW_BITS), two digits do: q is at most 127 * 256, of units that are the largest number of the block by that.
 """
 
 from __future__ import annotations
