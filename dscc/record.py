@@ -13,7 +13,7 @@ from tvm import relax, tirx
 
 import dscc
 from dscc import fallback, kernel_pipeline, named_sizes, placement
-from dscc.artifact import ContainerSpec, Manifest, TensorSpec
+from dscc.artifact import Manifest, TensorSpec
 from dscc.passes import origins
 from dscc.passes.base import PassContext
 from dscc.passes.lower.lift_constants import Lifted
@@ -116,7 +116,7 @@ def _spec(name: str, ty: relax.Type, element: str) -> TensorSpec:
     if element.startswith("["):  # a sequence or an optional: dscc/frontends/onnx/kinds.py wrote this
         around, element, dims = json.loads(element)
         sizes = [f"{name}_{axis}" if dim is None else dim for axis, dim in enumerate(dims or ())]
-        return ContainerSpec(name, element, tuple(sizes), tuple(around), dims is not None)
+        return TensorSpec(name, element, tuple(sizes), tuple(around), dims is not None)
     # Where only the rank is known, since the shape depends on values, every dimension gets a name of its own.
     shape = [f"{name}_{axis}" for axis in range(ty.ndim)] if ty.shape is None else [_dim(dim) for dim in ty.shape]
     return TensorSpec(name, element, tuple(shape))

@@ -17,9 +17,8 @@ import json
 import mmap
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dscc import scratch
 from dscc.artifact import host, safetensors, store
@@ -39,8 +38,7 @@ _ALIGN = {MANIFEST: 64, LIBRARY: 64, WEIGHTS: 4096}
 _SEAL = "dscc manifest sha256 "
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """A compiled model, checked.
 
     Attributes:
@@ -69,7 +67,7 @@ class Artifact:
         Raises:
             ValueError: a weight has a type that cannot be stored.
         """
-        manifest = replace(manifest, weights=tuple(weights))
+        manifest = manifest._replace(weights=tuple(weights))
         contents: dict[str, list[bytes | memoryview]] = {
             LIBRARY: [library.read_bytes()],
             WEIGHTS: list(safetensors.pack(weights)),
@@ -133,7 +131,7 @@ class Artifact:
         """The same artifact with another `check` in its manifest."""
         record = json.loads(bytes(self.member(MANIFEST)))
         contents: dict[str, list[bytes | memoryview]] = {name: [self.member(name)] for name in record["members"]}
-        return _assembled(replace(self.manifest, check=check), _digests(record), contents)
+        return _assembled(self.manifest._replace(check=check), _digests(record), contents)
 
     def member(self, name: str) -> memoryview:
         """The content of a member, without a copy."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 Dim = int | str
 
@@ -17,49 +16,39 @@ READABLE_FROM = "0.1.0"
 """The first version of dscc that reads FORMAT; a version that cannot read a file names it."""
 
 
-@dataclass(frozen=True)
-class TensorSpec:
-    """An input or an output.
+class TensorSpec(NamedTuple):
+    """An input or an output: a tensor, or a sequence of tensors, or one that may be absent or has a rank not known.
 
     Attributes:
         name: as the model spells it.
         dtype: NumPy's name, as in `float32`; `bfloat16` and the like as ml_dtypes names them. Types in the table
         `dscc.elements.CARRIERS` are passed to `main` as their bit patterns, in the type that the table says.
-        shape: an int is a fixed dimension, a str a symbolic one; the same str is the same extent everywhere.
+        shape: an int is a fixed dimension, a str a symbolic one; the same str is the same extent everywhere, except in
+        a sequence, where a str is a dimension that may differ from one tensor to the next.
+        around: what is around the tensor, from outside: `sequence`, `optional`; empty for a tensor.
+        ranked: whether the rank of the tensors is known; if not, `shape` is empty and they may have any.
     """
 
     name: str
     dtype: str
     shape: tuple[Dim, ...]
-
-    def __str__(self) -> str:
-        return f"{self.dtype}({', '.join(map(str, self.shape))})"
-
-
-@dataclass(frozen=True)
-class ContainerSpec(TensorSpec):
-    """An input or output that is a sequence of tensors, or may be absent, or is a tensor of a rank that is not known.
-
-    Attributes:
-        shape: of each tensor; a str is a dimension that may differ from one to the next.
-        around: what is around the tensor, from outside: `sequence`, `optional`; empty for a tensor.
-        ranked: whether the rank of the tensors is known; if not, `shape` is empty and they may have any.
-    """
-
     around: tuple[str, ...] = ()
     ranked: bool = True
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is a tensor whose rank is known."""
+        return self.ranked and not self.around
+
     def __str__(self) -> str:
-        tensor = super().__str__() if self.ranked else f"{self.dtype} of any shape"
+        tensor = f"{self.dtype}({', '.join(map(str, self.shape))})" if self.ranked else f"{self.dtype} of any shape"
         return " of ".join([*self.around, tensor])
 
 
-def _empty() -> Mapping[str, Any]:
-    return MappingProxyType({})
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(NamedTuple):
     """What was compiled, from what, for what.
 
     Attributes:
@@ -85,19 +74,19 @@ class Manifest:
     machine: str
     cpu_features: tuple[str, ...] = ()
     pipeline: str = ""
-    versions: Mapping[str, str] = field(default_factory=_empty)
-    plugins: Mapping[str, str] = field(default_factory=_empty)
+    versions: Mapping[str, str] = _EMPTY
+    plugins: Mapping[str, str] = _EMPTY
     weights: tuple[str, ...] = ()
     fallback: tuple[Mapping[str, Any], ...] = ()
-    summary: Mapping[str, Any] = field(default_factory=_empty)
-    kernels: Mapping[str, Any] = field(default_factory=_empty)
-    device: Mapping[str, Any] = field(default_factory=_empty)
+    summary: Mapping[str, Any] = _EMPTY
+    kernels: Mapping[str, Any] = _EMPTY
+    device: Mapping[str, Any] = _EMPTY
     alignment: int = 64
-    check: Mapping[str, Any] = field(default_factory=_empty)
+    check: Mapping[str, Any] = _EMPTY
 
     def to_dict(self) -> dict[str, Any]:
         """As it is written in `manifest.json`."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {name: _plain(value) for name, value in self._asdict().items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Manifest:
@@ -106,7 +95,7 @@ class Manifest:
         Raises:
             KeyError, TypeError, ValueError: `data` is not such a manifest.
         """
-        values = {f.name: data[f.name] for f in fields(cls) if f.name not in _LATER}
+        values = {name: data[name] for name in cls._fields if name not in _LATER}
         values |= {name: data.get(name, default) for name, default in _LATER.items()}
         for name in ("inputs", "outputs"):
             values[name] = tuple(_spec(entry) for entry in values[name])
@@ -126,19 +115,15 @@ def encode(manifest: Manifest, members: Mapping[str, Mapping[str, Any]]) -> byte
 
 
 def _spec(entry: Mapping[str, Any]) -> TensorSpec:
-    tensor = entry["name"], entry["dtype"], tuple(entry["shape"])
-    return (
-        ContainerSpec(*tensor, tuple(entry["around"]), bool(entry["ranked"]))
-        if "around" in entry
-        else TensorSpec(*tensor)
-    )
+    around, ranked = tuple(entry.get("around", ())), bool(entry.get("ranked", True))
+    return TensorSpec(entry["name"], entry["dtype"], tuple(entry["shape"]), around, ranked)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, ContainerSpec):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, TensorSpec):
-        return {"name": value.name, "dtype": value.dtype, "shape": list(value.shape)}
+        fields = value._asdict()
+        written = fields if not value.plain else {name: fields[name] for name in ("name", "dtype", "shape")}
+        return {name: _plain(item) for name, item in written.items()}
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

@@ -12,13 +12,13 @@ from dscc.errors import InputError
 from dscc.runtime import ffi, strings
 
 if TYPE_CHECKING:
-    from dscc.artifact.manifest import ContainerSpec
+    from dscc.artifact.manifest import TensorSpec
 
 Array = np.ndarray[Any, Any]
 Held = Any  # an array, None for an optional that is empty, or a list of these
 
 
-def convert(spec: ContainerSpec, value: Any, tensor: Callable[[Any], Array]) -> Held:
+def convert(spec: TensorSpec, value: Any, tensor: Callable[[Any], Array]) -> Held:
     """What a caller hands over for a sequence or an optional, as arrays that fit it.
 
     Raises:
@@ -27,7 +27,7 @@ def convert(spec: ContainerSpec, value: Any, tensor: Callable[[Any], Array]) -> 
     return _convert(spec, spec.around, value, tensor)
 
 
-def _convert(spec: ContainerSpec, around: Sequence[str], value: Any, tensor: Callable[[Any], Array]) -> Held:
+def _convert(spec: TensorSpec, around: Sequence[str], value: Any, tensor: Callable[[Any], Array]) -> Held:
     if not around:
         array = tensor(value)
         fits = len(array.shape) == len(spec.shape) and all(
@@ -46,7 +46,7 @@ def _convert(spec: ContainerSpec, around: Sequence[str], value: Any, tensor: Cal
 class ContainerPort:
     """An input: an argument of `main` that is an array of TVM, made anew for every run."""
 
-    def __init__(self, library: ffi.Library, spec: ContainerSpec, argument: ffi.Value, align: int):
+    def __init__(self, library: ffi.Library, spec: TensorSpec, argument: ffi.Value, align: int):
         self._library = library
         self._argument = argument
         self._around = spec.around

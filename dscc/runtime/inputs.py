@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dscc.artifact.manifest import ContainerSpec, TensorSpec
+from dscc.artifact.manifest import TensorSpec
 from dscc.elements import STRING, numpy_dtype
 from dscc.errors import InputError, first_line, unknown
 from dscc.runtime import containers
@@ -27,7 +27,7 @@ class InputSpecs:
         self._specs = tuple(specs)
         self._may_be_empty = frozenset(may_be_empty)
         self._dtypes = tuple(numpy_dtype(spec.dtype) for spec in specs)
-        self._plain = tuple(not isinstance(spec, ContainerSpec) for spec in specs)
+        self._plain = tuple(spec.plain for spec in specs)
         self.plain = all(self._plain)
         self.names = tuple(spec.name for spec in specs)
 
@@ -70,7 +70,7 @@ class InputSpecs:
         """
         sizes: dict[str, tuple[int, str]] = {}
         for spec, shape in zip(self._specs, shapes, strict=True):
-            if isinstance(spec, ContainerSpec):
+            if not spec.plain:
                 continue  # `bind` has looked at its tensors
             wanted = f"input '{spec.name}': expected shape ({', '.join(map(str, spec.shape))}), got {_text(shape)}"
             if len(shape) != len(spec.shape):
@@ -92,7 +92,7 @@ def _text(shape: Sequence[int]) -> str:
 
 
 def _convert(spec: TensorSpec, dtype: np.dtype[Any], value: Any) -> Array:
-    if isinstance(spec, ContainerSpec):
+    if not spec.plain:
         return containers.convert(spec, value, lambda item: _array(spec, dtype, item))
     return _array(spec, dtype, value)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from dscc.artifact.host import cores
-from dscc.artifact.manifest import ContainerSpec
 from dscc.elements import numpy_dtype, onnx_name
 from dscc.errors import InputError, unknown
 from dscc.runtime import ffi
@@ -188,7 +187,7 @@ def load(path: Path | str, threads: int | None = None, device: str | None = None
 
 def _node_arg(spec: TensorSpec) -> NodeArg:
     kind = f"tensor({onnx_name(spec.dtype)})"
-    for around in reversed(spec.around if isinstance(spec, ContainerSpec) else ()):
+    for around in reversed(spec.around):
         kind = f"{'seq' if around == 'sequence' else around}({kind})"
     return NodeArg(spec.name, kind, list(spec.shape))
 

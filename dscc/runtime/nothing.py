@@ -10,7 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from dscc.artifact.manifest import ContainerSpec
 from dscc.runtime.arithmetic import evaluate
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ def empty_shapes(outputs: Sequence[TensorSpec], sizes: Mapping[str, int]) -> lis
 
 
 def _shape(spec: TensorSpec, sizes: Mapping[str, int]) -> Shape | None:
-    if isinstance(spec, ContainerSpec):
+    if not spec.plain:
         return None
     try:
         return tuple(dim if isinstance(dim, int) else evaluate(dim, sizes) for dim in spec.shape)

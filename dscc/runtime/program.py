@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dscc.artifact.artifact import LIBRARY, WEIGHTS
-from dscc.artifact.manifest import ContainerSpec
 from dscc.artifact.store import write_all
 from dscc.elements import numpy_dtype
 from dscc.errors import ArtifactError
@@ -30,7 +29,7 @@ class Program:
     def __init__(self, artifact: Artifact, threads: int, wanted: str | None = None):
         self.library = ffi.runtime()
         self.inputs, self.outputs = artifact.manifest.inputs, artifact.manifest.outputs
-        self.plain = not any(isinstance(spec, ContainerSpec) for spec in (*self.inputs, *self.outputs))
+        self.plain = all(spec.plain for spec in (*self.inputs, *self.outputs))
         self.alignment = artifact.manifest.alignment
         self.output_dtypes = tuple(numpy_dtype(spec.dtype) for spec in artifact.manifest.outputs)
         needs = artifact.manifest.device

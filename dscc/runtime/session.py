@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dscc.artifact.manifest import ContainerSpec
 from dscc.elements import STRING, carrier, numpy_dtype
 from dscc.runtime import containers, ffi, strings
 from dscc.runtime.inputs import Array
@@ -99,7 +98,7 @@ class Session:
 
     def _take_any(self, index: int, handles: Sequence[int]) -> Any:
         spec, output = self._program.outputs[index], self._outputs[index]
-        if not isinstance(spec, ContainerSpec):
+        if spec.plain:
             return self._take(handles[index], output, handles)
         if spec.dtype == STRING:
             return containers.take(spec.around, handles[index], lambda handle: strings.decode(_content(handle)))
@@ -128,7 +127,7 @@ def _content(handle: int) -> bytes:
 
 def _port(program: Program, index: int, argument: ffi.Value) -> _Port | containers.ContainerPort | _DevicePort:
     spec = program.inputs[index]
-    if isinstance(spec, ContainerSpec):
+    if not spec.plain:
         return containers.ContainerPort(program.library, spec, argument, program.alignment)
     if program.device is None or index in program.on_host:
         return _Port(program.library, spec, argument, program.alignment)

@@ -25,8 +25,6 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 
 def foreign() -> None:
     """The same artifact for a processor that this is not, properly sealed."""
-    from dataclasses import replace
-
     import numpy as np
 
     from dscc.artifact import Artifact
@@ -39,7 +37,7 @@ def foreign() -> None:
         .reshape(tensor.shape)
         for name, tensor in found.weights().items()
     }  # fmt: skip
-    Artifact.build(library, weights, replace(found.manifest, machine="riscv64")).save(path.with_suffix(".foreign.dscc"))
+    Artifact.build(library, weights, found.manifest._replace(machine="riscv64")).save(path.with_suffix(".foreign.dscc"))
 
 
 foreign()

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +65,7 @@ def message(path: Path | str) -> str:
 
 def test_reads_what_was_written(saved: Path):
     artifact = Artifact.open(saved)
-    assert artifact.manifest == replace(MANIFEST, weights=tuple(weights()))
+    assert artifact.manifest == MANIFEST._replace(weights=tuple(weights()))
     assert bytes(artifact.member("model.so")) == b"\x7fELF not really"
     content = artifact.member("weights.safetensors")
     stored = artifact.weights()
@@ -220,10 +219,10 @@ def test_killed_write_leaves_no_artifact(tmp_path: Path):
 
 
 def test_another_machine(tmp_path: Path):
-    other = build(tmp_path, replace(MANIFEST, machine="riscv64", target="riscv:u74"))
+    other = build(tmp_path, MANIFEST._replace(machine="riscv64", target="riscv:u74"))
     with pytest.raises(ArtifactError, match=r"it is for riscv64 processors \(riscv:u74\), and this one is"):
         other.load()
-    newer = build(tmp_path, replace(MANIFEST, cpu_features=("fpu", "avx2048", "warp_drive")))
+    newer = build(tmp_path, MANIFEST._replace(cpu_features=("fpu", "avx2048", "warp_drive")))
     with pytest.raises(
         ArtifactError, match="this processor lacks avx2048, warp_drive; compile the model for this machine"
     ):
@@ -232,7 +231,7 @@ def test_another_machine(tmp_path: Path):
 
 def test_names_of_one_machine_are_the_same(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(platform, "machine", lambda: "AMD64")
-    assert host.unfit(replace(MANIFEST, machine="x86_64")) is None
+    assert host.unfit(MANIFEST._replace(machine="x86_64")) is None
 
 
 def test_library_that_is_none(tmp_path: Path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dscc.artifact.manifest import ContainerSpec, Dim, TensorSpec
+from dscc.artifact.manifest import Dim, TensorSpec
 from dscc.runtime.arithmetic import evaluate
 from dscc.runtime.nothing import empty_shapes
 
@@ -42,4 +42,4 @@ def test_all_outputs_have_to_be_empty() -> None:
 def test_what_is_not_known_is_not_empty() -> None:
     assert empty_shapes(outputs(("n", "y_1")), {"n": 0}) is None
     assert empty_shapes(outputs(("n", "n - T.int64(1)")), {"n": 0}) is None
-    assert empty_shapes([ContainerSpec("y", "float32", ("n",), ("sequence",))], {"n": 0}) is None
+    assert empty_shapes([TensorSpec("y", "float32", ("n",), ("sequence",))], {"n": 0}) is None

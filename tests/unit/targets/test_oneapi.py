@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -240,7 +238,7 @@ def test_gpus_are_compiled_for_here_and_refused_here(arch):
 def test_another_driver_is_refused():
     artifact = dscc.compile(gate(), target="oneapi:cpu")
     device = {**artifact.manifest.device, "driver": "1.0"}
-    other: Artifact = dataclasses.replace(artifact, manifest=dataclasses.replace(artifact.manifest, device=device))
+    other: Artifact = artifact._replace(manifest=artifact.manifest._replace(device=device))
     with pytest.raises(ArtifactError, match=r"was compiled for '.*' with driver 1\.0, and here is"):
         other.load()
 
