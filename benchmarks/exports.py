@@ -198,11 +198,19 @@ def main(argv: list[str] | None = None) -> int:
         export_program(case, args.folder / f"{case.replace(':', '_')}.pt2")
     if args.program and not args.names:
         return 0
+    failed = 0
     for name in args.names or known:
         path = args.folder / f"{name}.onnx"
-        export(name, path)
-        print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    return 0
+        try:
+            export(name, path)
+        except Exception as err:  # whatever torch's exporters raise: the others are still written
+            if len(args.names) == 1:
+                raise
+            failed += 1
+            print(f"{path}: {type(err).__name__}: {str(err).strip().splitlines()[-1]}", flush=True)
+        else:
+            print(f"{path}: {path.stat().st_size / 1e6:.1f} MB", flush=True)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import onnx
 
 from benchmarks.fuzz import build, judge
 from benchmarks.fuzz.build import Case
-from benchmarks.fuzz.campaign import Tally, ask, flags, numbers, pattern, side_by_side
+from benchmarks.fuzz.campaign import Tally, ask, deadline, flags, numbers, pattern, side_by_side
 from benchmarks.fuzz.judge import Verdict
 from benchmarks.fuzz.shrink import shrink
 from benchmarks.fuzz.worker import Worker
@@ -65,9 +65,10 @@ def main() -> int:
     parser.add_argument("--shrink-seconds", type=float, default=60.0, help="for each finding; 0 keeps it as it is")
     args = parser.parse_args()
     started, left, tally = time.monotonic(), numbers(args), Tally()
+    end = deadline(args, started)
 
     def work(worker: Worker) -> None:
-        while time.monotonic() < started + args.seconds and (number := next(left, None)) is not None:
+        while time.monotonic() < end and (number := next(left, None)) is not None:
             verdict = ask(worker, (args.seed, number))
             tally.note(verdict)
             if verdict.finding:

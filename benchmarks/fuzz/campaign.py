@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -16,8 +18,8 @@ from benchmarks.fuzz.worker import Died, Stalled, Worker
 def flags(module: str, doc: str, case: str) -> argparse.ArgumentParser:
     """The flags of a fuzzer, which is run as `python -m module`, and what it calls a case."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=doc.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="stop after this time")
-    parser.add_argument("--count", type=int, default=10**9, help=f"stop after so many {case}s")
+    parser.add_argument("--seconds", type=float, help="stop after this time; after 60 without --count")
+    parser.add_argument("--count", type=int, help=f"stop after so many {case}s")
     parser.add_argument("--seed", type=int, default=0, help=f"of the whole run; a {case} is a seed and a number")
     parser.add_argument("--first", type=int, default=0, help=f"number of the first {case}")
     parser.add_argument("--only", type=int, help=f"number of the one {case} to try")
@@ -26,10 +28,16 @@ def flags(module: str, doc: str, case: str) -> argparse.ArgumentParser:
     return parser
 
 
+def deadline(args: argparse.Namespace, started: float) -> float:
+    """When to stop, on the clock of `started`."""
+    return started + (args.seconds if args.seconds is not None else 60.0 if args.count is None else math.inf)
+
+
 def numbers(args: argparse.Namespace) -> Iterator[int]:
     """Those of the cases that the flags ask for."""
-    first, count = (args.first, args.count) if args.only is None else (args.only, 1)
-    return iter(range(first, first + count))
+    if args.only is not None:
+        return iter([args.only])
+    return itertools.count(args.first) if args.count is None else iter(range(args.first, args.first + args.count))
 
 
 def side_by_side(jobs: int, make: Callable[[], Worker], work: Callable[[Worker], None]) -> None:

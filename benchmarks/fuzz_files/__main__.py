@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.fuzz.campaign import Tally, ask, flags, numbers, pattern, side_by_side
+from benchmarks.fuzz.campaign import Tally, ask, deadline, flags, numbers, pattern, side_by_side
 from benchmarks.fuzz.judge import Verdict
 from benchmarks.fuzz.worker import Worker
 from benchmarks.fuzz_files import bases, judge
@@ -72,10 +72,10 @@ def main() -> int:
     args = parser.parse_args()
     left = requests(args.seed, numbers(args), bases.names(args.bases), args.compile)
     started, tally, slowest = time.monotonic(), Tally(), [0.0]
-    turn = threading.Lock()
+    end, turn = deadline(args, started), threading.Lock()
 
     def work(worker: Worker) -> None:
-        while time.monotonic() < started + args.seconds:
+        while time.monotonic() < end:
             with turn:  # a generator does not take two callers at once
                 request = next(left, None)
             if request is None:
