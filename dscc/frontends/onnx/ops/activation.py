@@ -89,9 +89,7 @@ def hard_swish(node: Node, x: Value) -> Expr:
 
 @converter("Softplus")
 def softplus(node: Node, x: Value) -> Expr:
-    """log(1 + e^x) as max(x, 0) + log(1 + e^-|x|), which does not overflow."""
-    tail = R.log(R.add(scalar(1, x.dtype), R.exp(R.negative(R.abs(x.expr)))))
-    return R.add(R.maximum(x.expr, scalar(0, x.dtype)), tail)
+    return R.nn.softplus(x.expr)
 
 
 @converter("Softsign")
