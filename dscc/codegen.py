@@ -64,17 +64,17 @@ def divide_sizes(mod: tvm.IRModule, _: tvm.transform.PassContext) -> tvm.IRModul
 
 
 # TVM's own order (relax/backend/cpu_generic/pipeline.py in 0.27), less what the stages before this one have done, and
-# with what calls of our functions in C need.
-PLANNING = (
+# with what calls of our functions in C need. Memory is planned between these two parts.
+CALLING = (
     relax.transform.ToNonDataflow,
     relax.transform.RemovePurityChecking,
     lambda: tvm.transform.module_pass(lambda mod, _: library.pass_context(mod), opt_level=0, name="PassContext"),
     relax.transform.CallTIRRewrite,
-    relax.transform.StaticPlanBlockMemory,
-    relax.transform.LowerAllocTensor,
-    relax.transform.KillAfterLastUse,
 )
+DEVICE_MEMORY = (relax.transform.StaticPlanBlockMemory, relax.transform.LowerAllocTensor)
+OWN_MEMORY = (lambda: tvm.transform.module_pass(lambda mod, _: memory.own_memory(mod), opt_level=0, name="OwnMemory"),)
 LOWERING = (
+    relax.transform.KillAfterLastUse,
     relax.transform.LowerRuntimeBuiltin,
     relax.transform.ComputePrimValue,
     relax.transform.VMShapeLower,
@@ -86,13 +86,12 @@ LOWERING = (
 
 def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Allocations, shapes and calls in the terms of TVM's virtual machine, and copies between host and device."""
+    planning: Sequence[Any] = OWN_MEMORY
     if isinstance(target, DeviceTarget):
-        mod = placement.place(mod, target)
+        mod, planning = placement.place(mod, target), DEVICE_MEMORY
+    passes = (*CALLING, *planning, *LOWERING)
     with target.tvm_target:
-        mod = tvm.transform.Sequential([make() for make in PLANNING])(mod)
-        if not isinstance(target, DeviceTarget):
-            mod = memory.own_memory(mod)
-        return tvm.transform.Sequential([make() for make in LOWERING])(mod)
+        return tvm.transform.Sequential([make() for make in passes])(mod)
 
 
 def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tvm.runtime.Module]:

@@ -1,4 +1,5 @@
-// Memory of the values between kernels: kept from run to run, in huge pages where the system gives any.
+// Memory of the values between kernels: planned for the sizes of a call, kept from run to run, and in huge pages where
+// the system gives any.
 //
 // malloc returns large blocks to the system as soon as they are free, and the next run gets other pages for them, of
 // 4 KB, that the system fills with zeros: text detection on 640 x 640 pixels took 4,000 page faults in every run.
@@ -165,21 +166,21 @@ static DLDataType type_of(const TVMFFIAny* code) {
 
 static void free_block(DLManagedTensor* managed) { release((Block*)managed->manager_ctx); }
 
-// dscc.empty(vm, shape, type as dscc/memory.py writes it): a new tensor, its values not set. The block, the tensor, its
-// shape and its strides precede the data.
-DSCC_FUNCTION(empty) {
-  (void)self, (void)count;
-  int64_t ndim;
-  const int64_t* shape = dscc_numbers(&args[1], &ndim);
-  size_t header = up(sizeof(Block) + sizeof(DLManagedTensor) + 2 * (size_t)ndim * sizeof(int64_t), LINE);
-  DLDataType dtype = type_of(&args[2]);
+// The bytes of a tensor; -1 after an error.
+static int64_t bytes_of(const int64_t* shape, int64_t ndim, DLDataType dtype) {
   int64_t total = (dtype.bits == 1 ? 8 : dtype.bits) * (int64_t)dtype.lanes;
   for (int64_t axis = 0; axis < ndim; ++axis) {
     if (shape[axis] < 0) return dscc_fail("ValueError", "a tensor would have a negative size");
     if (__builtin_mul_overflow(total, shape[axis], &total) || total > INT64_MAX - (64 << 20))
       return dscc_fail("MemoryError", "there is not enough memory");
   }
-  size_t size = up(header + (size_t)((total + 7) / 8), LINE);
+  return (total + 7) / 8;
+}
+
+// A new tensor of so many bytes. The block, the tensor, its shape and its strides precede the data.
+static int new_tensor(const int64_t* shape, int64_t ndim, DLDataType dtype, int64_t bytes, TVMFFIAny* result) {
+  size_t header = up(sizeof(Block) + sizeof(DLManagedTensor) + 2 * (size_t)ndim * sizeof(int64_t), LINE);
+  size_t size = up(header + (size_t)bytes, LINE);
   Block* block = NULL;
   if (size >= SMALL)
     block = take(size);
@@ -204,16 +205,125 @@ DSCC_FUNCTION(empty) {
   return 0;
 }
 
-// dscc.view(vm, storage, shape, type): the beginning of a tensor as another one.
-DSCC_FUNCTION(view) {
+// dscc.empty(vm, shape, type as dscc/memory.py writes it): a new tensor, its values not set.
+DSCC_FUNCTION(empty) {
   (void)self, (void)count;
-  DLTensor* storage = dscc_tensor(&args[1]);
   int64_t ndim;
-  const int64_t* shape = dscc_numbers(&args[2], &ndim);
-  int64_t strides[ndim + 1];
+  const int64_t* shape = dscc_numbers(&args[1], &ndim);
+  int64_t bytes = bytes_of(shape, ndim, type_of(&args[2]));
+  return bytes < 0 ? -1 : new_tensor(shape, ndim, type_of(&args[2]), bytes, result);
+}
+
+// Where the values of a function lie in its arena, for one set of sizes. The numbers follow it.
+typedef struct Plan {
+  struct Plan* next;
+  int64_t count, total;  // values; bytes
+  int64_t *lives, *sizes, *offsets;
+} Plan;
+
+enum { PLANS = 16 };  // that are kept: as many sets of sizes as come in turns
+static Plan* plans;   // the one used last first
+
+// Largest first, each at the lowest place that is free as long as it lives.
+static int64_t lay_out(Plan* plan, int64_t* order) {
+  int64_t end = 0;
+  for (int64_t i = 0; i < plan->count; ++i) {  // sorted by size
+    int64_t at = i;
+    for (; at > 0 && plan->sizes[order[at - 1]] < plan->sizes[i]; --at) order[at] = order[at - 1];
+    order[at] = i;
+  }
+  for (int64_t i = 0; i < plan->count; ++i) {  // order[0..i) is sorted by place from here on
+    int64_t value = order[i], size = (int64_t)up((size_t)plan->sizes[value], LINE), at = 0;
+    for (int64_t j = 0; j < i; ++j) {
+      int64_t other = order[j], begin = plan->offsets[other];
+      if (plan->lives[2 * other] > plan->lives[2 * value + 1] || plan->lives[2 * other + 1] < plan->lives[2 * value])
+        continue;
+      if (begin - at >= size) break;
+      int64_t behind = begin + (int64_t)up((size_t)plan->sizes[other], LINE);
+      if (behind > at) at = behind;
+    }
+    plan->offsets[value] = at;
+    if (at + size > end) end = at + size;
+    int64_t j = i;
+    for (; j > 0 && plan->offsets[order[j - 1]] > at; --j) order[j] = order[j - 1];
+    order[j] = value;
+  }
+  return end;
+}
+
+// The plan for these sizes, first in `plans`, which is locked; NULL if there is no memory.
+static Plan* planned(const int64_t* lives, const int64_t* sizes, int64_t count) {
+  size_t bytes = (size_t)count * sizeof(int64_t);
+  Plan** place = &plans;
+  for (int kept = 0; *place != NULL; place = &(*place)->next) {
+    Plan* plan = *place;
+    int found = plan->count == count && !memcmp(plan->sizes, sizes, bytes) && !memcmp(plan->lives, lives, 2 * bytes);
+    if (found || ++kept == PLANS) {
+      *place = plan->next;
+      if (!found) {
+        free(plan);
+        break;
+      }
+      plan->next = plans;
+      return plans = plan;
+    }
+  }
+  Plan* plan = (Plan*)malloc(sizeof(Plan) + 4 * bytes);
+  int64_t* order = (int64_t*)malloc(bytes + 1);
+  if (plan != NULL && order != NULL) {
+    int64_t* numbers = (int64_t*)(plan + 1);
+    *plan = (Plan){plans, count, 0, numbers, numbers + 2 * count, numbers + 3 * count};
+    memcpy(plan->lives, lives, 2 * bytes);
+    memcpy(plan->sizes, sizes, bytes);
+    plan->total = lay_out(plan, order);
+    plans = plan;
+  } else {
+    free(plan);
+    plan = NULL;
+  }
+  free(order);
+  return plan;
+}
+
+// dscc.arena(vm, lives, sizes): memory for the values of one call of a function. `lives` has two numbers for each, when
+// it is made and when it is last read, both included; `sizes` is in bytes. Sizes that cannot be are found by dscc.place,
+// when it is their turn: the checks before it say it better. The arena begins with the offset and the size of each.
+DSCC_FUNCTION(arena) {
+  (void)self, (void)count;
+  static const DLDataType bytes = {kDLUInt, 8, 1};
+  enum { MOST = 1ll << 46 };
+  int64_t values;
+  const int64_t *lives = dscc_numbers(&args[1], NULL), *given = dscc_numbers(&args[2], &values);
+  int64_t sizes[values], table = (int64_t)up((size_t)(2 * values) * sizeof(int64_t), LINE);
+  for (int64_t i = 0; i < values; ++i) sizes[i] = given[i] < 0 || given[i] > MOST ? 0 : given[i];
+  pthread_mutex_lock(&lock);
+  Plan* plan = planned(lives, sizes, values);
+  int64_t offsets[values], total = plan == NULL ? 0 : table + plan->total;
+  if (plan != NULL) memcpy(offsets, plan->offsets, sizeof(offsets));
+  pthread_mutex_unlock(&lock);
+  if (plan == NULL) return dscc_fail("MemoryError", "there is not enough memory");
+  if (new_tensor(&total, 1, bytes, total, result) != 0) return -1;
+  int64_t* numbers = (int64_t*)dscc_data(dscc_tensor(result));
+  for (int64_t i = 0; i < values; ++i) {
+    numbers[2 * i] = table + offsets[i];
+    numbers[2 * i + 1] = sizes[i];
+  }
+  return 0;
+}
+
+// dscc.place(vm, arena, number, shape, type): the tensor of that number, its values not set.
+DSCC_FUNCTION(place) {
+  (void)self, (void)count;
+  char* arena = (char*)dscc_data(dscc_tensor(&args[1]));
+  const int64_t* numbers = (const int64_t*)arena + 2 * args[2].v_int64;
+  int64_t ndim;
+  const int64_t* shape = dscc_numbers(&args[3], &ndim);
+  DLDataType dtype = type_of(&args[4]);
+  int64_t bytes = bytes_of(shape, ndim, dtype), strides[ndim + 1];
+  if (bytes < 0) return -1;
+  if (bytes > numbers[1]) return dscc_fail("MemoryError", "there is not enough memory");
   dscc_compact(ndim, shape, strides);
-  DLTensor wanted = {storage->data, storage->device, (int32_t)ndim, type_of(&args[3]), (int64_t*)shape, strides, 0};
-  if (dscc_bytes(&wanted) > dscc_bytes(storage)) return dscc_fail("InternalError", "a tensor does not fit its storage");
+  DLTensor wanted = {arena + numbers[0], {kDLCPU, 0}, (int32_t)ndim, dtype, (int64_t*)shape, strides, 0};
   TVMFFIObjectHandle tensor = NULL;
   if (TVMFFITensorCreateUnsafeView((TVMFFIObjectHandle)args[1].v_obj, &wanted, &tensor) != 0) return -1;
   dscc_set_object(result, tensor);
@@ -228,6 +338,10 @@ __attribute__((constructor)) static void on_load(void) { pthread_atfork(before_f
 // A library is unloaded after the last of its tensors; but when the process ends, there may be some in use.
 __attribute__((destructor)) static void on_unload(void) {
   pthread_mutex_lock(&lock);
+  for (Plan* plan = plans; plan != NULL; plan = plans) {
+    plans = plan->next;
+    free(plan);
+  }
   for (Region** place = &regions; *place != NULL;) {
     Region* region = *place;
     if (!((Block*)region->begin)->is_gap || after((Block*)region->begin) != NULL) {
