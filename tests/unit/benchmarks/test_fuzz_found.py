@@ -44,6 +44,12 @@ FOUND = {
         c = Conv<group = 32, kernel_shape = [1]>(x, w) s = Softplus(c) y = Softplus(s) }""",
         {"x": (2, 32, 9), "w": (32, 1, 1)},
     ),
+    # A value that may be a scalar, since Squeeze takes all axes of length 1, reached TVM with an axis.
+    "sums along what may have no axis": (
+        """(float[n] x) => (float[m] y) <int64 zero = {0}> {
+        i = NonZero(x) s = Squeeze(i) g = Gather(x, s) y = CumSum(g, zero) }""",
+        {"x": (9,)},
+    ),
     # A loop over n - 1 slices, where TVM concludes from a condition that there are none, was divided by their number.
     "a convolution over an open depth": (
         """(float[2, 17, n, 3, 12] x, float[32, 17, 2, 2, 2] w) => (float[a, b, c, d, e] y) { y = Conv(x, w) }""",

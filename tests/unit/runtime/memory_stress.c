@@ -1,4 +1,5 @@
-// Blocks of all sizes from four threads at once, some freed by another thread than took them, and a fork among it.
+// Blocks of all sizes from four threads at once, some freed by another thread than took them, arenas, and a fork among
+// it.
 // Built with the thread sanitizer where there is one. Prints what is wrong, then how many regions are left.
 #include "memory.c"
 
@@ -63,6 +64,47 @@ static void check(Object* object) {
   drop(object);
 }
 
+// An arena of values with lives and sizes by chance: which of them live at the same time lie apart, inside of it.
+static void check_arena(uint32_t* state) {
+  enum { MOST = 40 };
+  int64_t values = 1 + draw(state) % MOST, lives[2 * MOST], sizes[MOST], alive = 0;
+  for (int64_t i = 0; i < values; ++i) {
+    lives[2 * i] = draw(state) % 100;
+    lives[2 * i + 1] = lives[2 * i] + draw(state) % (draw(state) % 8 ? 6 : 100);
+    sizes[i] = draw(state) % (draw(state) % 4 ? 3000 : 60000);
+  }
+  for (int64_t at = 0; at < 200; ++at) {
+    int64_t now = 0;
+    for (int64_t i = 0; i < values; ++i)
+      if (lives[2 * i] <= at && at <= lives[2 * i + 1]) now += (int64_t)up((size_t)sizes[i], LINE);
+    if (now > alive) alive = now;
+  }
+  struct {
+    TVMFFIObject object;
+    TVMFFIShapeCell cell;
+  } numbers[2] = {{{0}, {lives, (size_t)(2 * values)}}, {{0}, {sizes, (size_t)values}}};
+  TVMFFIAny args[3] = {{0}, {0}, {0}}, result = {0};
+  for (int i = 0; i < 2; ++i) args[1 + i].v_obj = &numbers[i].object;
+  if (dscc_arena(NULL, args, 3, &result) != 0) {
+    ++wrong;
+    return;
+  }
+  Object* arena = (Object*)result.v_obj;
+  const int64_t* table = arena->tensor.data;
+  int64_t begins = (int64_t)up((size_t)(2 * values) * sizeof(int64_t), LINE), total = arena->tensor.shape[0];
+  if (total < begins + alive || total > begins + 2 * alive) ++wrong;
+  for (int64_t i = 0; i < values; ++i) {
+    if (table[2 * i] < begins || table[2 * i] % LINE || table[2 * i] + sizes[i] > total || table[2 * i + 1] != sizes[i])
+      ++wrong;
+    for (int64_t j = 0; j < i; ++j) {
+      int together = lives[2 * i] <= lives[2 * j + 1] && lives[2 * j] <= lives[2 * i + 1];
+      int apart = table[2 * i] + sizes[i] <= table[2 * j] || table[2 * j] + sizes[j] <= table[2 * i];
+      if (together && !apart && sizes[i] && sizes[j]) ++wrong;
+    }
+  }
+  drop(arena);
+}
+
 static void* worker(void* seed) {
   uint32_t state = (uint32_t)(size_t)seed;
   for (int step = 0; step < STEPS; ++step) {
@@ -71,6 +113,7 @@ static void* worker(void* seed) {
     memset(made->tensor.data, (unsigned char)size, (size_t)size);
     Object* old = atomic_exchange(&shared[draw(&state) % SLOTS], made);
     if (old != NULL) check(old);
+    if (step % 20 == 0) check_arena(&state);
     if (step == STEPS / 2) {
       pid_t child = fork();
       if (child == 0) {
@@ -107,6 +150,7 @@ int main(void) {
   if (((char*)again->tensor.data)[large / 2] != 0) puts("what was given back is still there");
   drop(again);
   on_unload();
+  if (plans != NULL) puts("plans are left");
   int left = 0;
   for (Region* region = regions; region != NULL; region = region->next) ++left;
   printf("%d wrong, %d regions left\n", wrong, left);

@@ -289,6 +289,8 @@ def _cumulative(function: Callable[..., Expr]) -> Callable[..., Any]:
     """Sums or products of all up to each element; with `exclusive` without it, with `reverse` from the end."""
 
     def convert(node: Node, x: Value, axis: Value) -> Expr:
+        if x.ndim == 0:
+            raise node.error("its input is a scalar, which has no axis")
         where = axes_of(node, axis, x.ndim, "the axis")[0]
 
         def run(data: Expr, at: int) -> Expr:
