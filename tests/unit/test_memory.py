@@ -43,7 +43,8 @@ def test_a_view_and_a_tuple_keep_what_they_are_of() -> None:
 
 def test_sizes_that_depend_on_values_get_memory_of_their_own() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]> g (float[n] x) => (float[m] y) {
-    a = Abs(x) i = NonZero(a) s = Squeeze(i, axis) g = Gather(x, s) c = CumSum(g, zero) d = CumSum(c, zero) y = Exp(d) }"""
+    a = Abs(x) i = NonZero(a) s = Squeeze(i, axis) g = Gather(x, s)
+    c = CumSum(g, zero) d = CumSum(c, zero) y = Exp(d) }"""
     text = text.replace("=> (float[m] y)", "=> (float[m] y) <int64 zero = {0}, int64[1] axis = {0}>")
     module = dscc.compile(onnx.parser.parse_model(text)).load()
     for values in ([1, 0, 2, 3], [0, 5, 0, 0, 1, 1], [1, 2]):
