@@ -71,7 +71,7 @@ CALLING = (
     lambda: tvm.transform.module_pass(lambda mod, _: library.pass_context(mod), opt_level=0, name="PassContext"),
     relax.transform.CallTIRRewrite,
 )
-DEVICE_MEMORY = (relax.transform.StaticPlanBlockMemory, relax.transform.LowerAllocTensor)
+TVMS_MEMORY = (relax.transform.StaticPlanBlockMemory, relax.transform.LowerAllocTensor)
 OWN_MEMORY = (lambda: tvm.transform.module_pass(lambda mod, _: memory.own_memory(mod), opt_level=0, name="OwnMemory"),)
 LOWERING = (
     relax.transform.KillAfterLastUse,
@@ -88,7 +88,7 @@ def lower_to_vm(mod: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Allocations, shapes and calls in the terms of TVM's virtual machine, and copies between host and device."""
     planning: Sequence[Any] = OWN_MEMORY
     if isinstance(target, DeviceTarget):
-        mod, planning = placement.place(mod, target), DEVICE_MEMORY
+        mod, planning = placement.place(mod, target), TVMS_MEMORY
     passes = (*CALLING, *planning, *LOWERING)
     with target.tvm_target:
         return tvm.transform.Sequential([make() for make in passes])(mod)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from dscc.elements import STRING
+
 Dim = int | str
 
 FORMAT = 1
@@ -37,8 +39,8 @@ class TensorSpec(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether it is a tensor whose rank is known."""
-        return self.ranked and not self.around
+        """Whether it is a tensor of numbers whose rank is known."""
+        return self.ranked and not self.around and self.dtype != STRING
 
     def __str__(self) -> str:
         tensor = f"{self.dtype}({', '.join(map(str, self.shape))})" if self.ranked else f"{self.dtype} of any shape"

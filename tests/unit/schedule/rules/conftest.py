@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, tirx
 
 from dscc import kernel_pipeline
-from dscc.codegen import LOWERING, PLANNING
+from dscc.codegen import CALLING, LOWERING, TVMS_MEMORY
 from dscc.passes.base import PassContext
 from dscc.passes.lower import legalize
 from dscc.passes.lower.fuse_operators import FuseOperators
@@ -131,7 +131,7 @@ def _compile_module(
     for made in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
         mod = made.run(mod, ctx)
     assert any(f": {rule.name}" in remark for remark in ctx.remarks), f"not taken: {ctx.remarks}"
-    lower = tvm.transform.Sequential([make() for make in (*PLANNING, *LOWERING)])
+    lower = tvm.transform.Sequential([make() for make in (*CALLING, *TVMS_MEMORY, *LOWERING)])
     kernels = (func for func in mod.functions.values() if isinstance(func, tirx.PrimFunc))
     passes = "default" if any(map(kernel_pipeline.has_blocks, kernels)) else kernel_pipeline.NAME
     executable = relax.build(mod, tvm.target.Target("llvm"), relax_pipeline=lower, tir_pipeline=passes)
