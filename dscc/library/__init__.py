@@ -8,8 +8,8 @@ call of it with `call("name", args, type)`. That is all: the name is found in th
 - The function takes TVM's virtual machine as its first argument, then the arguments of the graph: tensors, shapes
   (`relax.ShapeExpr`, also the way to pass integers), arrays (tuples, sequences), closures (a `GlobalVar` of a Relax
   function of the module).
-- Its result may be an argument, a view of one, or hold it: their memory is not reused while the result is in use, and on
-  devices, where TVM plans memory, not at all.
+- Its result may be an argument, a view of one, or hold it: their memory is not reused while the result is in use, and
+  on devices, where TVM plans memory, not at all.
 - Its result needs a type that is no empty tuple. A tensor whose shape is known only when it runs has type
   `relax.TensorType(ndim=...)`; `Node.emit` gives such a result symbols for its dimensions.
 """
