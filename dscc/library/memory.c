@@ -291,11 +291,11 @@ static Plan* planned(const int64_t* lives, const int64_t* sizes, int64_t count) 
 DSCC_FUNCTION(arena) {
   (void)self, (void)count;
   static const DLDataType bytes = {kDLUInt, 8, 1};
-  enum { MOST = 1ll << 46 };
+  const int64_t most = (int64_t)1 << 46;
   int64_t values;
   const int64_t *lives = dscc_numbers(&args[1], NULL), *given = dscc_numbers(&args[2], &values);
   int64_t sizes[values], table = (int64_t)up((size_t)(2 * values) * sizeof(int64_t), LINE);
-  for (int64_t i = 0; i < values; ++i) sizes[i] = given[i] < 0 || given[i] > MOST ? 0 : given[i];
+  for (int64_t i = 0; i < values; ++i) sizes[i] = given[i] < 0 || given[i] > most ? 0 : given[i];
   pthread_mutex_lock(&lock);
   Plan* plan = planned(lives, sizes, values);
   int64_t offsets[values], total = plan == NULL ? 0 : table + plan->total;
