@@ -38,7 +38,7 @@ class Optional(OpRun):
 
 
 class LogSoftmax(OpRun):
-    """Without loss: ONNX 1.23's takes the logarithm of Softmax, of which little is left near e^-100: -102.6 for -102.4."""
+    """Without loss: ONNX 1.23 takes the logarithm of Softmax, of which little is left near e^-100."""
 
     def _run(self, x: Array, axis: int = -1) -> tuple[Array]:
         if x.size == 0:

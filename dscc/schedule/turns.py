@@ -4,8 +4,9 @@
 
 The arithmetic of a function is a chain of Lets. TVM 0.27 puts the value of each into the next ones, where it lowers
 intrinsics and again where it generates code for LLVM, so that the time grows with the size of an expression that has no
-names left: the product of the sizes of functions within one another, minutes for one of a million. It does not look
-through memory, which LLVM keeps in registers.
+names left: the product of the sizes of functions within one another, minutes for one of a million. A power alone has
+47,000 places for its base, and the index that the base is read at is simplified in each. It does not look through
+memory, which LLVM keeps in registers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 import tvm_ffi
 from tvm import ir, tirx
 from tvm.ir import Expr, Var
+from tvm.ir import TensorLoad as Load
 
 from dscc.schedule.code import Code, lanes_of
 from dscc.schedule.domain import is_if_then_else
@@ -42,7 +44,8 @@ def in_turns(func: tirx.PrimFunc, size: Size) -> tirx.PrimFunc:
     def of_store(store: tirx.BufferStore) -> tirx.Stmt:
         return _Turns(size, store, None).stmt()
 
-    if sum(size(call) > 1 for call in _calls(func.body)) < 2:
+    sizes = [size(call) for call in _calls(func.body)]
+    if sum(each > 1 for each in sizes) < 2 and max(sizes, default=1) <= MOST:
         return func
     body = tvm_ffi.structural_map(func.body, (tirx.For, of_loop))
     return func.with_body(tvm_ffi.structural_map(body, (tirx.BufferStore, of_store)))
@@ -84,15 +87,12 @@ class _Turns:
         a condition.
         """
         names: list[tirx.Let] = []
-        chosen: list[Expr] = []
+        chosen: list[Expr] = []  # not those of a Select, which is evaluated whole
 
         def call(node: ir.Call) -> None:
             chosen.extend(node.args[1:] if is_if_then_else(node) else ())
 
-        def select(node: tirx.Select) -> None:
-            chosen.extend((node.true_value, node.false_value))
-
-        tvm_ffi.structural_walk(value, [(tirx.Let, names.append), (tirx.Select, select), (ir.Call, call)])
+        tvm_ffi.structural_walk(value, [(tirx.Let, names.append), (ir.Call, call)])
         return bool(names) or any(self._exceeds(arm, MOST) for arm in chosen)
 
     def _exceeds(self, value: Expr, room: int) -> bool:
@@ -108,10 +108,17 @@ class _Turns:
 
     def _call(self, call: ir.Call) -> Expr:
         """Called from the inside to the outside."""
-        if self._size(call) == 1 or not self._exceeds(call, MOST):
+        size = self._size(call)
+        if size == 1 or not self._exceeds(call, MOST):
             return call
-        args = [self._in_memory(arg) if any(self._size(c) > 1 for c in _calls(arg)) else arg for arg in call.args]
-        return with_parts(call, args)
+
+        def is_too_much(arg: Expr) -> bool:
+            place = arg.indices if isinstance(arg, Load) else [arg]
+            if all(isinstance(part, tirx.Var | tirx.FloatImm | tirx.IntImm) for part in place):
+                return False
+            return size > MOST or any(self._size(inner) > 1 for inner in _calls(arg))
+
+        return with_parts(call, [self._in_memory(arg) if is_too_much(arg) else arg for arg in call.args])
 
     def _in_memory(self, value: Expr) -> Expr:
         """What a place in memory holds that `value` is written to before."""

@@ -74,8 +74,12 @@ def _is_first(node: Node, part: Dim, whole: Dim) -> bool:
     return node.dims.equal(part, node.dims.minimum(whole, 1, decides=False))
 
 
-def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
-    """x with its dimensions stated as those of `target`, or read repeatedly where they are 1 when the model runs."""
+def fit(node: Node, x: relax.Expr, target: Sequence[Dim], *, grows: bool = False) -> relax.Expr:
+    """x with its dimensions stated as those of `target`, or read repeatedly where they are 1 when the model runs.
+
+    Args:
+        grows: whether a computed dimension that meets a number is as likely to be 1 as to be that number.
+    """
     shape = list(x.ty.shape.values)
     goal = list(target[len(target) - len(shape) :])
     stated, stretched = list(shape), False
@@ -86,7 +90,8 @@ def fit(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
             stretched = True
             continue
         chosen = isinstance(wanted, tirx.Select)  # where a dimension is 1: it may be this one, also if it is computed
-        if chosen or (isinstance(dim, tirx.Var) and static(wanted) is not None) or node.dims.differ(dim, wanted):
+        unsure = static(wanted) is not None and (grows or isinstance(dim, tirx.Var))
+        if chosen or unsure or node.dims.differ(dim, wanted):
             stretched = True
             node.require_equal(tirx.Select(equals(dim, 1), int64(wanted), dim), wanted, "a broadcast dimension")
         else:
@@ -117,7 +122,7 @@ def stretch(node: Node, x: relax.Expr, target: Sequence[Dim]) -> relax.Expr:
 def expand(node: Node, x: Value, shape: Sequence[Dim]) -> relax.Expr:
     """x broadcast to the common shape of its own and `shape`, in full."""
     target = broadcast_shape(node, [x.shape, shape])
-    fitted = fit(node, x.expr, target)
+    fitted = fit(node, x.expr, target, grows=True)
     return relax.op.broadcast_to(fitted, shape_expr(target))
 
 

@@ -43,6 +43,8 @@ class FuseRmsNorm(RewritePass):
             return (
                 None if fitted is not None else f"{describe(parameter)} does not have the shape of the normalised axes"
             )
+        if dtype(x) == "float64":
+            return f"{describe(x)} is of type float64, and the operator computes in float32"
         if two is not None and not is_scalar(two, 2):
             return f"expected the power 2, found {describe(two)}"
         if scalar(epsilon) is None:

@@ -1,10 +1,22 @@
 # RUN: %dscc opt -p fuse-rms-norm --remarks %s | filecheck %s
 
 # CHECK-DAG: refused at %normal (multiply): %square (multiply) is also read by %out (add)
+# CHECK-DAG: refused at %y (multiply): %x is of type float64, and the operator computes in float32
 # CHECK-DAG: refused at %out (multiply): the mean is not over the last axes, which it keeps
 
 @I.ir_module
 class Module:
+    # CHECK-LABEL: def doubles(
+    # CHECK-NOT: rms_norm
+    # CHECK: return
+    @R.function
+    def doubles(x: R.Tensor((2, 3, 4), "float64")):
+        with R.dataflow():
+            mean = R.mean(R.multiply(x, x), axis=[2], keepdims=True)
+            y = R.multiply(x, R.rsqrt(R.add(mean, R.const(1e-5, "float64"))))
+            R.output(y)
+        return y
+
     # CHECK-LABEL: def other_axis(
     # CHECK-NOT: rms_norm
     # CHECK: return

@@ -44,6 +44,20 @@ FOUND = {
         c = Conv<group = 32, kernel_shape = [1]>(x, w) s = Softplus(c) y = Softplus(s) }""",
         {"x": (2, 32, 9), "w": (32, 1, 1)},
     ),
+    # The number of rows, half of what NonZero found, was taken for the two rows that Expand makes of one.
+    "a computed number of rows that is 1, expanded": (
+        """(float[n] x) => (float[a, b, c] y)
+        <int64[2] pairs = {-1, 2}, int64[3] goal = {2, 2, 1}, int64[1] zero = {0}> {
+        s = Greater(x, x) t = Not(s) i = NonZero(t) k = Squeeze(i, zero) g = Gather(x, k) r = Reshape(g, pairs)
+        y = Expand(r, goal) }""",
+        {"x": (2,)},
+    ),
+    # A power has 47,000 places for its base, and TVM simplified the index of the base in each.
+    "a power of three open dimensions where a mask says so": (
+        """(float[n, n, n] x, float[n] a, float[n, 1] b) => (float[p, q, r] y) <float e = {2.5}, float low = {-100}> {
+        s = Abs(x) w = Pow(s, e) c = LessOrEqual(a, b) y = Where(c, w, low) }""",
+        {"x": (5, 5, 5), "a": (5,), "b": (5, 1)},
+    ),
     # A value that may be a scalar, since Squeeze takes all axes of length 1, reached TVM with an axis.
     "sums along what may have no axis": (
         """(float[n] x) => (float[m] y) <int64 zero = {0}> {
