@@ -211,6 +211,8 @@ def _check_type(info: onnx.ValueInfoProto, what: str) -> None:
         raise FrontendError(f"{what} '{_text(info.name)}' has a name that is not UTF-8")
     elements = 1
     for dim in info.type.tensor_type.shape.dim:
+        if isinstance(dim.dim_param, bytes):
+            raise FrontendError(f"{what} '{_text(info.name)}' has a dimension whose name is not UTF-8")
         if dim.HasField("dim_value") and dim.dim_value < UNKNOWN_DIM:
             raise FrontendError(
                 f"{what} '{_text(info.name)}' has a dimension of {dim.dim_value}; it must be 0 or more, or a name"

@@ -200,6 +200,9 @@ def test_names_that_are_huge_or_no_text() -> None:
     refused(build([N("Relu", ["gone\n\x1b[2J"], ["y"])], X), "used before")
     damaged = build([N("Relu", ["x"], ["y"], name="abcd")], X).SerializeToString().replace(b"abcd", b"\xff\xfeab")
     refused(onnx.ModelProto.FromString(damaged), "is not UTF-8")
+    text = '<ir_version: 10, opset_import: ["": 20]> f (float[abcd] x) => (float[n] y) { y = Relu(x) }'
+    damaged = onnx.parser.parse_model(text).SerializeToString().replace(b"abcd", b"\xff\xfeab")
+    refused(onnx.ModelProto.FromString(damaged), "input 'x' has a dimension whose name is not UTF-8")
 
 
 @pytest.mark.parametrize(
