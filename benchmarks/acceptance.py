@@ -80,6 +80,7 @@ def checks(name: str, folder: Path, rounds: int, starts: int) -> Iterator[Check]
         yield Check(name, "compiles, dimensions symbolic", str(err), "compiles", False)
         return
     yield symbolic(name, compiled)
+    yield native(name, compiled)
     if name == TIMED_COMPILE:
         yield Check(
             name,
@@ -111,6 +112,12 @@ def symbolic(name: str, compiled: Compiled) -> Check:
     shapes = "; ".join("x".join(map(str, shape)) for shape in dict.fromkeys(found.values()))
     figure = f"{compiled.wall_s:.1f} s, {compiled.size_bytes / 1e6:.1f} MB, {shapes}"
     return Check(name, "compiles, dimensions symbolic", figure, "none fixed", not fixed)
+
+
+def native(name: str, compiled: Compiled) -> Check:
+    """Whether all of it is compiled."""
+    regions = len(Artifact.open(compiled.path).manifest.fallback)
+    return Check(name, "regions that another engine runs", str(regions), "0", regions == 0)
 
 
 def size(name: str, compiled: Compiled) -> Check:
