@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 LONG = 16  # a dimension with as many mentions of symbols gets a symbol of its own
+MOST_COMPUTED = 4096  # numbers that steer an operator and are read when the model runs; each becomes a symbol
 _KINDS = {int: "INT", bool: "INT", float: "FLOAT", str: "STRING", list: "INTS or FLOATS", tuple: "INTS or FLOATS"}
 
 
@@ -177,6 +178,8 @@ class Node:
             return [self.dims.simplify(element) for element in value.data.reshape(-1).tolist()]
         if value.ndim > 1 or not isinstance(length := (value.shape[0] if value.ndim else 1), int):
             raise self.unsupported(f"{what} ('{value.name}') must be a list of known length, got shape {value.shape}")
+        if length > MOST_COMPUTED:
+            raise self.error(f"{what} ('{value.name}') are {length} computed numbers; allowed: {MOST_COMPUTED}")
         tensor = value.expr if value.ndim else self.emit(reshaped(value.expr, [1]))
         if value.dtype != "int64":
             tensor = self.emit(relax.op.astype(tensor, "int64"))

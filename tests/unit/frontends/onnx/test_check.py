@@ -192,6 +192,13 @@ def test_deeply_nested_subgraphs() -> None:
         check(build([node], X | {"c": ("b", ())}), "the model")
 
 
+def test_axes_without_end() -> None:
+    """Each computed number is a symbol; four thousand million took as long."""
+    text = """<ir_version: 10, opset_import: ["": 20]> f (float[3, 2] x, int64[4294967296] axes) => (float[n] y) {
+    y = ReduceSum(x, axes) }"""
+    refused(onnx.parser.parse_model(text), r"the axes \('axes'\) are 4294967296 computed numbers; allowed: 4096")
+
+
 def test_names_that_are_huge_or_no_text() -> None:
     huge = "n" * 100_000
     module = dscc.compile(build([N("Relu", ["x"], [huge], name=huge), N("Abs", [huge], ["y"])], X), jobs=1).load()
