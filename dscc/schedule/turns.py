@@ -64,6 +64,7 @@ class _Turns:
         self._size = size
         self._store, self._loop = store, loop
         self._code = Code()
+        self._condition: Expr | None = None  # under which the value is wanted
 
     def stmt(self) -> tirx.Stmt:
         value = self._value(self._store.value)
@@ -78,21 +79,35 @@ class _Turns:
         if isinstance(value, tirx.Let) and self._exceeds(value, MOST):
             inner = self._in_memory(self._value(value.value))
             return self._value(substitute(value.body, {value.var: inner}))
+        if isinstance(value, tirx.Select) and any(self._size(call) > MOST for call in _calls(value)):
+            arms = (value.condition, value.true_value), (tirx.Not(value.condition), value.false_value)
+            return tirx.Select(value.condition, *(self._where(condition, arm) for condition, arm in arms))
         if self._stays(value) or not self._exceeds(value, MOST):
             return value
         return tvm_ffi.structural_map(value, (ir.Call, self._call))
+
+    def _where(self, condition: Expr, arm: Expr) -> Expr:
+        """An arm of a Select: what it reads may exist only under the condition, and is read only there."""
+        outer = self._condition
+        self._condition = condition if outer is None else tirx.And(outer, condition)
+        made = self._value(arm)
+        self._condition = outer
+        return made
 
     def _stays(self, value: Expr) -> bool:
         """Whether a part of the value may not be computed before it: what has a name inside, or what is read only under
         a condition.
         """
         names: list[tirx.Let] = []
-        chosen: list[Expr] = []  # not those of a Select, which is evaluated whole
+        chosen: list[Expr] = []
 
         def call(node: ir.Call) -> None:
             chosen.extend(node.args[1:] if is_if_then_else(node) else ())
 
-        tvm_ffi.structural_walk(value, [(tirx.Let, names.append), (ir.Call, call)])
+        def select(node: tirx.Select) -> None:
+            chosen.extend((node.true_value, node.false_value))
+
+        tvm_ffi.structural_walk(value, [(tirx.Let, names.append), (tirx.Select, select), (ir.Call, call)])
         return bool(names) or any(self._exceeds(arm, MOST) for arm in chosen)
 
     def _exceeds(self, value: Expr, room: int) -> bool:
@@ -123,6 +138,9 @@ class _Turns:
     def _in_memory(self, value: Expr) -> Expr:
         """What a place in memory holds that `value` is written to before."""
         lanes = lanes_of(value)
+        if self._condition is not None:
+            zero = tirx.const(0, str(value.ty.dtype).partition("x")[0])
+            value = tirx.Select(self._condition, value, zero if lanes == 1 else tirx.Broadcast(zero, lanes))
         steps = 1 if self._loop is None else int(self._loop.extent.value)
         memory = self._code.stack("inner", lanes * steps, str(value.ty.dtype).partition("x")[0])
         if self._loop is None:
