@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnx
 import tvm_ffi
+from onnx import helper
 from tvm import relax, tirx
 
 from dscc import library
@@ -108,7 +109,26 @@ def loop(node: Node, trips: Value | None, begins: Value | None, *initial: Value 
             f"for {len(initial)} carried values it must have {len(initial) + 2}, and at least {len(initial) + 1}"
         )
     carried = [_given(node, value, name) for value, name in zip(initial, names[2:], strict=True)]
-    return run(node, Iteration(body, trips, begins, True, carried, names[2:], index=names[0], condition=names[1]))
+    whole = Iteration(body, trips, begins, True, carried, names[2:], index=names[0], condition=names[1])
+    try:
+        return run(node, whole)
+    except regions.RanksDiffer:
+        return run(node, replace(whole, body=_asks_a_scalar(body)))
+
+
+def _asks_a_scalar(body: onnx.GraphProto) -> onnx.GraphProto:
+    """A body whose condition is a scalar, whatever rank the branches of an If give their one element.
+
+    PyTorch's older exporter writes `while a and b` so: If(a) {b} {False}, where b compares what has one dimension.
+    """
+    graph = onnx.GraphProto()
+    graph.CopyFrom(body)
+    asked = graph.output[0].name
+    scalar, no_dims = f"{asked} as a scalar", f"{asked} has no dimensions"
+    graph.initializer.append(helper.make_tensor(no_dims, onnx.TensorProto.INT64, [0], []))
+    graph.node.append(helper.make_node("Reshape", [asked, no_dims], [scalar]))
+    graph.output[0].CopyFrom(helper.make_tensor_value_info(scalar, onnx.TensorProto.BOOL, []))
+    return graph
 
 
 def _given(node: Node, value: Value | None, name: str) -> Value:

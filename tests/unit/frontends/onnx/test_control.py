@@ -218,6 +218,31 @@ def test_a_squeeze_inside_of_a_loop() -> None:
     agree(model, {"x": noise(4, 1), "b": noise(4)})
 
 
+@pytest.mark.parametrize("squeezed", [False, True])
+def test_a_condition_whose_rank_is_open(squeezed: bool) -> None:
+    """`while x < 100 and i < limit`: If(x < 100) {i + ones < limit, of one dimension} {False, a scalar}."""
+    then = graph("then", [N("Less", ["at", "limit"], ["t"])], [], [info("t", BOOL, [1])])
+    other = graph("else", [N("Identity", ["no"], ["e"])], [], [info("e", BOOL, [])])
+    choice = N("If", ["small"], ["both"], then_branch=then, else_branch=other)
+    flat = [N("Reshape", ["both", "ones"], ["flat"]), N("Squeeze", ["flat"], ["on"])]
+    body = graph(
+        "body",
+        [N("Add", ["x_in", "x_in"], ["next"]), N("ReduceMax", ["next"], ["most"], keepdims=0),
+         N("Less", ["most", "hundred"], ["small"]), N("Add", ["i", "ones"], ["at"]), choice,
+         *(flat if squeezed else [N("Identity", ["both"], ["on"])])],
+        [info("i", I64, []), info("go", BOOL, []), info("x_in", F32, ["n"])],
+        [info("on", BOOL, None), info("next", F32, ["n"]), info("at", I64, [1])],
+    )  # fmt: skip
+    model = build([N("Loop", ["", "go", "x"], ["y", "steps"], body=body)],
+                  {"go": ("b", ()), "x": ("f", ("n",)), "limit": ("i", ())},
+                  {"hundred": np.array(100, "float32"), "ones": np.array([1]), "no": np.array(False)},
+                  outputs=["y", "steps"])  # fmt: skip
+    values = [(1.0, 20, 3), (1.0, 3, 1), (90.0, 5, 2), (1.0, 0, 2)]
+    agree(model, *({"go": np.array(True), "x": np.full(n, x, "float32"), "limit": np.array(most)}
+                   for x, most, n in values))  # fmt: skip
+    agree(model, {"go": np.array(False), "x": np.ones(2, "float32"), "limit": np.array(5)})
+
+
 def test_branches_that_differ_in_shape() -> None:
     then = graph("then", [N("Concat", ["x", "x"], ["t"], axis=0)], [], [info("t", F32, ["m", 3])])
     other = graph("else", [N("Relu", ["x"], ["e"])], [], [info("e", F32, ["n", 3])])
