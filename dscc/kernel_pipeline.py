@@ -23,6 +23,7 @@ ALIGN = 16  # bytes; what malloc and NumPy give
 _LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
 _LANES = 256  # 64 bytes in four vectors
 _CHOICES = 8
+_REINTERPRET = tvm.ir.Op.get("tirx.reinterpret")
 
 
 def has_blocks(func: tirx.PrimFunc) -> bool:
@@ -182,6 +183,36 @@ def _chosen(value: Any, by: int, first: int, last: int) -> Any:
     return chosen
 
 
+def _unsigned_arithmetic() -> Any:
+    """Sums, differences and products without sign are those with sign, of the same bits.
+
+    TVM 0.27 tells LLVM that neither kind leaves its range (`nuw`, `nsw` in codegen_llvm.cc), and min(4 * x, x) became
+    x. Numbers without sign do leave theirs: below 0, as in `1 - 2`. That those with sign do not is taken for granted.
+    """
+
+    def signed(node: Any) -> Any:
+        kind = str(node.ty.dtype)
+        if not kind.startswith(("uint32", "uint64")):
+            return node
+        return _as_type(kind, type(node)(*(_as_type(kind[1:], part) for part in (node.a, node.b))))
+
+    @tirx.transform.prim_func_pass(opt_level=0, name="dscc.unsigned_arithmetic")
+    def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        for node in (tirx.Add, tirx.Sub, tirx.Mul):
+            func = func.with_body(tvm_ffi.structural_map(func.body, (node, signed)))
+        return func
+
+    return rewrite
+
+
+def _as_type(kind: str, value: Any) -> Any:
+    return value.args[0] if _is_reinterpreted(value, kind) else tirx.reinterpret(kind, value)
+
+
+def _is_reinterpreted(value: Any, kind: str) -> bool:
+    return isinstance(value, tvm.ir.Call) and value.op == _REINTERPRET and str(value.args[0].ty.dtype) == kind
+
+
 def _on_the_stack() -> Any:
     """Arrays that are local to a thread stay on its stack, where LLVM finds that their elements can be registers.
 
@@ -236,6 +267,7 @@ def _pipeline(
     for_device: tuple[Any, ...] = (),
     conditions: tuple[Any, ...] = (),
     frames: tuple[Any, ...] = (),
+    integers: tuple[Any, ...] = (),
     bfloat16: bool = False,
 ) -> tuple[Any, Any, Any]:
     """TVM's passes, with those that only kernels of one kind need.
@@ -245,6 +277,7 @@ def _pipeline(
         bfloat16: what runs the code computes in it.
         for_device: what comes before host and device are split.
         frames: what the frame of a function begins with.
+        integers: what LLVM must not take for numbers that stay in their range.
         conditions: what makes conditions of vectors into something that is generated code for.
     """
     passes = [
@@ -263,6 +296,7 @@ def _pipeline(
         s_tir.transform.RewriteUnsafeSelect(),
         *conditions,
         _common_subexpressions(),
+        *integers,
         tirx.transform.FP8ComputeLegalize(),
         tirx.transform.VerifyMemory(),
         tirx.transform.AnnotateEntryFunc(),
@@ -280,7 +314,12 @@ def _pipeline(
 
 
 def _without_blocks() -> tuple[Any, Any, Any]:
-    return _pipeline("dscc.kernels", conditions=(_vector_conditions(),), frames=(aligned_frames(),))
+    return _pipeline(
+        "dscc.kernels",
+        conditions=(_vector_conditions(),),
+        frames=(aligned_frames(),),
+        integers=(_unsigned_arithmetic(),),
+    )
 
 
 def for_devices(bfloat16: bool) -> tuple[Any, Any, Any]:

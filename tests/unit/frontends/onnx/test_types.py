@@ -25,10 +25,14 @@ EVERY = 7  # of the pairs of an operator and a type, one in so many is tried her
 
 
 def _run(
-    nodes: list[onnx.NodeProto], feeds: dict[str, Any], weights: dict[str, Any] | None = None, opset: int = 25
+    nodes: list[onnx.NodeProto],
+    feeds: dict[str, Any],
+    weights: dict[str, Any] | None = None,
+    opset: int = 25,
+    outputs: list[str] | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """What dscc and the reference evaluator make of the nodes; every output of theirs is one of the model."""
-    made = [name for node in nodes for name in node.output]
+    """What dscc and the reference evaluator make of the nodes; every output of theirs is one of the model's if None."""
+    made = outputs or [name for node in nodes for name in node.output]
     graph = helper.make_graph(
         nodes,
         "types",
@@ -271,6 +275,27 @@ def test_comparisons_are_compared() -> None:
     ]
     for got, want in zip(*_run(nodes, {"x": x, "y": y}, {"zero": np.array(0), "true": np.array(True)}), strict=True):
         _same(got, want)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "uint64"])
+def test_numbers_without_sign_go_round(kind: str) -> None:
+    """Below 0 and above the largest; what follows may not be simplified as if they did not."""
+    most = np.iinfo(kind).max
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.integers(0, most, 35, kind, endpoint=True), np.array([0, 1, most, most - 8], kind)])
+    y = rng.permutation(x)
+    nodes = [
+        helper.make_node(operator, inputs, [name])
+        for operator, inputs, name in (
+            ("Mul", ["x", "four"], "product"), ("Min", ["product", "x"], "least"), ("Div", ["product", "four"], "part"),
+            ("Add", ["x", "y"], "sum"), ("Less", ["sum", "x"], "carry"), ("Max", ["sum", "y"], "most"),
+            ("Sub", ["x", "y"], "difference"), ("Greater", ["difference", "x"], "borrow"),
+        )
+    ]  # fmt: skip
+    last = ["least", "part", "carry", "most", "borrow"]
+    for got, want in zip(*_run(nodes, {"x": x, "y": y}, {"four": np.array(4, kind)}, outputs=last), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_array_equal(got, want)
 
 
 @pytest.mark.parametrize("operator", ["Tanh", "Sinh", "Asinh", "Atanh", "Erf"])
