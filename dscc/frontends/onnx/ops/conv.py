@@ -38,6 +38,9 @@ def convolve(node: Node, x: Expr, weight: Value) -> Expr:
     if static(shape[1]) is None:  # kernels want to know it
         x = node.restate(x, [shape[0], channels, *shape[2:]], "the data of the convolution")
     node.require_equal(x.ty.shape.values[1], channels, "the number of channels")
+    if groups > 1:  # a kernel divides by how many there are in a group
+        outputs = weight.shape[0]
+        node.require_equal(node.dims.floordiv(outputs, groups) * groups, outputs, "the number of outputs of all groups")
     over = windows(node, kernel, tuple(shape[2:]))
     padding = over.padding
     if padding is None:
@@ -102,6 +105,8 @@ def conv_transpose(node: Node, x: Value, weight: Value, bias: Value | None = Non
     if rank not in _TRANSPOSE:
         raise node.unsupported(f"a transposed convolution over {rank} spatial dimensions is not supported; 1 to 3 are")
     node.require_equal(x.shape[1], weight.shape[0], "the number of channels")
+    if static(weight.shape[0]) is None or static(weight.shape[1]) is None:
+        raise node.unsupported(f"the weight has the symbolic shape {weight.shape}; both numbers of channels must be known")
     strides = node.attr("strides", None) or [1] * rank
     dilations = node.attr("dilations", None) or [1] * rank
     extra = node.attr("output_padding", None) or [0] * rank

@@ -10,6 +10,7 @@ import pytest
 from onnx import helper
 from tvm import tirx
 
+from dscc.errors import UnsupportedError
 from dscc.frontends.onnx.shapes import Dims
 from dscc.passes.values import at_sizes
 
@@ -119,6 +120,23 @@ def test_reshape_by_a_tensor_checks_the_number_of_elements() -> None:
     run = executable(load(build([N("Reshape", ["x", "t"], ["y"])], {"x": ("f", ("n",)), "t": ("i", (2,))})))
     with pytest.raises(RuntimeError, match="mismatch"):
         run({"x": noise(9), "t": np.array([2, 4])})
+
+
+def test_groups_of_an_open_number_of_outputs(agree: Callable[..., Any]) -> None:
+    """A kernel divides by how many a group has: less than one ended the process."""
+    model = build([N("Conv", ["x", "w"], ["y"], group=4)], {"x": ("f", (2, 4, 8)), "w": ("f", ("n", 1, 4))})
+    agree(model, *({"x": noise(2, 4, 8), "w": noise(n, 1, 4)} for n in (4, 12)))
+    run = executable(load(model))
+    for count in (1, 3, 6):
+        with pytest.raises(RuntimeError, match="mismatch"):
+            run({"x": noise(2, 4, 8), "w": noise(count, 1, 4)})
+
+
+@pytest.mark.parametrize("weight", [("c", 3, 4), (4, "k", 4)])
+def test_channels_of_a_transposed_convolution_must_be_known(weight: tuple[int | str, ...]) -> None:
+    model = build([N("ConvTranspose", ["x", "w"], ["y"])], {"x": ("f", (2, weight[0], 8)), "w": ("f", weight)})
+    with pytest.raises(UnsupportedError, match="channels must be known"):
+        load(model)
 
 
 def test_residual_around_a_stride() -> None:
