@@ -15,6 +15,7 @@ import dataclasses
 from tvm import tirx
 from tvm.ir import Expr
 
+from dscc.passes.values import at_sizes
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Flat, Index, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.convolution import Convolution
@@ -30,6 +31,7 @@ from dscc.schedule.winograd import IN, OUT, WinogradPacking, data_transform, res
 _POINTS = IN * IN
 _LEAST_CHANNELS = 16
 _TYPICAL_PRODUCT = 56 * 56 * 64 * 64  # of pixels and channels where a size is symbolic: networks keep it about constant
+_TYPICAL_SIDE = 224  # of an image
 _WEIGHT_CYCLES = 0.25  # a weight's four bytes from memory, times the multiply-adds of a scalar in a cycle: 16 / 64
 _L2_PERCENT = (50, 25, 75)  # that the transformed data of a task may take
 _TASKS = 8  # this many keep threads busy
@@ -82,12 +84,24 @@ def _pays(conv: Convolution) -> bool:
     tall, wide = constant(conv.height.out), constant(conv.width.out)
     batch = constant(conv.batch) or 1
     if tall is None or wide is None:
-        pixels = _TYPICAL_PRODUCT // (conv.inputs * conv.outputs)
+        pixels = _typical_pixels(conv)
         tiles = -(-pixels // OUT**2)
     else:
         pixels, tiles = batch * tall * wide, batch * -(-tall // OUT) * -(-wide // OUT)
     saved = 9 * pixels - _POINTS * tiles
     return saved > (_POINTS - 9) * 16 * _WEIGHT_CYCLES * 4
+
+
+def _typical_pixels(conv: Convolution) -> int:
+    """Pixels of a result of open size: as networks have them by their channels, or more, if the result has a part of
+    what the model is given, `height // 8`, and that is an image as networks are trained on.
+    """
+    by_channels = _TYPICAL_PRODUCT // (conv.inputs * conv.outputs)
+    sides = (conv.height.out, conv.width.out)
+    if any(isinstance(side, tirx.Var) for side in sides):
+        return by_channels
+    tall, wide = (at_sizes(side, {}, _TYPICAL_SIDE) or 0 for side in sides)
+    return max(by_channels, tall * wide)
 
 
 class _Band:

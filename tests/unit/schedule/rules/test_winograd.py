@@ -77,3 +77,8 @@ def test_weights_that_would_be_read_for_too_few_pixels_are_left_alone(compile_pa
     for size in [(1, 7, 7), ("n", "h", "w")]:
         with pytest.raises(AssertionError, match="refused"):
             run_case(compile_packed, size, [], 512, 512)
+
+
+def test_an_open_size_that_follows_from_another_is_taken_for_one_of_an_image(compile_packed):
+    """As many pixels as (h - 2) (w - 2) has for h = w = 224 are worth weights of four times the bytes."""
+    run_case(compile_packed, ("n", "h", "w"), [(1, 5, 7), (1, 14, 3)], 512, 512, (0, 0, 0, 0))
