@@ -84,6 +84,16 @@ def test_what_a_product_was_rounded_by_is_not_wrong() -> None:
     assert judge.judge(case).kind == "agrees"
 
 
+def test_what_onnxruntime_flushes_is_no_reference() -> None:
+    """Its sigmoid is 0 below -18, and no other engine has the operator."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]> '
+        "f (float[n] x) => (float[n] y) { y = com.microsoft.QuickGelu <alpha = 1.5> (x) }"
+    )
+    for x in (-14.0, -30.0, 3.0):
+        assert judge.judge(Case(model, [{"x": np.array([x], np.float32)}])).kind == "agrees"
+
+
 def test_a_sum_of_bfloat16_is_right() -> None:
     """NumPy's ends where the next number is too small to count."""
     x = np.full(8416, 0.8, ml_dtypes.bfloat16)
