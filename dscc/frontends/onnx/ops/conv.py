@@ -106,7 +106,7 @@ def conv_transpose(node: Node, x: Value, weight: Value, bias: Value | None = Non
         raise node.unsupported(f"a transposed convolution over {rank} spatial dimensions is not supported; 1 to 3 are")
     node.require_equal(x.shape[1], weight.shape[0], "the number of channels")
     if static(weight.shape[0]) is None or static(weight.shape[1]) is None:
-        raise node.unsupported(f"the weight has the symbolic shape {weight.shape}; both numbers of channels must be known")
+        raise node.unsupported(f"the weight has the symbolic shape {weight.shape}; its channels must be known")
     strides = node.attr("strides", None) or [1] * rank
     dilations = node.attr("dilations", None) or [1] * rank
     extra = node.attr("output_padding", None) or [0] * rank

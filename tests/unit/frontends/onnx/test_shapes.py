@@ -135,7 +135,7 @@ def test_groups_of_an_open_number_of_outputs(agree: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("weight", [("c", 3, 4), (4, "k", 4)])
 def test_channels_of_a_transposed_convolution_must_be_known(weight: tuple[int | str, ...]) -> None:
     model = build([N("ConvTranspose", ["x", "w"], ["y"])], {"x": ("f", (2, weight[0], 8)), "w": ("f", weight)})
-    with pytest.raises(UnsupportedError, match="channels must be known"):
+    with pytest.raises(UnsupportedError, match="its channels must be known"):
         load(model)
 
 
