@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 
 import tvm_ffi
 from tvm import ir, s_tir, tirx
 from tvm.ir import Expr, Var
 from tvm.ir import TensorLoad as Load
+
+from dscc.passes.values import at_sizes
 
 _OPERATIONS = (tirx.Add, tirx.Sub, tirx.Mul, tirx.Div, tirx.FloorDiv, tirx.Max, tirx.Min)
 _BINARY = {tirx.Add: "+", tirx.Sub: "-", tirx.Mul: "*", tirx.FloorDiv: "//", tirx.Div: "//"}
@@ -26,21 +29,20 @@ def arithmetic(func: tirx.PrimFunc) -> str:
     for a parameter that is a number. A multiplication and an addition count 1 each, so does an elementary function;
     arithmetic on indices counts nothing.
     """
-    names: dict[Var, str] = {}
-    places: dict[Var, tuple[int, ...]] = {}
+    names: dict[tuple[int, ...], str] = {}
+    sizes: list[tuple[Expr, tuple[int, ...]]] = []  # also those whose symbols are not known, as `height // 8`
     for i, param in enumerate(func.params):
         if tirx.is_buffer_var(param):
-            for axis, extent in enumerate(param.shape):
-                if isinstance(extent, Var):
-                    places.setdefault(extent, (i, axis))
+            sizes += [(extent, (i, axis)) for axis, extent in enumerate(param.shape)]
         else:
-            places.setdefault(param, (i,))
+            sizes.append((param, (i,)))
 
     def text(expr: Expr) -> str:
         if isinstance(expr, tirx.IntImm):
             return str(int(expr.value))
-        if isinstance(expr, Var) and expr in places:
-            return names.setdefault(expr, f"d{len(names)}")
+        place = next((place for size, place in sizes if tvm_ffi.structural_equal(size, expr)), None)
+        if place is not None:
+            return names.setdefault(place, f"d{len(names)}")
         if isinstance(expr, tirx.Cast):
             return text(expr.value)
         for kind, sign in _BINARY.items():
@@ -59,8 +61,17 @@ def arithmetic(func: tirx.PrimFunc) -> str:
         ]
     except _Unknown:
         return ""
-    dims = {name: places[var] for var, name in names.items()}
+    dims = {name: place for place, name in names.items()}
     return json.dumps({"flops": " + ".join(terms) or "0", "dims": dims})
+
+
+def operations_at(func: tirx.PrimFunc, size: int) -> int:
+    """What `arithmetic` says where every open size is `size`; 0 where data decides."""
+    try:
+        stores = list(_stores(func.body, ()))
+    except _Unknown:
+        return 0
+    return sum(count * math.prod(at_sizes(extent, {}, size) or 0 for extent in extents) for extents, count in stores)
 
 
 def _stores(stmt: tirx.Stmt, extents: tuple[Expr, ...]) -> Iterator[tuple[tuple[Expr, ...], int]]:

@@ -69,6 +69,11 @@ class Columns:
         """Whether a vector is longer than there are columns."""
         return self.count < self.tile.lanes
 
+    @property
+    def alone(self) -> Columns:
+        """For a packing: it is the same for tiles of any number of rows, as those of the levels of a detector."""
+        return Columns(self.count, self.tile.with_rows(1))
+
     def table(self) -> np.ndarray:
         """The column at every position of every panel, -1 for padding: (panels, width)."""
         tile = self.tile

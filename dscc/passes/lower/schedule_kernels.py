@@ -24,12 +24,13 @@ from dscc import constants, scratch
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.mutate import mutated
 from dscc.schedule.base import Packing, Scheduled
-from dscc.schedule.cost import arithmetic
+from dscc.schedule.cost import arithmetic, operations_at
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.plan import plan
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _FREE_BYTES = 1 << 20  # that packing may add to any module
+_TYPICAL_SIDE = 224  # of an image
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ScheduleKernels(Pass):
         added = {name: _growth(mod[name], plan, arguments[name]) for name, plan in plans.items()}
         counted: dict[tuple[int, Packing], int] = {}
         total = 0
-        for name in sorted(added, key=lambda name: sum(added[name].values()) / arguments[name].count):
+        for name in sorted(added, key=lambda name: _price(mod[name], added[name], arguments[name])):
             if sum(added[name].values()) <= 0:
                 continue
             more = sum(size for key, size in added[name].items() if key not in counted)
@@ -156,6 +157,11 @@ def _growth(func: tirx.PrimFunc, plan: Scheduled, arguments: _Arguments) -> dict
         more = _bytes(new.shape, str(new.dtype)) - _bytes(old.shape, str(old.dtype))
         found.update({(constant, packing): more for constant in arguments.given[which]})
     return found
+
+
+def _price(func: tirx.PrimFunc, added: Mapping[tuple[int, Packing], int], arguments: _Arguments) -> float:
+    """Bytes that packing adds, for an operation of a run in which open sizes are those of an image."""
+    return sum(added.values()) / max(1, arguments.count * operations_at(func, _TYPICAL_SIDE))
 
 
 def _bytes(shape: Iterable[Any], dtype: str) -> int:

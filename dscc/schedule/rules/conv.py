@@ -66,7 +66,7 @@ class Conv(Rule):
         wide = constant(conv.width.out)
         spare = machine.vector_registers // 16 if wide is None else 0
         columns = Columns(conv.outputs, choose(decisions, machine, conv.outputs, wide, row_bytes, spare=spare))
-        packing = PanelPacking(columns, (1, 2, 3, 0), groups=conv.groups)
+        packing = PanelPacking(columns.alone, (1, 2, 3, 0), groups=conv.groups)
         depth = conv.height.kernel * conv.width.kernel * conv.inputs
         shape = (conv.groups * columns.panels, depth, columns.tile.width)
         panels = tirx.decl_buffer([index(extent) for extent in shape], "float32", conv.weight.source.name)

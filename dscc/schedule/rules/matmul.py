@@ -120,7 +120,7 @@ class Matmul(Rule):
         if which in constants:
             axes = packed_axes(stored, found.depth, found.column)
             if axes is not None:
-                packings[which] = PanelPacking(columns, axes)
+                packings[which] = PanelPacking(columns.alone, axes)
                 packed_shape = [index(extent) for extent in (columns.panels, depth, columns.tile.width)]
                 panels = tirx.decl_buffer(packed_shape, str(stored.source.dtype), stored.source.name)
                 params[which] = panels

@@ -71,7 +71,7 @@ class Winograd(Rule):
         unroll = decisions.pick("unroll", UNROLL)
         body = _Writer(fused, conv, band, columns, panels, machine, unroll).write()
         scheduled = vector_math(tirx.PrimFunc(params, body, func.ret_type, func.attrs))
-        return Scheduled(scheduled, {which: WinogradPacking(columns)})
+        return Scheduled(scheduled, {which: WinogradPacking(columns.alone)})
 
 
 def _pays(conv: Convolution) -> bool:

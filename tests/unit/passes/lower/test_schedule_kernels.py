@@ -127,16 +127,26 @@ def test_constants_become_parameters_behind_the_inputs() -> None:
     assert list(lifted.weights) == ["weight_0", "weight_1"]
 
 
-def windows(channels: int, *levels: tuple[str, str]) -> tvm.IRModule:
-    """3x3 convolutions with `channels` inputs and outputs and one weight, of images of 56 x 56 or of open sizes."""
+def windows(channels: int, *levels: tuple[str, str] | int, weights: int = 1) -> tvm.IRModule:
+    """3x3 convolutions with `channels` inputs and outputs, of square images (56 x 56 if none are given) or of open
+    sizes; with one weight, or `weights` of them in turns.
+    """
     builder = relax.BlockBuilder()
-    dims = [[tirx.Var(name, "int64") for name in level] for level in levels] or [[56, 56]]
+    dims = [
+        [level, level] if isinstance(level, int) else [tirx.Var(name, "int64") for name in level]
+        for level in levels or (56,)
+    ]
     images = [relax.Var(f"x{i}", relax.TensorType((1, *dim, channels), "float32")) for i, dim in enumerate(dims)]
-    weight = relax.const(np.random.default_rng(0).standard_normal((channels, 3, 3, channels)).astype("float32"))
+    rng = np.random.default_rng(0)
+    given = [relax.const(rng.standard_normal((channels, 3, 3, channels)).astype("float32")) for _ in range(weights)]
     layouts = {"data_layout": "NHWC", "kernel_layout": "OHWI", "out_layout": "NHWC"}
+
+    def level(number: int, x: relax.Expr) -> relax.Expr:
+        return relax.op.nn.conv2d(x, given[number % weights], padding=(1, 1, 1, 1), **layouts)
+
     with builder.function("main", images):
         with builder.dataflow():
-            made = [builder.emit(relax.op.nn.conv2d(x, weight, padding=(1, 1, 1, 1), **layouts)) for x in images]
+            made = [builder.emit(level(number, x)) for number, x in enumerate(images)]
             out = builder.emit_output(relax.Tuple(made))
         builder.emit_func_output(out)
     return builder.finalize()
@@ -155,12 +165,26 @@ def test_larger_weights_are_stored_within_a_budget(channels: int, small: bool, g
     assert ctx.facts.get("bytes_added_by_packing", 0) == (growth - 1) * 4 * 9 * channels**2
 
 
-def test_a_larger_weight_that_several_calls_share_is_stored_once() -> None:
+@pytest.mark.parametrize(
+    "levels", [[("a", "b"), ("c", "d"), ("e", "f"), ("g", "h")], [80, 40, 32]], ids=["open", "known"]
+)
+def test_a_larger_weight_that_several_calls_share_is_stored_once(levels: list[Any]) -> None:
     """As that of a detector's head, on levels of several sizes: its growth counts once."""
     ctx = PassContext(targets.resolve(None))
-    mod = windows(64, ("a", "b"), ("c", "d"), ("e", "f"), ("g", "h"))
+    mod = windows(64, *levels)
     for each in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
         mod = each.run(mod, ctx)
     (weight,) = lift_constants(mod).weights.values()
     assert weight.nbytes == 4 * 4 * 9 * 64**2
     assert ctx.facts["bytes_added_by_packing"] == 3 * 4 * 9 * 64**2
+
+
+def test_the_budget_goes_where_a_byte_saves_the_most() -> None:
+    """To the larger image: both weights are as large."""
+    ctx = PassContext(targets.resolve(None))
+    mod = windows(96, 14, 56, weights=2)
+    for each in (LegalizeOperators(), FuseOperators(), ScheduleKernels()):
+        mod = each.run(mod, ctx)
+    assert ctx.facts["bytes_added_by_packing"] == 3 * 4 * 9 * 96**2
+    rules = {int(func.params[0].shape[1]): str(func.attrs["dscc.rule"]) for func in kernels(mod).values()}
+    assert rules == {14: "conv", 56: "winograd"}
