@@ -26,7 +26,7 @@ from dscc.schedule.lines import Block, Lines, Window
 from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
 from dscc.schedule.math import vector_math
-from dscc.schedule.microkernel import UNROLL, Depth, Operands, Partial, Terms, has_long_functions, write_tile
+from dscc.schedule.microkernel import SHORT_RUN, UNROLL, Depth, Operands, Partial, Terms, has_long_functions, write_tile
 from dscc.schedule.taps import Taps
 from dscc.schedule.tiling import Columns, PanelPacking, choose, panel_base, start_of, vector_base
 
@@ -36,6 +36,7 @@ _L2_PARTS = (12, 6, 24)  # the L2 cache in parts of four bytes, of which a block
 _LEAST_PIXELS = 48  # or of so many pixels, if weights are read anew for them: in a tenth of the time of their products
 _TASK_FLOPS = 1_000_000  # less is not worth handing to another thread
 _DIVISION_STEPS = 4000  # multiply-adds of vectors in a tile beside which a few divisions do not show
+_LEAST_IDLE = 0.02  # of all rows of taps: that are on padding, and worth leaving out
 _COPY_USES = 36  # multiply-adds of vectors for every element that a task copies
 
 
@@ -130,10 +131,21 @@ class Writer:
         self._rolled = has_long_functions(fused)
         weights = 4 * depth * conv.groups * columns.panels * columns.tile.width
         self._large_weights = weights > machine.l2_bytes // 2
+        self._joined = conv.groups == 1 and conv.width.dilation == 1  # columns and channels of a window are one run
+        self._skips = self._skips_padding()
 
     def _reached(self) -> tuple[Taps, Taps]:
         """The taps that are multiplied, down and along."""
         return Taps.reached(self._code, self._conv.height), Taps.reached(self._code, self._conv.width)
+
+    def _skips_padding(self) -> bool:
+        """Whether a tile leaves out the taps that lie on padding for all of its pixels.
+
+        The loop over taps is not unrolled then, which shows unless the loops within are long.
+        """
+        height, width, idle = self._conv.height, self._conv.width, Taps.idle(self._conv.height)
+        long = width.kernel * self._conv.inputs > SHORT_RUN
+        return height.padded and height.kernel > 1 and long and (idle is None or idle > _LEAST_IDLE)
 
     def _make_window(self, pixels: Index) -> Window:
         taps = (self._down, self._along)
@@ -269,23 +281,23 @@ class Writer:
     ) -> None:
         code, conv, columns = self._code, self._conv, self._columns
         tile, height, width = columns.tile, conv.height, conv.width
-        joined = conv.groups == 1 and width.dilation == 1
         inputs = self._channels // conv.groups // self._unit
-        run, (down_taps, along_taps) = width.kernel * inputs, (self._down, self._along)
-        depth: list[tuple[str, Index]] = [("ry", down_taps.count)]
-        along = product([along_taps.count, inputs])
-        depth += [("k", along)] if joined else [("rx", along_taps.count), ("rc", inputs)]
-        first = down_taps.first * run + along_taps.first * inputs
+        run = width.kernel * inputs
+        (top, tall), (left, wide) = self._taps_of(block, pixels)
+        depth: list[tuple[str, Index]] = [("ry", tall)]
+        depth += [("k", product([wide, inputs]))] if self._joined else [("rx", wide), ("rc", inputs)]
+        first = self._down.first * run + self._along.first * inputs
         if sums is not None:
-            depth[0] = ("ry", 1)
+            depth[0] = ("ry", tirx.Cast("int64", tirx.all(top <= sums[1], sums[1] < top + tall)) if self._skips else 1)
 
         def position(ks: Sequence[Expr]) -> tuple[Expr, Expr]:
-            ry = ks[0] if sums is None else sums[1]
+            ry = ks[0] + top if sums is None else sums[1]
             down = ry * height.dilation * lines.pitch
-            if joined:
+            if self._joined:
                 return down + ks[1] * self._unit, first + ry * run + ks[1]
-            along = ks[1] * (width.dilation * self._channels) + ks[2] * self._unit
-            return down + along, first + ry * run + ks[1] * inputs + ks[2]
+            rx = ks[1] + left
+            along = rx * (width.dilation * self._channels) + ks[2] * self._unit
+            return down + along, first + ry * run + rx * inputs + ks[2]
 
         partial = None
         if sums is not None:
@@ -296,7 +308,7 @@ class Writer:
 
             partial = Partial(
                 sums[1],
-                down_taps.count - 1,
+                self._down.count - 1,
                 lambda i, within: tirx.BufferLoad(sums[0], place(i, within)),
                 lambda i, within, value: tirx.BufferStore(sums[0], value, place(i, within)),
             )
@@ -313,6 +325,22 @@ class Writer:
             guard=pixels.guard,
             partial=partial,
         )
+
+    def _taps_of(self, block: Block, pixels: _Pixels) -> tuple[tuple[Expr, Index], tuple[Expr, Index]]:
+        """Down and along, the taps that a tile multiplies: which is the first, and how many."""
+        height, width = self._conv.height, self._conv.width
+        along: tuple[Expr, Index] = (index(0), self._along.count)
+        if not self._skips:
+            return (index(0), self._down.count), along
+        at = (index(0), index(self._columns.tile.rows - 1))
+        rows = [block.first + pixels.row(i) for i in at]
+        if width.padded and not self._joined:
+            same = tirx.EQ(*rows)
+            left, right = (
+                tirx.Select(same, pixels.column(i), edge) for i, edge in zip(at, (index(0), width.out - 1), strict=True)
+            )
+            along = self._along.within(self._code, width, left, right)
+        return self._down.within(self._code, height, *rows), along
 
     def _terms(
         self, lines: Lines, panel: Expr, depth: Depth, start: Callable[[Expr], Expr], position: Position

@@ -87,6 +87,9 @@ class _Writer(Writer):
         # All: what the sums start with stands for padding too.
         return Taps.every(self._conv.height), Taps.every(self._conv.width)
 
+    def _skips_padding(self) -> bool:
+        return False
+
     def _make_window(self, pixels: Index) -> Window:
         data, dot = self._data, self._dot
         self._centre = self._code.bind("centre", data.centre(dot))

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
-from tvm import te
+from tvm import te, tirx
 from tvm.relax import op
 
+from dscc.schedule.code import index
+from dscc.schedule.convolution import Axis
 from dscc.schedule.rules.conv import Conv
+from dscc.schedule.taps import Taps
 
 RULE = Conv()
 RNG = np.random.default_rng(5)
@@ -54,6 +59,23 @@ CASES = {
     "taps far apart": {"channels": 8, "outputs": 24, "kernel": 3, "pads": (12, 12, 12, 12), "dilation": 12},
     "taps before": {"channels": 5, "outputs": 7, "kernel": 5, "pads": (40, 23, 1, 20), "dilation": 10, "stride": 2},
     "taps behind": {"channels": 4, "outputs": 6, "kernel": 3, "pads": (1, 4, 37, 30), "dilation": 17, "groups": 2},
+    "taps on edges": {"channels": 40, "outputs": 24, "kernel": 3, "pads": (1, 1, 1, 1)},
+    "taps on far edges": {
+        "channels": 40,
+        "outputs": 20,
+        "kernel": 5,
+        "pads": (6, 3, 9, 14),
+        "dilation": 3,
+        "stride": 2,
+    },
+    "taps on edges of groups": {
+        "channels": 96,
+        "outputs": 18,
+        "kernel": 3,
+        "pads": (6, 6, 6, 6),
+        "dilation": 6,
+        "groups": 2,
+    },
     "taps around": {"channels": 3, "outputs": 9, "kernel": 2, "pads": (20, 20, 20, 20), "dilation": 40},
 }
 
@@ -159,3 +181,11 @@ def test_the_function_before_the_padding_is_applied_while_it_is_copied(compile_p
     x, w = normal(2, 6, 9, 5), normal(16, 3, 3, 5)
     want = reference(np.maximum(x, 0), w, pads=(1, 1, 1, 1))
     assert np.abs(run(x, w, shape=want.shape) - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_how_much_of_a_window_lies_on_padding():
+    """Of 3 x 3 taps on 7 pixels: one of three in the first row and in the last."""
+    axis = Axis(out=index(7), size=index(7), before=1, kernel=3, stride=1, dilation=1, padded=True)
+    assert Taps.idle(axis) == pytest.approx(2 / 21)
+    assert Taps.idle(dataclasses.replace(axis, before=0, out=index(5))) == 0
+    assert Taps.idle(dataclasses.replace(axis, size=tirx.Var("n", "int64"))) is None
