@@ -39,6 +39,8 @@ BINARY: dict[str, Callable[[Array, Array], Array]] = {
 
 REDUCE: dict[str, Callable[..., Array]] = {
     "sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min, "prod": np.prod,
+    "variance": lambda x, **over: np.var(x, dtype=np.float64, **over).astype(x.dtype),
+    "std": lambda x, **over: np.std(x, dtype=np.float64, **over).astype(x.dtype),
 }  # fmt: skip
 
 

@@ -37,6 +37,19 @@ class Module:
             R.output(out)
         return out
 
+    # CHECK-LABEL: def deviations(
+    # CHECK-NOT: R.variance
+    # CHECK-NOT: R.std
+    # CHECK: R.add(x
+    @R.function
+    def deviations(x: R.Tensor((2,), "float32")):
+        with R.dataflow():
+            w = R.const([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]], "float32")
+            a = R.divide(R.variance(w, axis=[1]), R.std(w, axis=[0, 1]))
+            out = R.add(x, a)
+            R.output(out)
+        return out
+
     # CHECK-LABEL: def open_shape(
     # CHECK: R.broadcast_to
     @R.function

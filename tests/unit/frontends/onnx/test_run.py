@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 import dscc
 from dscc.errors import InputError
 from dscc.evaluator import trusted
+from dscc.profile import profile
 
 from .conftest import build, noise
 
@@ -239,6 +240,27 @@ def test_a_constant_batch_normalization_before_opset_14() -> None:
     np.testing.assert_allclose(got, (weights["w"] - m) / np.sqrt(v + 1e-5) * s + b, rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="wrong at BatchNormalization 'n': it mixes the mean"):
         trusted(model)
+
+
+def test_weights_that_are_standardised_become_constants() -> None:
+    """As in NFNets, by BatchNormalization over a weight: packed like any other, and nothing is left to normalise."""
+    w, gain = noise(6, 4, 3, 3), np.abs(noise(6)) + 0.5
+    constants = {"w": w, "s": gain, "m": np.zeros(6, np.float32), "v": np.ones(6, np.float32)}
+    nodes = [
+        N("Reshape", ["w", "rows"], ["flat"]),
+        N("BatchNormalization", ["flat", "s", "m", "m", "v"], ["even", "", ""], training_mode=1, epsilon=1e-3),
+        N("Reshape", ["even", "kernel"], ["k"]),
+        N("Conv", ["x", "k"], ["y"]),
+    ]
+    model = build(nodes, {"x": ("f", ("n", 4, 5, 7))}, {**lists(rows=[1, 6, 36], kernel=[6, 4, 3, 3]), **constants})
+    artifact, x = dscc.compile(model, jobs=1), noise(2, 4, 5, 7)
+    mean, variance = (f(w, axis=(1, 2, 3), keepdims=True) for f in (np.mean, np.var))
+    even = (w - mean) / np.sqrt(variance + 1e-3) * gain.reshape(6, 1, 1, 1)
+    want = sum(
+        np.einsum("nchw,oc->nohw", x[:, :, a : a + 3, b : b + 5], even[:, :, a, b]) for a in range(3) for b in range(3)
+    )
+    np.testing.assert_allclose(artifact.load().run(None, {"x": x})[0], want, rtol=1e-4, atol=1e-4)
+    assert not any("variance" in row.kernel for row in profile(artifact, {"x": x}, 1, 1).rows)
 
 
 def test_what_a_concatenation_is_added_to_may_be_cut_to_its_length() -> None:
