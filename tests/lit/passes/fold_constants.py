@@ -24,19 +24,6 @@ class Module:
             R.output(out)
         return out
 
-    # CHECK-LABEL: def integers(
-    # CHECK-NOT: R.divide
-    # CHECK: R.add
-    @R.function
-    def integers(x: R.Tensor((6,), "int64")):
-        with R.dataflow():
-            a = R.divide(R.const([-7, 7, -7, 7, 6, 0], "int64"), R.const([2, 2, -2, -2, 3, 5], "int64"))
-            b = R.astype(R.arange(6), "int64")
-            c = R.where(R.less(b, R.const(3, "int64")), a, b)
-            out = R.add(x, c)
-            R.output(out)
-        return out
-
     # CHECK-LABEL: def deviations(
     # CHECK-NOT: R.variance
     # CHECK-NOT: R.std
@@ -47,6 +34,19 @@ class Module:
             w = R.const([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]], "float32")
             a = R.divide(R.variance(w, axis=[1]), R.std(w, axis=[0, 1]))
             out = R.add(x, a)
+            R.output(out)
+        return out
+
+    # CHECK-LABEL: def integers(
+    # CHECK-NOT: R.divide
+    # CHECK: R.add
+    @R.function
+    def integers(x: R.Tensor((6,), "int64")):
+        with R.dataflow():
+            a = R.divide(R.const([-7, 7, -7, 7, 6, 0], "int64"), R.const([2, 2, -2, -2, 3, 5], "int64"))
+            b = R.astype(R.arange(6), "int64")
+            c = R.where(R.less(b, R.const(3, "int64")), a, b)
+            out = R.add(x, c)
             R.output(out)
         return out
 
