@@ -34,7 +34,7 @@ from dscc.schedule.microkernel import has_long_functions
 _TASKS = 8
 _L2_PARTS = [4, 2, 8, 16]  # the data of a task takes one of so many
 _MOST_EDGES = 4  # tiles at the border that are written out
-_MOST_TAPS = 49  # of a window that is written out
+MOST_TAPS = 49  # of a window that is written out
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,7 @@ class WindowWriter:
         self._code, self._fused, self._window, self._machine = code, fused, window, machine
         self._data = code.view(window.source)
         self._channels = window.channels
-        self._lanes = machine.lanes(32)
-        while self._lanes > self._channels:
-            self._lanes //= 2
-        self._long = has_long_functions(fused)
+        self._lanes = channel_lanes(machine, window.channels)
         self._decisions = decisions
         self._innermost = decisions.pick("channels", ["outside", "inside"]) == "inside"
 
@@ -160,7 +157,7 @@ class WindowWriter:
         known = constant(self._window.width.out)
         taps = self._window.height.kernel * self._window.width.kernel
         tile = self._decisions.pick("tile", tile_sizes(self._machine, known, taps))
-        if taps > _MOST_TAPS:
+        if taps > MOST_TAPS:
             with self._each_output_row(block) as place, self._code.loop(self._window.width.out, "x") as x:
                 self._pixel(place(x, 1))
             return
@@ -245,11 +242,11 @@ class WindowWriter:
         for ry in range(height.kernel):
             with self._each_row(at, c, index(ry)) as line:
                 for column in range((at.size - 1) * width.stride + width.reach):
-                    uses = self._uses(column, at.size)
-                    if not uses or decided(self._is_column(at.left + column)) is False:
+                    taps = uses(width, column, at.size)
+                    if not taps or decided(self._is_column(at.left + column)) is False:
                         continue
                     value = code.bind("v", self._data.load(line + column * self._channels, lanes))
-                    for t, rx in uses:
+                    for t, rx in taps:
                         tap = Tap(index(ry * width.kernel + rx), c, lanes)
                         acc.store(code, t * lanes, self._window.update(acc.load(t * lanes, lanes), value, tap))
         self._store(acc, at, c)
@@ -288,19 +285,46 @@ class WindowWriter:
     def _is_column(self, column: Expr) -> Expr:
         return tirx.And(column >= 0, column < index(self._window.width.size))
 
-    def _uses(self, column: int, size: int) -> list[tuple[int, int]]:
-        """The pixels of a tile whose window has this column, and as which of its own."""
-        width = self._window.width
-        pairs = ((t, rx) for t in range(size) for rx in range(width.kernel))
-        return [(t, rx) for t, rx in pairs if t * width.stride + rx * width.dilation == column]
-
     def _store(self, acc: Flat, at: _Place, c: Expr) -> None:
-        """The epilogue. A long one is written once and loops over the tile, which then has to lie in memory."""
-        code, source, lanes = self._code, acc, self._lanes
-        if self._long and at.size > 1:
-            source = code.stack("sums", at.size * lanes)
-            for t in range(at.size):
-                source.store(code, t * lanes, acc.load(t * lanes, lanes))
-        with code.loop(at.size, "t", "serial" if self._long else "unrolled") as t:
-            with code.loop(lanes, "l", "vectorized") as lane:
-                code.add(self._fused.store([at.image, at.y, at.x + t, c + lane], source.load(t * lanes + lane)))
+        store_pixels(self._code, self._fused, acc, (at.image, at.y, at.x, c), at.size, self._lanes)
+
+
+def channel_lanes(machine: Machine, channels: int) -> int:
+    """Channels of a vector."""
+    lanes = machine.lanes(32)
+    while lanes > channels:
+        lanes //= 2
+    return lanes
+
+
+def uses(width: Axis, column: int, size: int) -> list[tuple[int, int]]:
+    """The pixels of a tile of `size` whose window has this column, and as which of its own."""
+    pairs = ((t, rx) for t in range(size) for rx in range(width.kernel))
+    return [(t, rx) for t, rx in pairs if t * width.stride + rx * width.dilation == column]
+
+
+def store_pixels(
+    code: Code,
+    fused: Fused,
+    acc: Flat,
+    at: tuple[Expr, Expr, Expr, Expr],
+    size: int,
+    lanes: int,
+    guard: Callable[[Expr], Expr] | None = None,
+) -> None:
+    """The epilogue of `size` pixels from `at` (image, y, x, channel) on, those for which `guard` holds.
+
+    A long one is written once and loops over the tile, which then has to lie in memory.
+    """
+    source, is_long = acc, has_long_functions(fused)
+    if is_long and size > 1:
+        source = code.stack("sums", size * lanes)
+        for t in range(size):
+            source.store(code, t * lanes, acc.load(t * lanes, lanes))
+    image, y, x, c = at
+    with (
+        code.loop(size, "t", "serial" if is_long else "unrolled") as t,
+        code.when(True if guard is None else guard(t)),
+        code.loop(lanes, "l", "vectorized") as lane,
+    ):
+        code.add(fused.store([image, y, x + t, c + lane], source.load(t * lanes + lane)))

@@ -2,7 +2,8 @@
 
     acc[t] += data[y * stride + ry, (x + t) * stride + rx, c] * weight[ry, rx, c]
 
-The weight is packed as [ry, rx][c] at compile time; see dscc.schedule.sliding for the loops.
+The weight is packed as [ry, rx][c] at compile time; see dscc.schedule.sliding for the loops, and dscc.schedule.planes
+for those of large windows.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from tvm import tirx
 from tvm.ir import Expr
 
+from dscc.schedule import planes
 from dscc.schedule.base import Packing, Rule, Scheduled
 from dscc.schedule.code import Code, Flat
 from dscc.schedule.convolution import Convolution
@@ -61,7 +63,10 @@ class Depthwise(Rule):
 
         zero = tirx.const(0.0, "float32")
         window = Window(conv.source, conv.batch, conv.height, conv.width, channels, zero, update)
-        WindowWriter(code, fused, window, machine, decisions).write()
+        if planes.pays(window):
+            planes.PlaneWriter(code, fused, window, zero, machine, decisions).write()
+        else:
+            WindowWriter(code, fused, window, machine, decisions).write()
         scheduled = tirx.PrimFunc(params, code.stmt(), func.ret_type, func.attrs)
         return Scheduled(scheduled, {which: TapPacking()} if which in constants else {})
 

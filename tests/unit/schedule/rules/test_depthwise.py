@@ -74,6 +74,40 @@ def test_symbolic_sizes(compile_packed, kernel, stride):
         check(run, (n, h, w, 19), kernel, stride, edge, 1)
 
 
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [(7, 1, (3, 3, 3, 3), 1), (9, 1, (4, 4, 4, 4), 1), (9, 2, (4, 3, 5, 4), 1), (8, 1, (0, 0, 0, 0), 1),
+     (7, 2, (6, 6, 6, 6), 2), (11, 3, (12, 1, 0, 30), 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("channels", [3, 19, 64])
+def test_large_windows(compile_packed, kernel, stride, padding, dilation, channels):
+    """Of open sizes, and of known ones."""
+    body = convolution(stride, padding, dilation, channels)
+    shapes = {"x": ("n", "h", "w", channels), "w": (channels, kernel, kernel, 1), "bias": (channels,)}
+    run = compile_packed(Depthwise(), shapes, body, ["w"])
+    for n, h, w in [(1, 16, 16), (2, 13, 19), (1, 21, 14), (1, 70, 26)]:
+        check(run, (n, h, w, channels), kernel, stride, padding, dilation)
+    fixed = compile_packed(Depthwise(), {**shapes, "x": (2, 14, 17, channels)}, body, ["w"])
+    check(fixed, (2, 14, 17, channels), kernel, stride, padding, dilation)
+
+
+def test_many_taps_along_one_axis(compile_packed):
+    """As in the convolution modules of speech recognition."""
+
+    def body(bb, x, w):
+        return relax.op.nn.conv2d(
+            x, w, 1, (0, 31, 0, 31), 1, 24, data_layout="NHWC", kernel_layout="OHWI", out_layout="NHWC"
+        )
+
+    run = compile_packed(Depthwise(), {"x": (1, 1, "t", 24), "w": (24, 1, 63, 1)}, body, ["w"])
+    rng = np.random.default_rng(0)
+    weight = rng.standard_normal((24, 1, 63, 1)).astype("float32")
+    for length in (1, 30, 257, 3000):
+        x = rng.standard_normal((1, 1, length, 24)).astype("float32")
+        want = reference(x, weight, 1, (0, 31, 0, 31), 1)
+        np.testing.assert_allclose(run(x, weight, shape=want.shape), want, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("chosen", [{"channels": "inside"}, {"tile": 2, "l2_parts": 16}], ids=["channels", "sizes"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_what_a_tuner_may_choose(compile_packed, chosen, stride):
