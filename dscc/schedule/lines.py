@@ -99,12 +99,8 @@ class Window:
         pitch = product([self.pitch, form.channels])
         size = product([pitch, (block.most - 1) * height.stride + self._down.reach])
         buffer = code.heap("lines", size, form.dtype).buffer
-        left = self._along.before * form.channels
-        room, known = self.pitch - self._along.before, constant(width.size)
-        if known is not None and isinstance(room, int):
-            middle: Index = min(known, room) * form.channels
-        else:
-            middle = code.opaque("middle", tirx.min(index(width.size), index(room)) * form.channels)
+        before, columns = margins(code, self._along.before, width.size, self.pitch)
+        left, middle = before * form.channels, columns * form.channels
         with code.loop((block.rows - 1) * height.stride + self._down.reach, "r") as r:
             line = code.opaque("line", block.first * height.stride - self._down.before + r)
             to = code.opaque("to", r * pitch)
@@ -142,6 +138,19 @@ class Window:
 
     def _fill(self, buffer: Var, to: Expr, count: Index, element: Callable[[Expr], Expr]) -> None:
         fill(self._code, buffer, to, count, element, self._lanes)
+
+
+def margins(code: Code, before: Index, size: Index, pitch: Index) -> tuple[Index, Index]:
+    """Of `pitch` columns, those of the padding before an image, and those of the image.
+
+    The padding may be more than all columns: where the stride skips an image behind it.
+    """
+    known = [number for value in (before, size, pitch) if (number := constant(value)) is not None]
+    if len(known) == 3:
+        left = min(known[0], known[2])
+        return left, min(known[1], known[2] - left)
+    start = code.opaque("left", tirx.min(index(before), index(pitch)))
+    return start, code.opaque("middle", tirx.min(index(size), index(pitch) - start))
 
 
 def fill(code: Code, buffer: Var, to: Expr, count: Index, element: Callable[[Expr], Expr], lanes: int) -> None:

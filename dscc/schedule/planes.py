@@ -20,7 +20,7 @@ from tvm.ir import Expr
 from dscc.schedule.code import Code, Flat, Index, broadcast, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
-from dscc.schedule.lines import fill
+from dscc.schedule.lines import fill, margins
 from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
 from dscc.schedule.sliding import MOST_TAPS, Tap, Window, channel_lanes, store_pixels, uses
@@ -87,7 +87,7 @@ class PlaneWriter:
         code, window, lanes = self._code, self._window, self._lanes
         height, width, channels = window.height, window.width, window.channels
         lines = code.heap("lines", product([(most - 1) * height.stride + height.reach, self._pitch, lanes]))
-        middle = code.opaque("middle", tirx.min(index(width.size), self._pitch - index(width.before)))
+        left, middle = (index(columns) for columns in margins(code, width.before, width.size, self._pitch))
 
         def pad(to: Expr, columns: Expr) -> None:
             fill(code, lines.buffer, to * lanes, columns * lanes, lambda _: self._outside, lanes)
@@ -97,11 +97,11 @@ class PlaneWriter:
             to = code.opaque("to", r * self._pitch)
             inside = tirx.And(tirx.LE(index(0), line), tirx.LT(line, height.size))
             with code.when(inside):
-                pad(to, index(width.before))
+                pad(to, left)
                 start = code.opaque("from", (image * height.size + line) * width.size * channels + c)
                 with code.loop(middle, "x") as x:
-                    lines.store(code, (to + width.before + x) * lanes, self._data.load(start + x * channels, lanes))
-                pad(to + width.before + middle, self._pitch - middle - width.before)
+                    lines.store(code, (to + left + x) * lanes, self._data.load(start + x * channels, lanes))
+                pad(to + left + middle, self._pitch - middle - left)
             with code.when(tirx.Not(inside)):
                 pad(to, index(self._pitch))
         return lines

@@ -118,6 +118,15 @@ def test_widths_around_the_tile(compile_packed, width):
     run_case(compile_packed, (1, 5, width), [(1, 5, width)], **CASES["same"])
 
 
+@pytest.mark.parametrize("left", [3, 4, 6])
+def test_padding_that_is_all_that_a_row_of_windows_reads(compile_packed, left):
+    """A stride of 3 or 5 skips the one column of the image: more was filled with padding than there is room for."""
+    for stride in (3, 5):
+        window = {"channels": 16, "outputs": 24, "kernel": 3, "stride": stride, "pads": (1, left, 1, 0)}
+        for shape in [(1, 4, 1), ("n", "h", "w")]:
+            run_case(compile_packed, shape, [(1, 4, 1)], **window)
+
+
 def test_weights_larger_than_the_cache_are_taken_in_parts(compile_packed):
     large = {"channels": 512, "outputs": 40, "kernel": 3, "pads": (1, 1, 1, 1)}
     run_case(compile_packed, (1, 7, 7), [(1, 7, 7)], **large)
