@@ -18,6 +18,10 @@ _BINARY = {tirx.Add: "+", tirx.Sub: "-", tirx.Mul: "*", tirx.FloorDiv: "//", tir
 _CALLS = {tirx.Max: "max", tirx.Min: "min"}
 
 
+TYPICAL_SIDE = 224
+"""Of an image: what an open size counts as where kernels are compared."""
+
+
 class _Unknown(Exception):
     """A loop runs for as long as data says."""
 

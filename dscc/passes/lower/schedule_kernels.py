@@ -24,13 +24,12 @@ from dscc import constants, scratch
 from dscc.passes.base import Pass, PassContext
 from dscc.passes.mutate import mutated
 from dscc.schedule.base import Packing, Scheduled
-from dscc.schedule.cost import arithmetic, operations_at
+from dscc.schedule.cost import TYPICAL_SIDE, arithmetic, operations_at
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.plan import plan
 
 _CALL_TIR = tvm.ir.Op.get("relax.call_tir")
 _FREE_BYTES = 1 << 20  # that packing may add to any module
-_TYPICAL_SIDE = 224  # of an image
 
 
 @dataclass(frozen=True)
@@ -161,7 +160,7 @@ def _growth(func: tirx.PrimFunc, plan: Scheduled, arguments: _Arguments) -> dict
 
 def _price(func: tirx.PrimFunc, added: Mapping[tuple[int, Packing], int], arguments: _Arguments) -> float:
     """Bytes that packing adds, for an operation of a run in which open sizes are those of an image."""
-    return sum(added.values()) / max(1, arguments.count * operations_at(func, _TYPICAL_SIDE))
+    return sum(added.values()) / max(1, arguments.count * operations_at(func, TYPICAL_SIDE))
 
 
 def _bytes(shape: Iterable[Any], dtype: str) -> int:

@@ -19,6 +19,7 @@ from dscc.passes.values import at_sizes
 from dscc.schedule.base import Rule, Scheduled
 from dscc.schedule.code import Code, Flat, Index, ceildiv, constant, index, product, quotient, remainder
 from dscc.schedule.convolution import Convolution
+from dscc.schedule.cost import TYPICAL_SIDE
 from dscc.schedule.decisions import Decisions
 from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import Block, Lines, Window
@@ -31,7 +32,6 @@ from dscc.schedule.winograd import IN, OUT, WinogradPacking, data_transform, res
 _POINTS = IN * IN
 _LEAST_CHANNELS = 16
 _TYPICAL_PRODUCT = 56 * 56 * 64 * 64  # of pixels and channels where a size is symbolic: networks keep it about constant
-_TYPICAL_SIDE = 224  # of an image
 _WEIGHT_CYCLES = 0.25  # a weight's four bytes from memory, times the multiply-adds of a scalar in a cycle: 16 / 64
 _L2_PERCENT = (50, 25, 75)  # that the transformed data of a task may take
 _TASKS = 8  # this many keep threads busy
@@ -100,7 +100,7 @@ def _typical_pixels(conv: Convolution) -> int:
     sides = (conv.height.out, conv.width.out)
     if any(isinstance(side, tirx.Var) for side in sides):
         return by_channels
-    tall, wide = (at_sizes(side, {}, _TYPICAL_SIDE) or 0 for side in sides)
+    tall, wide = (at_sizes(side, {}, TYPICAL_SIDE) or 0 for side in sides)
     return max(by_channels, tall * wide)
 
 
