@@ -21,8 +21,6 @@ from dscc.frames import aligned_frames
 NAME = "dscc"
 ALIGN = 16  # bytes; what malloc and NumPy give
 _LEAST = -(1 << 30)  # less than this is no bound: what is known of any int32
-_LANES = 256  # 64 bytes in four vectors
-_CHOICES = 8
 _REINTERPRET = tvm.ir.Op.get("tirx.reinterpret")
 
 
@@ -127,13 +125,10 @@ def _stored_conditions() -> Any:
 
 
 def _remainders() -> Any:
-    """Remainders of what may be negative, `(7 - i) % 8`, become those of what is not, `(63 - i) % 8`, and those that
-    begin inside, `(i + 15) % 16`, become choices: `i + 15 if i + 15 < 16 else i - 1`.
+    """Remainders of what may be negative, `(7 - i) % 8`, become those of what is not, `(63 - i) % 8`.
 
     FlattenBuffer of TVM 0.27 makes `56 - i` of `(63 - i) // 8 * 8 + (7 - i) % 8`, which is 63 - i: a flattened image
-    that is read from its end was read from elsewhere. It does not look into truncmod. And the loop vectorizer of LLVM
-    22 takes `(i + 15) & 15` for i + 15 where a vector has 16 lanes, as in `y[i0 * 95 + i * 5 + j] =
-    x[i0 % 8 * 32 + (i + 15) % 16 * 2 + (j + 1) % 2]` over 10, 19 and 5 steps.
+    that is read from its end was read from elsewhere. It does not look into truncmod.
     """
 
     @tirx.transform.prim_func_pass(opt_level=0, name="dscc.remainders")
@@ -143,44 +138,17 @@ def _remainders() -> Any:
         tvm_ffi.structural_walk(func.body, (tirx.For, loops.append))
         for loop in loops:
             analyzer.bind(loop.loop_var, tvm.ir.Range(loop.min, loop.min + loop.extent))
-        lanes = [loop.loop_var for loop in loops if loop.kind == tirx.ForKind.VECTORIZED]
 
         def positive(node: tirx.FloorMod) -> Any:
-            bound = analyzer.const_int_bound(node.a)
-            if not isinstance(node.b, tirx.IntImm) or not _LEAST < bound.min_value:
+            low = analyzer.const_int_bound(node.a).min_value
+            if not isinstance(node.b, tirx.IntImm) or not _LEAST < low < 0:
                 return node
-            by, low, high = int(node.b.value), bound.min_value, bound.max_value
-            used = tirx.analysis.undefined_vars(node.a)
-            if _begins_inside(node.a, by) and not any(var.same_as(lane) for var in used for lane in lanes):
-                first, last = low // by, high // by
-                if last - first <= _CHOICES:
-                    return _chosen(node.a, by, first, last)
-            return node if low >= 0 else tirx.truncmod(node.a + tirx.const(-(low // by) * by, node.a.ty.dtype), node.b)
+            by = int(node.b.value)
+            return tirx.truncmod(node.a + tirx.const(-(low // by) * by, node.a.ty.dtype), node.b)
 
         return func.with_body(tvm_ffi.structural_map(func.body, (tirx.FloorMod, positive)))
 
     return rewrite
-
-
-def _begins_inside(value: Any, by: int) -> bool:
-    """Whether this is a sum with a number that is no multiple of `by`, and `by` a power of two not above the lanes that
-    LLVM may use, times the vectors that it interleaves.
-    """
-    added = value.b if isinstance(value, tirx.Add | tirx.Sub) else None
-    return isinstance(added, tirx.IntImm) and int(added.value) % by != 0 and by & (by - 1) == 0 and 1 < by <= _LANES
-
-
-def _chosen(value: Any, by: int, first: int, last: int) -> Any:
-    """value % by, where value // by is from `first` to `last`."""
-
-    def less(times: int) -> Any:
-        return value - tirx.const(times * by, value.ty.dtype)
-
-    chosen = less(first)
-    for times in range(first + 1, last + 1):
-        begin = tirx.const(times * by, value.ty.dtype)
-        chosen = tirx.Select(value >= begin, less(times), chosen)
-    return chosen
 
 
 def _unsigned_arithmetic() -> Any:

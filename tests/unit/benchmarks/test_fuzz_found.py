@@ -309,6 +309,11 @@ FOUND = {
         "(float[1, 1] x) => (float[a, b] y) <int64[2] t = {1, 37}> { v = Expand(x, t) y = Elu<alpha = 1.5>(v) }",
         {"x": (1, 1)},
     ),
+    # LLVM's loop vectorizer took `i % 8` for i.
+    "rows that come again": (
+        "(float[3, 8, 8] x) => (float[6, 16, 24] y) <int64[3] times = {2, 2, 3}> { y = Tile(x, times) }",
+        {"x": (3, 8, 8)},
+    ),
     # Relax's reshape of (k, 0) to (0,) gave (k,).
     "nothing of a computed length": (
         """(float[3, 1] x) => (float[n] y) <int64[2] low = {-3, 1}, int64[2] axes = {0, 1}, int64[1] one = {1},
