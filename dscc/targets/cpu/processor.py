@@ -50,7 +50,8 @@ class Family:
     def target(self, mcpu: str, added: frozenset[str] = frozenset(), masked: frozenset[str] = frozenset()) -> Any:
         """TVM's target for the processor that LLVM calls `mcpu`, with some of its instruction sets taken from it."""
         spec: dict[str, Any] = {
-            "kind": "llvm", "mcpu": mcpu, "mtriple": f"{self.machine}-unknown-linux-gnu", "cl-opt": [*_LLVM], **self.options
+            "kind": "llvm", "mcpu": mcpu, "mtriple": f"{self.machine}-unknown-linux-gnu", "cl-opt": [*_LLVM],
+            **self.options,
         }  # fmt: skip
         mattr = [*(f"+{name}" for name in sorted(added)), *(f"-{name}" for name in sorted(masked))]
         return tvm.target.Target({**spec, "mattr": mattr} if mattr else spec)
