@@ -36,7 +36,7 @@ class Family:
         needs: instruction sets without which a processor is not for us.
         adds: instruction sets of the baseline that its name does not imply.
         aliases: names that processors are sold under, and LLVM's.
-        options: further fields of TVM's target, such as `mabi`.
+        options: further fields of TVM's target, such as `mabi`, or others than ours, such as `cl-opt`.
     """
 
     machine: str
@@ -45,7 +45,7 @@ class Family:
     needs: frozenset[str] = frozenset()
     adds: frozenset[str] = frozenset()
     aliases: Mapping[str, str] = field(default_factory=lambda: _NONE)
-    options: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    options: Mapping[str, Any] = field(default_factory=lambda: _NONE)
 
     def target(self, mcpu: str, added: frozenset[str] = frozenset(), masked: frozenset[str] = frozenset()) -> Any:
         """TVM's target for the processor that LLVM calls `mcpu`, with some of its instruction sets taken from it."""
