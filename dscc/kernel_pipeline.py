@@ -67,8 +67,11 @@ def _vector_conditions() -> Any:
     """`a and b` of vectors becomes the bitwise operator, which is the same machine code.
 
     TVM 0.27 fails where the value of a variable contains the logical one: "IntImm can only take scalar, but boolx16 was
-    supplied".
+    supplied". And it makes a product of booleans, which it has no code for, of one of numbers: f(a) * f(b) = f(a * b).
     """
+
+    def both(node: Any) -> Any:
+        return tirx.And(node.a, node.b) if str(node.ty.dtype).startswith("bool") else node
 
     def bitwise(node: Any) -> Any:
         kind = str(node.ty.dtype)
@@ -78,6 +81,7 @@ def _vector_conditions() -> Any:
 
     @tirx.transform.prim_func_pass(opt_level=0, name="dscc.vector_conditions")
     def rewrite(func: tirx.PrimFunc, mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tirx.PrimFunc:
+        func = tvm_ffi.structural_map(func, (tirx.Mul, both))
         for node in (tirx.And, tirx.Or):
             func = tvm_ffi.structural_map(func, (node, bitwise))
         return func

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,13 @@ class LogSoftmax(OpRun):
         return ((shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))).astype(x.dtype),)
 
 
+class Erf(OpRun):
+    """In the type of its input: ONNX 1.23's is float32 for doubles too."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (np.vectorize(math.erf, otypes=[np.float64])(x).astype(x.dtype),)
+
+
 class QuickGelu(OpRun):
     """Without loss: onnxruntime 1.32's sigmoid is 0 below -18, and the evaluator has none."""
 
@@ -57,7 +65,7 @@ class QuickGelu(OpRun):
         return ((x / (1 + np.exp(-scale * x.astype(np.float64)))).astype(x.dtype),)
 
 
-_OWN = [Optional, LogSoftmax, QuickGelu]
+_OWN = [Optional, LogSoftmax, Erf, QuickGelu]
 
 
 def by_evaluator(

@@ -314,6 +314,17 @@ FOUND = {
         "(float[3, 8, 8] x) => (float[6, 16, 24] y) <int64[3] times = {2, 2, 3}> { y = Tile(x, times) }",
         {"x": (3, 8, 8)},
     ),
+    # TVM makes a product of booleans of it, and has no code for one.
+    "the square of a condition": (
+        """(float[n] x) => (float y) <int64 most = {5}> {
+        s = Size(x) l = Less(s, most) c = Cast<to = 1>(l) y = Mul(c, c) }""",
+        {"x": (17,)},
+    ),
+    "the product of two conditions": (
+        """(float[n] x, float[n] z) => (float[n] y) { a = Less(x, z) b = Cast<to = 1>(a) c = Less(z, b)
+        d = Cast<to = 1>(c) y = Mul(b, d) }""",
+        {"x": (37,), "z": (37,)},
+    ),
     # Relax's reshape of (k, 0) to (0,) gave (k,).
     "nothing of a computed length": (
         """(float[3, 1] x) => (float[n] y) <int64[2] low = {-3, 1}, int64[2] axes = {0, 1}, int64[1] one = {1},
