@@ -91,6 +91,8 @@ def _pool(node: onnx.NodeProto, at: _Attributes, opset: int) -> str:
     ones = all(each == 1 for name in ("strides", "dilations") for each in at.get(name, ()))
     if node.op_type == "MaxPool" and ones and any(at.get("pads", ())) and len(at.get("kernel_shape", ())) != 2:
         return "takes half of the padding of what is no image"
+    if node.op_type == "MaxPool" and ones and len(pads := at.get("pads", ())) == 4 and pads[1] != pads[2]:
+        return "takes the padding before and after each axis in turn"
     if at.get("ceil_mode") and node.op_type != "MaxPool":
         return "has half of what ceil_mode adds before the data"
     return "begins inside of the data where auto_pad has nothing to add" if apart and same else ""

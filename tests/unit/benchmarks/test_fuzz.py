@@ -112,6 +112,18 @@ def test_padding_that_the_evaluator_takes_half_of() -> None:
     assert judge.judge(case).kind == "agrees"
 
 
+@pytest.mark.parametrize(("pads", "trusted"), [([0, 2, 0, 2], False), ([0, 0, 1, 1], False), ([2, 1, 1, 2], True)])
+def test_padding_of_images_that_is_not_the_same_around_is_misread(pads: list[int], trusted: bool) -> None:
+    """ONNX 1.23's evaluator takes it for (before, after) of one axis after the other."""
+    node = helper.make_node("MaxPool", ["x"], ["y"], kernel_shape=[3, 3], pads=pads)
+    imports, runs = [helper.make_opsetid("", 20)], [{"x": np.zeros((1, 1, 12, 7), np.float32)}]
+    if trusted:
+        engines.by_evaluator([node], imports, runs, ["y"])
+    else:
+        with pytest.raises(engines.Refused, match="each axis in turn"):
+            engines.by_evaluator([node], imports, runs, ["y"])
+
+
 def test_a_graph_inside_a_node_gets_what_it_reads() -> None:
     """bfloat16, which onnxruntime takes from nobody, is none of that."""
     case = _case(
