@@ -23,7 +23,7 @@ from dscc.schedule.epilogue import Fused
 from dscc.schedule.lines import fill, margins
 from dscc.schedule.loops import worth_threads
 from dscc.schedule.machine import Machine
-from dscc.schedule.sliding import MOST_TAPS, Tap, Window, channel_lanes, store_pixels, uses
+from dscc.schedule.sliding import MOST_TAPS, Tap, Window, channel_lanes, store_pixels, tile_sizes, uses
 
 _TASKS = 8
 _LEAST_SIDE = 7  # taps along both axes, from which on the borders of an open width are worth the copy: 5 were not
@@ -45,8 +45,8 @@ class PlaneWriter:
         self._code, self._fused, self._window, self._outside = code, fused, window, outside
         self._data, self._lanes = code.view(window.source), channel_lanes(machine, window.channels)
         width = window.width
-        sizes = _tile_sizes(machine, constant(width.out))
-        self._tile = decisions.pick("tile", sizes)
+        most = 8 if machine.vector_registers >= 32 else 4
+        self._tile = decisions.pick("tile", tile_sizes(most, constant(width.out), most))
         tiles = ceildiv(width.out, self._tile)
         self._tiles: Index = tiles if isinstance(tiles, int) else code.opaque("tiles", tiles)
         pitch = (self._tiles * self._tile - 1) * width.stride + width.reach  # of columns; the last tile may hang over
@@ -125,12 +125,3 @@ class PlaneWriter:
         known = constant(width.out)
         guard = None if known is not None and known % tile == 0 else lambda t: x + t < width.out
         store_pixels(code, self._fused, acc, (image, first + row, x, c), tile, lanes, guard)
-
-
-def _tile_sizes(machine: Machine, extent: int | None) -> list[int]:
-    """Output pixels of a tile, best first: few computed beyond the edge, and each weight used as often as it can be."""
-    most = 8 if machine.vector_registers >= 32 else 4
-    if extent is not None and extent <= most:
-        return [extent]
-    sizes = range(most, most // 2 - 1, -1)
-    return list(sizes) if extent is None else sorted(sizes, key=lambda t: -(-extent // t) * (t + 1))

@@ -65,17 +65,12 @@ class Window:
     update: Callable[[Expr, Expr, Tap], Expr]
 
 
-def tile_sizes(machine: Machine, extent: int | None, taps: int) -> list[int]:
-    """Output pixels of a tile, best first: accumulators that leave registers for the weights, and little overlap at the
-    end.
-    """
-    most = 6 if machine.vector_registers >= 32 and taps <= 9 else 4
-    sizes = range(max(most // 2, 2), most + 1)
-    if extent is None:
-        return [4, *(t for t in sizes if t != 4)]
-    if extent <= most:
+def tile_sizes(most: int, extent: int | None, usual: int) -> list[int]:
+    """Output pixels of a tile, at most `most`, best first: little overlap at the end; `usual` where that is open."""
+    if extent is not None and extent <= most:
         return [extent]
-    return sorted(sizes, key=lambda t: (-(-extent // t) * (t + 1), -t))
+    sizes = range(max(most // 2, 2), most + 1)
+    return sorted(sizes, key=lambda t: (t != usual, t) if extent is None else (-(-extent // t) * (t + 1), -t))
 
 
 @dataclass(frozen=True)
@@ -156,7 +151,8 @@ class WindowWriter:
         """Some rows of one vector of channels, in strips narrow enough for the rows of a window to stay in L1."""
         known = constant(self._window.width.out)
         taps = self._window.height.kernel * self._window.width.kernel
-        tile = self._decisions.pick("tile", tile_sizes(self._machine, known, taps))
+        most = 6 if self._machine.vector_registers >= 32 and taps <= 9 else 4  # which leaves some for the weights
+        tile = self._decisions.pick("tile", tile_sizes(most, known, 4))
         if taps > MOST_TAPS:
             with self._each_output_row(block) as place, self._code.loop(self._window.width.out, "x") as x:
                 self._pixel(place(x, 1))

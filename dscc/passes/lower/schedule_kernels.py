@@ -67,9 +67,8 @@ class ScheduleKernels(Pass):
         added = {name: _growth(mod[name], plan, arguments[name]) for name, plan in plans.items()}
         counted: dict[tuple[int, Packing], int] = {}
         total = 0
-        for name in sorted(added, key=lambda name: _price(mod[name], added[name], arguments[name])):
-            if sum(added[name].values()) <= 0:
-                continue
+        grown = [name for name, sizes in added.items() if sum(sizes.values()) > 0]
+        for name in sorted(grown, key=lambda name: _price(mod[name], added[name], arguments[name])):
             more = sum(size for key, size in added[name].items() if key not in counted)
             if total + more > budget:
                 schedule(name, True)

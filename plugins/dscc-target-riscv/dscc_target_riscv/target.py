@@ -1,7 +1,7 @@
 """64-bit RISC-V CPUs with vectors: the rules, the code generator and the linker are those of every CPU.
 
-LLVM turns vectors of a fixed number of lanes into the vector extension's instructions. The baseline promises registers
-of 128 bits; the processors that have wider ones say so by a feature such as `zvl256b`.
+The products of a tile become the vector extension's instructions in LLVM's loop vectorizer. The baseline promises
+registers of 128 bits; the processors that have wider ones say so by a feature such as `zvl256b`.
 """
 
 from __future__ import annotations
