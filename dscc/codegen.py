@@ -18,7 +18,7 @@ import tvm_ffi
 from tvm import relax, tirx
 from tvm.relax import vm_build
 
-from dscc import device_code, kernel_pipeline, library, memory, placement
+from dscc import device_code, kernel_pipeline, library, llvm, memory, placement
 from dscc.artifact import host
 from dscc.targets.base import Target
 from dscc.targets.device import DeviceTarget
@@ -119,7 +119,7 @@ def compile_kernels(mod: tvm.IRModule, target: Target, jobs: int = 0) -> list[tv
         on_device, passes, group = item
         if on_device and isinstance(target, DeviceTarget):
             return device_code.compile_kernels(group, target, passes)
-        return tvm.tirx.build(group, target.host.tvm_target, passes)
+        return llvm.build(group, target.host.tvm_target, passes)
 
     with ThreadPoolExecutor(jobs) as pool:
         return list(pool.map(compiled, work))

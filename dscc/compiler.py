@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str], None]
 ordered_symbols.install()  # before anything is read
+_turn = threading.RLock()  # TVM 0.27 keeps the functions that are being built in one list of the process
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Optimized:
 def compile(
     model: Path | str | Any, options: CompileOptions | None = None, *, progress: Progress | None = None, **fields: Any
 ) -> Artifact:
-    """Compile a model for one target.
+    """Compile a model for one target. Calls from several threads take turns.
 
     Args:
         model: path of a model file, or the in-memory model of a format (`onnx.ModelProto`).
@@ -51,7 +53,8 @@ def compile(
     """
     progress = progress or (lambda stage: None)
     options = options or CompileOptions(**fields)
-    return finish(optimize(model, options, lowering(options), progress), options.jobs, progress)
+    with _turn:
+        return finish(optimize(model, options, lowering(options), progress), options.jobs, progress)
 
 
 def finish(done: Optimized, jobs: int, progress: Progress) -> Artifact:

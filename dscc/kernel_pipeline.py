@@ -89,6 +89,25 @@ def _vector_conditions() -> Any:
     return rewrite
 
 
+def _vectors() -> Any:
+    """Vectors have the lanes that the rules wrote.
+
+    On RISC-V, and on ARM with SVE, VectorizeLoop of TVM 0.27 makes of them loops over vectors of whatever length the
+    processor has, with a condition for the rest; where it finds a call, such as that of `vscale` in this condition, the
+    loop is scalar: so were the products of every tile. It does so for the target in a function's attributes.
+    """
+    anywhere = tvm.target.Target("llvm")
+
+    @tvm.transform.module_pass(opt_level=0, name="dscc.vectors")
+    def rewrite(mod: tvm.IRModule, ctx: tvm.transform.PassContext) -> tvm.IRModule:
+        fixed = {gvar: func.with_attr("target", anywhere) for gvar, func in mod.functions_items()}
+        done = tirx.transform.VectorizeLoop(True)(tvm.IRModule(fixed))
+        own = {gvar: done[gvar].with_attr("target", func.attrs["target"]) for gvar, func in mod.functions_items()}
+        return tvm.IRModule(own, attrs=mod.attrs)
+
+    return rewrite
+
+
 def _stored_conditions() -> Any:
     """Temporaries of booleans are bytes.
 
@@ -257,7 +276,7 @@ def _pipeline(
         tirx.transform.FlattenBuffer(),
         *(() if bfloat16 else (tirx.transform.BF16ComputeLegalize(),)),
         tirx.transform.NarrowDataType(32),
-        tirx.transform.VectorizeLoop(True),
+        _vectors(),
         _stored_conditions(),
         tirx.transform.StorageRewrite(),
         *frames,

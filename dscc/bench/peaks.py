@@ -13,7 +13,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 
-from dscc import kernel_pipeline
+from dscc import kernel_pipeline, llvm
 from dscc.runtime import ffi
 from dscc.runtime.ffi import ALIGN
 from dscc.runtime.program import load_library
@@ -78,7 +78,7 @@ def _build(library: ffi.Library, target: Target, kernels: dict[str, tirx.PrimFun
         name: func.with_attrs({"global_symbol": name, "tirx.noalias": True, "tirx.is_scheduled": True})
         for name, func in kernels.items()
     }
-    built = tvm.tirx.build(tvm.IRModule(named), target.tvm_target, kernel_pipeline.NAME)
+    built = llvm.build(tvm.IRModule(named), target.tvm_target, kernel_pipeline.NAME)
     with tempfile.TemporaryDirectory(prefix="dscc-") as folder:
         made, linked = Path(folder) / "peaks.o", Path(folder) / "peaks.so"
         target.write_object(built, made)

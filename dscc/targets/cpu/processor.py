@@ -18,12 +18,6 @@ from dscc.errors import TargetError, unknown
 _NONE: Mapping[str, str] = MappingProxyType({})
 
 
-# Rules write vectors. The loop vectorizer of LLVM 22 (TVM 0.27) adds nothing that shows in the models of benchmarks/,
-# and takes remainders for what they are of, where a vector has more lanes: `y[i, j] = x[i % 8, j % 8]` over 16 rows of
-# 24 columns read the rows behind the eighth; so did `(i + 15) % 16` with 16 lanes.
-_LLVM = ("-vectorize-loops:bool=0",)
-
-
 @dataclass(frozen=True, eq=False)
 class Family:
     """The 64-bit processors that LLVM has one back end for.
@@ -36,7 +30,7 @@ class Family:
         needs: instruction sets without which a processor is not for us.
         adds: instruction sets of the baseline that its name does not imply.
         aliases: names that processors are sold under, and LLVM's.
-        options: further fields of TVM's target, such as `mabi`, or others than ours, such as `cl-opt`.
+        options: further fields of TVM's target, such as `mabi`.
     """
 
     machine: str
@@ -49,10 +43,8 @@ class Family:
 
     def target(self, mcpu: str, added: frozenset[str] = frozenset(), masked: frozenset[str] = frozenset()) -> Any:
         """TVM's target for the processor that LLVM calls `mcpu`, with some of its instruction sets taken from it."""
-        spec: dict[str, Any] = {
-            "kind": "llvm", "mcpu": mcpu, "mtriple": f"{self.machine}-unknown-linux-gnu", "cl-opt": [*_LLVM],
-            **self.options,
-        }  # fmt: skip
+        triple = f"{self.machine}-unknown-linux-gnu"
+        spec: dict[str, Any] = {"kind": "llvm", "mcpu": mcpu, "mtriple": triple, **self.options}
         mattr = [*(f"+{name}" for name in sorted(added)), *(f"-{name}" for name in sorted(masked))]
         return tvm.target.Target({**spec, "mattr": mattr} if mattr else spec)
 

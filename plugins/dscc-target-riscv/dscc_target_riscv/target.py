@@ -1,7 +1,7 @@
 """64-bit RISC-V CPUs with vectors: the rules, the code generator and the linker are those of every CPU.
 
-The products of a tile become the vector extension's instructions in LLVM's loop vectorizer. The baseline promises
-registers of 128 bits; the processors that have wider ones say so by a feature such as `zvl256b`.
+LLVM turns vectors of a fixed number of lanes into the vector extension's instructions. The baseline promises registers
+of 128 bits; the processors that have wider ones say so by a feature such as `zvl256b`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ FAMILY = Family(
     instruction_sets={name: name for name in (*"mafdcv", "zba", "zbb", "zbs", "zfh", "zvfh")},
     adds=frozenset("mafdcv"),
     needs=frozenset("v"),
-    # TVM 0.27 leaves the products of a tile scalar here; LLVM's loop vectorizer, which is off elsewhere, makes vectors.
-    options={"mabi": "lp64d", "cl-opt": []},
+    options={"mabi": "lp64d"},
 )
 
 
