@@ -171,8 +171,9 @@ def define_first(mod: tvm.IRModule) -> tvm.IRModule:
 
 def _in_order(func: relax.Function) -> relax.Function:
     blocks, moved = [], False
+    given = set().union(*(_variables(dim) for param in func.params for dim in _dims(param.ty)))
     for block in func.body.blocks:
-        bindings = _ordered(block.bindings)
+        bindings = _ordered(block.bindings, given)
         moved = moved or any(a is not b and not a.same_as(b) for a, b in zip(bindings, block.bindings, strict=True))
         kind = relax.DataflowBlock if isinstance(block, relax.DataflowBlock) else relax.BindingBlock
         blocks.append(kind(bindings))
@@ -183,8 +184,11 @@ def _in_order(func: relax.Function) -> relax.Function:
     return relax.Function(func.params, body, func.ret_ty, func.is_pure).with_attrs(attrs)
 
 
-def _ordered(bindings: Sequence[relax.Binding]) -> list[relax.Binding]:
-    defines = [_defined(binding) for binding in bindings]
+def _ordered(bindings: Sequence[relax.Binding], given: set[int]) -> list[relax.Binding]:
+    """Args:
+    given: symbols that the parameters define; a match_cast may state them again, and is no condition for their use.
+    """
+    defines = [_defined(binding) - given for binding in bindings]
     missing = set().union(*defines)
     waiting = [_Waiting(binding, _used(binding), made) for binding, made in zip(bindings, defines, strict=True)]
     done: list[relax.Binding] = []

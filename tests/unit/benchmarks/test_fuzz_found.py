@@ -325,6 +325,18 @@ FOUND = {
         d = Cast<to = 1>(c) y = Mul(b, d) }""",
         {"x": (37,), "z": (37,)},
     ),
+    # A size that an input has is stated again behind Unique: what used it waited for that, and the rest for both.
+    "rows by places that are counted (tf2onnx's segment sum)": (
+        """(float[n, 4] x, float[k] z) => (float[r, 4] y) <int64[1] rows = {7}, int64 zero = {0}, int64 one = {1},
+        int64[1] last = {-1}, int64[1] second = {1}, int64[4] below = {0, 0, 1, 0}> {
+        h = Pad(x, below) o = Abs(z) c = Cast<to = 7>(o) n = Shape(c) v, at = TopK<axis = 0, largest = 0>(c, n)
+        a = Unsqueeze(v, last) u, f, i, counts = Unique<axis = 0>(v) most = ReduceMax(counts)
+        s = Concat<axis = 0>(rows, most) e = ConstantOfShape<value = int64[1] {-1}>(s) g = Gather(counts, i)
+        q = Squeeze(n) r = Range(zero, q, one) m = Mod(r, g) b = Unsqueeze(m, last)
+        d = Concat<axis = 1>(a, b) w = ScatterND(e, d, at) l = Gather(h, w)
+        y = ReduceSum<keepdims = 0>(l, second) }""",
+        {"x": (9, 4), "z": (9,)},
+    ),
     # Relax's reshape of (k, 0) to (0,) gave (k,).
     "nothing of a computed length": (
         """(float[3, 1] x) => (float[n] y) <int64[2] low = {-3, 1}, int64[2] axes = {0, 1}, int64[1] one = {1},

@@ -11,7 +11,7 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.registry import converter
-from dscc.frontends.onnx.shapes import equals, int64, reshaped, shape_expr
+from dscc.frontends.onnx.shapes import equals, int64, reshaped, restate, shape_expr
 from dscc.frontends.onnx.values import Dim, Value, static
 
 
@@ -37,12 +37,15 @@ def _computed(node: Node, x: Value, starts: Value, ends: Value, axes: Value | No
     """Bounds that the model computes: a kernel resolves them, so that only lengths, which are never negative, become
     symbols (TVM takes any symbol in a shape as not negative, and would drop the other case).
     """
-    count = static(starts.shape[0]) if starts.ndim == 1 else None
-    if count is None or any(
-        v is not None and (v.ndim != 1 or static(v.shape[0]) != count) for v in (ends, axes, steps)
-    ):
+    lists = [value for value in (starts, ends, axes, steps) if value is not None]
+    lengths = {length for value in lists if (length := static(value.shape[0]) if value.ndim == 1 else -1) is not None}
+    if len(lengths) != 1 or -1 in lengths:
         raise node.unsupported("starts, ends, axes and steps must be lists of one known length")
-    given = [starts, ends, axes or node.value(np.arange(count)), steps or node.value(np.ones(count, np.int64))]
+    (count,) = lengths
+    # A list of open length, itself a slice of one element as in tf2onnx's CropAndResize, has that of the others.
+    sized = [None if v is None else restate(node.bb, node.dims, v.expr, [count]) for v in (starts, ends, axes, steps)]
+    every: list[Any] = [np.arange(count), np.ones(count, np.int64)]
+    given = [node.value(every[k - 2]).expr if expr is None else expr for k, expr in enumerate(sized)]
     rank = x.ndim
 
     def plan(low: te.Tensor, high: te.Tensor, axis: te.Tensor, step: te.Tensor, sizes: Any) -> te.Tensor:
@@ -78,9 +81,9 @@ def _computed(node: Node, x: Value, starts: Value, ends: Value, axes: Value | No
 
         return te.compute((int64(3), int64(rank)), element, name="slice_plan")
 
-    made = node.emit(node.te(plan, *[v.expr for v in given], shape_expr(x.shape), name="slice_plan"))
-    lengths = node.value(reshaped(node.emit(R.strided_slice(made, [0], [2], [3])), [rank]), "length")
-    shape = node.ints(lengths, "the lengths", signed=False)
+    made = node.emit(node.te(plan, *given, shape_expr(x.shape), name="slice_plan"))
+    spans = node.value(reshaped(node.emit(R.strided_slice(made, [0], [2], [3])), [rank]), "length")
+    shape = node.ints(spans, "the lengths", signed=False)
 
     def compute(data: te.Tensor, at: te.Tensor, target: Any) -> te.Tensor:
         return te.compute(

@@ -77,6 +77,17 @@ def test_computed_bounds_of_a_slice_may_be_negative() -> None:
     )
 
 
+def test_bounds_of_open_length_are_as_many_as_the_axes() -> None:
+    model = build(
+        [N("Slice", ["x", "a", "b", "axes"], ["y"])],
+        {**MATRIX, "a": ("i", ("k",)), "b": ("i", ("l",))},
+        {"axes": np.array([1, 0])},
+    )
+    compare(model, [{"x": X, **lists(a=[1, -3], b=[3, -1])}, {"x": X, **lists(a=[-9, 2], b=[99, 1])}])
+    with pytest.raises(InputError):
+        dscc.compile(model).load().run(None, {"x": X, **lists(a=[1], b=[3])})
+
+
 def test_computed_bounds_of_a_range_may_be_negative() -> None:
     model = build([N("Range", ["a", "b", "c"], ["y"])], dict.fromkeys("abc", ("i", ())))
     feeds = [(0, 5, 2), (-3, 4, 3), (5, -7, -3), (0, -1, 1)]
