@@ -80,13 +80,17 @@ def _initialised(func: tirx.PrimFunc) -> tirx.PrimFunc:
     reductions: list[s_tir.SBlock] = []
     tvm_ffi.structural_walk(func.body, (s_tir.SBlock, lambda block: reductions.append(block) if block.init else None))
     scheduled = func.attrs and func.attrs.get("tirx.is_scheduled", False)
-    if scheduled or not reductions or not any(is_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
+    if scheduled or not reductions or not any(_may_be_zero(dim) for buffer in _buffers(func) for dim in buffer.shape):
         return func
     schedule = s_tir.Schedule(func)
     for block in schedule.get_child_blocks(schedule.get_sblock("root")):
         if schedule.get(block).init is not None:
             schedule.decompose_reduction(block, schedule.get_loops(block)[0])
     return schedule.mod["main"].with_attrs(dict(func.attrs or {}))
+
+
+def _may_be_zero(dim: Any) -> bool:
+    return not isinstance(dim, tirx.IntImm) or is_zero(dim)
 
 
 def _by_rules(

@@ -337,6 +337,13 @@ FOUND = {
         y = ReduceSum<keepdims = 0>(l, second) }""",
         {"x": (9, 4), "z": (9,)},
     ),
+    # Plain loops took the first of nothing for the beginning of a sum.
+    "a sum over nothing in bfloat16": (
+        """(float[n, 5] x) => (bfloat16[1, 5] y) <int64[2] low = {9, 0}, int64[2] high = {0, 5}, int64[2] axes = {0, 1},
+        int64[2] step = {-1, 1}, int64[1] rows = {0}> {
+        a = Cast<to = 16>(x) b = Slice(a, low, high, axes, step) y = ReduceSum(b, rows) }""",
+        {"x": (1, 5)},
+    ),
     # Relax's reshape of (k, 0) to (0,) gave (k,).
     "nothing of a computed length": (
         """(float[3, 1] x) => (float[n] y) <int64[2] low = {-3, 1}, int64[2] axes = {0, 1}, int64[1] one = {1},
