@@ -57,9 +57,9 @@ def converter(*ops: str, since: int = 1, domain: str = "", patterns: bool = Fals
 
 @cache
 def _load_all() -> None:
-    from dscc.frontends.onnx import microsoft, ops
+    from dscc.frontends.onnx import microsoft, ml, ops
 
-    for package in (ops, microsoft):
+    for package in (ops, microsoft, ml):
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{package.__name__}.{module.name}")
 
