@@ -76,3 +76,17 @@ def test_samples_of_infinities():
     assert digest["samples"] == ["inf", "nan", "1.5"]
     assert selfcheck._reason(np.array([np.inf, np.nan, 1.5], np.float32), digest | {"sha256": "0"}) == ""
     assert selfcheck._reason(np.array([1, np.nan, 1.5], np.float32), digest) == "value 1, expected inf"
+
+
+def test_texts_of_another_engine():
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, ["n"])
+    y = helper.make_tensor_value_info("y", TensorProto.STRING, ["n"])
+    keys = {"keys_int64s": [0, 1, 2], "values_strings": ["no", "yes", "perhaps"], "default_string": "other"}
+    node = helper.make_node("LabelEncoder", ["x"], ["y"], domain="ai.onnx.ml", **keys)
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("ai.onnx.ml", 3)]
+    graph = helper.make_graph([node], "g", [x], [y])
+    with pytest.warns(UserWarning, match="it maps strings"):
+        artifact = selfcheck.record(dscc.compile(helper.make_model(graph, opset_imports=opsets, ir_version=9)))
+    assert selfcheck.failures(artifact.load()) == {}
+    wrong = altered(artifact, lambda outputs: outputs["y"].update(sha256="0", samples=["never"]))
+    assert selfcheck.failures(wrong.load())["y"].endswith(", expected never")
