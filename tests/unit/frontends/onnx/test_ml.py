@@ -261,11 +261,31 @@ def test_svm_classifier(classes: int, coupled: bool) -> None:
     agree(model("SVMClassifier", X, ("label", "y"), **attributes), X)
 
 
-def test_strings_are_left_to_another_engine() -> None:
-    weights = {"coefficients": RNG.standard_normal(10).tolist(), "intercepts": [0.0, 1.0], "multi_class": 1}
-    proto = model("LinearClassifier", X, ("label", "y"), classlabels_strings=["no", "yes"], **weights)
-    with pytest.raises(FrontendError, match="its labels are strings"):
-        compiled(proto)
+LINEAR = {"coefficients": RNG.standard_normal(15).tolist(), "intercepts": [0.0, 1.0, 2.0], "multi_class": 1}
+SVM = {
+    "kernel_type": "LINEAR", "kernel_params": [0.2, 0.0, 3.0], "vectors_per_class": [1, 2, 1], "rho": [0.1, 0.2, 0.3],
+    "coefficients": RNG.standard_normal(8).tolist(), "support_vectors": RNG.standard_normal(20).tolist(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize(
+    ("op", "attributes"),
+    [("LinearClassifier", LINEAR), ("SVMClassifier", SVM), ("TreeEnsembleClassifier", ensemble("class", 5, 3))],
+)
+def test_only_the_names_of_classes_are_left_to_another_engine(
+    op: str, attributes: dict[str, Any], version: int
+) -> None:
+    proto = model(op, X, ("label", "y"), version, classlabels_strings=["no", "perhaps", "yes"], **attributes)
+    before = proto.SerializeToString()
+    with pytest.warns(UserWarning, match="it maps strings") as caught:
+        module = dscc.compile(proto, jobs=1).load()
+    assert op not in str(caught[0].message)
+    assert proto.SerializeToString() == before
+    label, scores = module.run(None, {"x0": X})
+    wanted, as_much = onnxruntime.InferenceSession(before).run(None, {"x0": X})
+    assert label.tolist() == wanted.tolist()
+    np.testing.assert_allclose(scores, as_much, rtol=2e-5, atol=2e-6)
 
 
 def test_trees_that_are_none_are_refused() -> None:
