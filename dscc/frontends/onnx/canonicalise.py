@@ -1,4 +1,4 @@
-"""Bringing a model into the form that the converters expect, with ONNX's own libraries.
+"""Bringing a model into the form that the converters expect: functions inlined, classes numbered.
 
 A step that fails leaves the model as it was: the converters know every version of their operators, so that
 canonicalising saves work and is never what decides whether a model can be read. Why a step was skipped is logged as a
@@ -58,6 +58,7 @@ def _numbered_classes(model: onnx.ModelProto) -> onnx.ModelProto:
             entry.version = 2  # which differs in LabelEncoder alone
     del out.graph.node[:]
     taken = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    taken |= {value.name for value in (*model.graph.input, *model.graph.initializer)}
     for node in model.graph.node:
         out.graph.node.append(node)
         names = _names(node)

@@ -6,7 +6,7 @@ import numpy as np
 from tvm.relax import Expr
 from tvm.relax import op as R
 
-from dscc.frontends.onnx.ml.scores import DOMAIN, label_of, labels, transformed
+from dscc.frontends.onnx.ml.scores import DOMAIN, label_of, labels, require_rows, transformed
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type
 from dscc.frontends.onnx.registry import converter
@@ -30,8 +30,7 @@ def linear_classifier(node: Node, x: Value) -> tuple[Expr, Expr]:
 
 def _products(node: Node, x: Value, count: int) -> Expr:
     """(rows, count) of float32: x times the coefficients, plus the intercepts."""
-    if x.ndim != 2:
-        raise node.error(f"'{x.name}' has rank {x.ndim}, expected 2")
+    require_rows(node, x)
     given = np.array(node.required("coefficients", list), np.float32)
     if count < 1 or given.size % count:
         raise node.error(f"{given.size} coefficients are given for {count} targets; they must be as many for each")

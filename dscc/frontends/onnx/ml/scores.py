@@ -10,9 +10,15 @@ from tvm.relax import op as R
 
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type, working_type
-from dscc.frontends.onnx.values import scalar
+from dscc.frontends.onnx.values import Value, scalar
 
 DOMAIN = "ai.onnx.ml"
+
+
+def require_rows(node: Node, x: Value) -> None:
+    """Refuse features that are not (rows, features)."""
+    if x.ndim != 2:
+        raise node.error(f"'{x.name}' has rank {x.ndim}, expected 2")
 
 
 def as_floats(node: Node, x: Expr) -> Expr:

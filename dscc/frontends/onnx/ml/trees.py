@@ -10,7 +10,7 @@ from tvm.relax import op as R
 from dscc import library
 from dscc.frontends.onnx.ml import forest
 from dscc.frontends.onnx.ml.forest import Forest
-from dscc.frontends.onnx.ml.scores import DOMAIN, as_floats, label_of, labels, named, transformed
+from dscc.frontends.onnx.ml.scores import DOMAIN, as_floats, label_of, labels, named, require_rows, transformed
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type
 from dscc.frontends.onnx.registry import converter
@@ -82,8 +82,7 @@ def tree_ensemble(node: Node, x: Value) -> Expr:
 
 
 def _features(node: Node, x: Value) -> Value:
-    if x.ndim != 2:
-        raise node.error(f"'{x.name}' has rank {x.ndim}, expected 2")
+    require_rows(node, x)
     return node.value(as_floats(node, x.expr))
 
 

@@ -11,7 +11,7 @@ from tvm.relax import op as R
 
 from dscc import library
 from dscc.frontends.onnx.ml.linear import plus
-from dscc.frontends.onnx.ml.scores import DOMAIN, label_of, labels, transformed
+from dscc.frontends.onnx.ml.scores import DOMAIN, label_of, labels, require_rows, transformed
 from dscc.frontends.onnx.node import Node
 from dscc.frontends.onnx.ops.detection import as_type
 from dscc.frontends.onnx.registry import converter
@@ -22,8 +22,7 @@ from dscc.frontends.onnx.values import Array, Value, scalar
 @converter("SVMRegressor", domain=DOMAIN)
 def svm_regressor(node: Node, x: Value) -> Expr:
     """(rows, 1): the coefficients' sum over the kernels of the support vectors; without any, a linear function."""
-    if x.ndim != 2:
-        raise node.error(f"'{x.name}' has rank {x.ndim}, expected 2")
+    require_rows(node, x)
     coefficients = np.array(node.required("coefficients", list), np.float32)
     supports, vectors = node.attr("n_supports", 0), np.array(node.attr("support_vectors", None) or [], np.float32)
     features = as_type(node, x.expr, "float32")
@@ -56,8 +55,7 @@ def svm_classifier(node: Node, x: Value) -> tuple[Expr, Expr]:
         raise node.unsupported(
             f"it has vectors for {len(sizes)} of {len(names)} classes; only those of all are compiled"
         )
-    if x.ndim != 2:
-        raise node.error(f"'{x.name}' has rank {x.ndim}, expected 2")
+    require_rows(node, x)
     vectors, coefficients = (np.array(node.required(n, list), np.float32) for n in ("support_vectors", "coefficients"))
     total, pairs = sum(sizes), list(itertools.combinations(range(len(names)), 2))
     rho = np.array(node.required("rho", list), np.float32)
